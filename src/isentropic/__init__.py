@@ -1,0 +1,1 @@
+"""isentropic: equal entropy for every group."""
