@@ -1,0 +1,602 @@
+"""The engine against the obvious reference: closed forms, gradients, tiny models, memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from isentropic.entropy import (
+    EntropyScorer,
+    EntropySums,
+    Head,
+    entropy_from_hidden,
+    token_entropy,
+    token_surprisal,
+    weighted_entropy,
+)
+from isentropic.errors import InputError
+
+N, D, V = 23, 16, 203
+
+
+# ---- the reference against closed forms ------------------------------------------------------------------------
+
+
+def test_uniform_is_log_v_and_certain_is_zero():
+    assert token_entropy(torch.zeros(3, 50)).tolist() == pytest.approx([math.log(50)] * 3, rel=1e-6)
+    certain = torch.zeros(1, 50)
+    certain[0, 7] = 1e4
+    assert token_entropy(certain).item() == 0.0
+
+
+def test_two_outcomes():
+    p = torch.tensor([0.1, 0.25, 0.5, 0.999], dtype=torch.float64)
+    logits = torch.stack([p.log(), (1 - p).log()], dim=-1) + 5.0
+    expected = -(p * p.log() + (1 - p) * (1 - p).log())
+    assert torch.allclose(token_entropy(logits), expected, atol=1e-14)
+
+
+def test_minus_infinity_is_probability_zero_in_value_and_gradient():
+    kept = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    masked = torch.cat([kept, torch.full((4, 3), -torch.inf, dtype=torch.float64)], dim=-1)
+    assert torch.allclose(token_entropy(masked), token_entropy(kept), atol=1e-15)
+    (grad,) = torch.autograd.grad(token_entropy(masked).sum(), kept)
+    (expected,) = torch.autograd.grad(token_entropy(kept).sum(), kept)
+    assert torch.allclose(grad, expected, atol=1e-15)
+
+
+def test_shapes_and_dtypes_of_the_reference():
+    assert token_entropy(torch.zeros(2, 3, 5)).shape == (2, 3)
+    assert token_entropy(torch.zeros(5)).shape == ()
+    assert token_entropy(torch.zeros(2, 5, dtype=torch.bfloat16)).dtype == torch.float32
+    assert token_entropy(torch.zeros(2, 5, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_entropy_is_expected_surprisal():
+    logits = torch.randn(1, 7, dtype=torch.float64)
+    surprisals = token_surprisal(logits.expand(7, 7), torch.arange(7))
+    assert (torch.softmax(logits[0], -1) * surprisals).sum().item() == pytest.approx(
+        token_entropy(logits).item()
+    )
+
+
+def test_means_divide_and_refuse_empty_rows():
+    sums = EntropySums(torch.tensor([3.0, 0.0, 1.0]), torch.tensor([2, 0, 1]))
+    with pytest.raises(InputError, match=r"rows \[1\] of 3 have no response token"):
+        sums.means()
+    assert EntropySums(sums.sums[::2], sums.counts[::2]).means().tolist() == [1.5, 1.0]
+
+
+# ---- the engine against the reference --------------------------------------------------------------------------
+
+HEADS = {
+    "plain": {},
+    "bias": {"bias": True},
+    "soft-cap": {"softcap": 3.0},
+    "scale": {"scale": 0.3},
+    "all": {"bias": True, "softcap": 2.0, "scale": 1.7},
+    "module": {"module": True},
+}
+
+
+def make_head(kind: str, dtype: torch.dtype, vocab: int = V, width: int = D, seed: int = 0) -> Head:
+    generator = torch.Generator().manual_seed(seed)
+    options = dict(HEADS[kind])
+    weight = torch.randn(vocab, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    if options.pop("bias", False):
+        options["bias"] = (
+            torch.randn(vocab, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+        )
+    if options.pop("module", False):
+        layer = nn.Linear(width, vocab, bias=False, dtype=dtype)
+        layer.weight = nn.Parameter(weight.detach())
+        return Head(module=layer)
+    return Head(weight, **options)
+
+
+def parameters(head: Head) -> list[torch.Tensor]:
+    if head.module is not None:
+        return [head.module.weight]
+    return [p for p in (head.weight, head.bias) if p is not None]
+
+
+def make_hidden(n: int = N, dtype: torch.dtype = torch.float64, width: int = D) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    # From nearly uniform rows to nearly certain ones.
+    hidden *= torch.logspace(-3, 1, n, dtype=torch.float64)[:, None] if n else 1.0
+    return hidden.to(dtype).requires_grad_()
+
+
+def chunk_bytes(head: Head, rows: int, itemsize: int = 8) -> int:
+    """The budget that gives `rows` rows a chunk."""
+    if head.module is not None:
+        return rows * 4 * V * itemsize
+    buffers = 2 + (head.softcap is not None)
+    return rows * buffers * V * itemsize
+
+
+@pytest.mark.parametrize("rows", [1, 5, N, 1000])
+@pytest.mark.parametrize("targets", [None, "given"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_engine_is_the_reference(kind, targets, rows):
+    head, hidden = make_head(kind, torch.float64), make_hidden()
+    budget = chunk_bytes(head, rows)
+    targets = targets and torch.randint(V, (N,), generator=torch.Generator().manual_seed(2))
+    coefficients = torch.randn(N, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    leaves = [hidden, *parameters(head)]
+
+    logits = head.logits(hidden)
+    expected = token_entropy(logits) if targets is None else token_surprisal(logits, targets)
+    expected_grads = torch.autograd.grad((expected * coefficients).sum(), leaves)
+
+    values = entropy_from_hidden(hidden, head, chunk_bytes=budget, targets=targets)
+    grads = torch.autograd.grad((values * coefficients).sum(), leaves)
+    loss, detached = weighted_entropy(hidden, head, coefficients, chunk_bytes=budget, targets=targets)
+    known_grads = torch.autograd.grad(3.0 * loss, leaves)
+
+    assert torch.allclose(values, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(values, detached) and not detached.requires_grad
+    assert loss.item() == pytest.approx((expected * coefficients).sum().item(), rel=1e-12)
+    for grad, known, truth in zip(grads, known_grads, expected_grads, strict=True):
+        assert torch.allclose(grad, truth, rtol=1e-10, atol=1e-12)
+        assert torch.allclose(known, 3.0 * truth, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["bias", "all"])
+def test_gradcheck(kind):
+    head, hidden = make_head(kind, torch.float64, vocab=7, width=3), make_hidden(4, width=3)
+
+    def engine(hidden, weight, bias):
+        return entropy_from_hidden(hidden, Head(weight, bias, head.softcap, head.scale), chunk_bytes=400)
+
+    assert torch.autograd.gradcheck(engine, (hidden, head.weight, head.bias))
+
+
+@pytest.mark.parametrize("frozen", ["head", "hidden", "everything"])
+def test_only_what_is_asked_for_gets_a_gradient(frozen):
+    head, hidden = make_head("bias", torch.float64), make_hidden()
+    for tensor in {"head": parameters(head), "hidden": [hidden], "everything": [hidden, *parameters(head)]}[
+        frozen
+    ]:
+        tensor.requires_grad_(False)
+    leaves = [x for x in (hidden, *parameters(head)) if x.requires_grad]
+    weights = torch.linspace(-1, 2, N, dtype=torch.float64)
+    values = entropy_from_hidden(hidden, head, chunk_bytes=chunk_bytes(head, 5))
+    loss, _ = weighted_entropy(hidden, head, weights, chunk_bytes=chunk_bytes(head, 5))
+    assert values.requires_grad == loss.requires_grad == bool(leaves)
+    if leaves:
+        truth = torch.autograd.grad((token_entropy(head.logits(hidden)) * weights).sum(), leaves)
+        for result in ((values * weights).sum(), loss):
+            for grad, expected in zip(torch.autograd.grad(result, leaves), truth, strict=True):
+                assert torch.allclose(grad, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_no_rows_give_no_values_and_zero_gradients(kind):
+    head, hidden = make_head(kind, torch.float64), make_hidden(0)
+    loss, values = weighted_entropy(hidden, head, torch.zeros(0, dtype=torch.float64))
+    assert values.shape == (0,) and loss.item() == 0.0
+    for result in (loss, entropy_from_hidden(hidden, head).sum()):
+        grads = torch.autograd.grad(result, [hidden, *parameters(head)])
+        assert all(not grad.any() for grad in grads)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "all"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_worse_than_naive_in_the_same_dtype(dtype, kind, autocast):
+    """Against float64 on the same numbers; peaked and flat rows, twice as many rows as make one chunk."""
+    head, hidden = make_head(kind, dtype), make_hidden(64, dtype)
+    exact = Head(head.weight.detach().double(), None if head.bias is None else head.bias.detach().double(),
+                 head.softcap, head.scale)  # fmt: skip
+    exact_leaves = [hidden.detach().double().requires_grad_()]
+    exact_leaves += [p.requires_grad_() for p in parameters(exact)]
+    weights = torch.linspace(-1, 2, 64)
+
+    def run(function, head, leaves):
+        with torch.autocast(
+            "cpu", dtype=torch.bfloat16, enabled=autocast and leaves[0].dtype == torch.float32
+        ):
+            values = function(leaves[0], head)
+        return [values, *torch.autograd.grad((values * weights.to(values.dtype)).sum(), leaves)]
+
+    truth = run(lambda h, head: token_entropy(head.logits(h)), exact, exact_leaves)
+    leaves = [hidden, *parameters(head)]
+    naive = run(lambda h, head: token_entropy(head.logits(h)), head, leaves)
+    ours = run(lambda h, head: entropy_from_hidden(h, head, chunk_bytes=32 * V * 16), head, leaves)
+    assert ours[0].dtype == torch.float32
+    for a, b, true in zip(ours, naive, truth, strict=True):
+        assert a.dtype == b.dtype
+        error, allowed = (a.double() - true).norm() / true.norm(), (b.double() - true).norm() / true.norm()
+        assert error <= 1.1 * allowed + 2e-7
+
+
+def test_known_weights_keep_float32_sums_for_bfloat16_heads():
+    """Many small chunks: summed in bfloat16 the head's gradient would stall."""
+    head, hidden = make_head("plain", torch.bfloat16), make_hidden(512, torch.bfloat16)
+    loss, _ = weighted_entropy(hidden, head, torch.ones(512), chunk_bytes=V * 10)
+    (one_by_one,) = torch.autograd.grad(loss, head.weight)
+    loss, _ = weighted_entropy(hidden, head, torch.ones(512))
+    (at_once,) = torch.autograd.grad(loss, head.weight)
+    assert (one_by_one - at_once).float().norm() <= 5e-3 * at_once.float().norm()
+
+
+def test_known_gradient_is_used_once():
+    head, hidden = make_head("plain", torch.float32), make_hidden(dtype=torch.float32)
+    loss, _ = weighted_entropy(hidden, head, torch.ones(N))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="already used"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("kind", ["plain", "soft-cap", "module"])
+def test_budget_too_small_for_one_row_says_the_minimum(kind):
+    head, hidden = make_head(kind, torch.float64), make_hidden()
+    least = chunk_bytes(head, 1)
+    with pytest.raises(InputError, match=f"give at least {least}$"):
+        entropy_from_hidden(hidden, head, chunk_bytes=least - 1)
+    assert entropy_from_hidden(hidden, head, chunk_bytes=least).shape == (N,)
+
+
+@pytest.mark.parametrize("bad", [{}, {"weight": torch.eye(2), "module": nn.Identity()}])
+def test_head_needs_weight_or_module(bad):
+    with pytest.raises(InputError, match="exactly one"):
+        Head(**bad)
+
+
+def test_head_refuses_a_softcap_of_zero():
+    with pytest.raises(InputError, match="above 0"):
+        Head(torch.eye(2), softcap=0.0)
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(x, torch.Tensor):
+                self.numel = max(self.numel, x.untyped_storage().nbytes() // x.element_size())
+        return out
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("known", [False, True])
+def test_nothing_of_tokens_times_vocabulary_is_ever_made(kind, known):
+    n = 400  # tokens x vocabulary is far above hidden states (n, D) and head (V, D)
+    head, hidden = make_head(kind, torch.float64), make_hidden(n)
+    budget = chunk_bytes(head, 10)
+    saved = []
+    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(
+        lambda x: saved.append(x.numel()) or x, lambda x: x
+    ):  # fmt: skip
+        if known:
+            loss, _ = weighted_entropy(hidden, head, torch.ones(n, dtype=torch.float64), chunk_bytes=budget)
+        else:
+            loss = entropy_from_hidden(hidden, head, chunk_bytes=budget).sum()
+        loss.backward()
+    assert max(largest.numel, *saved, 0) <= max(n * D, V * D, budget // 8) < n * V // 8
+
+
+# ---- the door, on tiny models ----------------------------------------------------------------------------------
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": V}
+ROTARY = {**SMALL, "num_key_value_heads": 2, "intermediate_size": 48, "pad_token_id": 0, "eos_token_id": 0}
+MODELS = {
+    "llama": lambda **o: LlamaForCausalLM(LlamaConfig(**ROTARY, **o)),
+    "llama tied": lambda **o: LlamaForCausalLM(LlamaConfig(**ROTARY, tie_word_embeddings=True, **o)),
+    "gpt2": lambda **o: GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=V, **o)),
+    "qwen2": lambda **o: Qwen2ForCausalLM(Qwen2Config(**ROTARY, **o)),
+    "gemma2": lambda **o: Gemma2ForCausalLM(
+        Gemma2Config(**ROTARY, head_dim=8, final_logit_softcapping=0.5, attn_implementation="eager", **o)
+    ),
+    "granite": lambda **o: GraniteForCausalLM(GraniteConfig(**ROTARY, logits_scaling=0.2, **o)),
+    "cohere": lambda **o: CohereForCausalLM(CohereConfig(**ROTARY, logit_scale=7.0, **o)),
+}
+
+
+def make_model(kind: str = "llama", dtype: torch.dtype = torch.float64) -> nn.Module:
+    torch.manual_seed(0)
+    model = MODELS[kind]().to(dtype).eval()
+    with torch.no_grad():
+        for p in model.parameters():  # fresh weights of 0.02 give distributions that are all but uniform
+            p.mul_(5.0 if p.ndim > 1 else 1.0)
+    return model
+
+
+PROMPTS = [[5, 9, 17, 4], [8, 3], [7, 7, 7, 11, 12], [30]]
+RESPONSES = [[20, 21, 22], [40], [50, 51, 0], []]
+
+
+def make_batch(side: str = "right", pad: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    width = max(len(p) + len(r) for p, r in zip(PROMPTS, RESPONSES, strict=True))
+    ids, mask, predicts = [], [], []
+    for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
+        room = [pad] * (width - len(prompt) - len(response))
+        scored = [0] * (len(prompt) - 1) + [1] * len(response) + [0]
+        tokens, real = prompt + response, [1] * (len(prompt) + len(response))
+        zeros = [0] * len(room)
+        ids.append(room + tokens if side == "left" else tokens + room)
+        mask.append(zeros + real if side == "left" else real + zeros)
+        predicts.append(zeros + scored if side == "left" else scored + zeros)
+    return torch.tensor(ids), torch.tensor(mask), torch.tensor(predicts).bool()
+
+
+def naive_sums(model: nn.Module, quantity: str = "entropy") -> torch.Tensor:
+    """Row by row, without any padding, from the model's own logits."""
+    sums = []
+    for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
+        logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        if quantity == "entropy":
+            sums.append(token_entropy(logits).sum())
+        else:
+            sums.append(token_surprisal(logits, torch.tensor(response, dtype=torch.long)).sum())
+    return torch.stack(sums)
+
+
+def grads_of(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_grads(
+    ours: dict[str, torch.Tensor], truth: dict[str, torch.Tensor], rtol: float = 1e-9
+) -> None:
+    assert ours.keys() == truth.keys()
+    for name in truth:
+        assert (ours[name] - truth[name]).norm() <= rtol * truth[name].norm() + 1e-12, name
+
+
+WEIGHTS = torch.tensor([0.7, -1.3, 0.4, 0.0], dtype=torch.float64)
+LENGTHS = torch.tensor([len(r) for r in RESPONSES])
+
+
+@pytest.mark.parametrize("quantity", ["entropy", "surprisal"])
+@pytest.mark.parametrize("engine", ["chunked", "logits"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_score_and_weighted_are_the_naive_ones(kind, engine, quantity):
+    model = make_model(kind)
+    scorer = EntropyScorer(model, engine=engine, chunk_bytes=2 * 4 * V * 8, quantity=quantity)
+    truth = naive_sums(model, quantity)
+    rtol = 1e-5 if kind in ("gemma2", "cohere") else 1e-9  # these use float32 inside, whatever their weights
+    assert truth[:3].std() > 1e-3  # something to tell apart
+    scored = scorer.score(model, *make_batch())
+    assert scored.counts.tolist() == LENGTHS.tolist()
+    assert torch.allclose(scored.sums, truth, rtol=rtol)
+    assert scored.sums[3].item() == 0.0
+
+    expected = grads_of(model, (WEIGHTS * truth / LENGTHS.clamp(min=1)).sum())
+    assert_same_grads(
+        grads_of(model, (WEIGHTS * scored.sums / scored.counts.clamp(min=1)).sum()), expected, rtol
+    )
+    loss, detached = scorer.weighted(model, *make_batch(), WEIGHTS)
+    assert torch.equal(detached.sums, scored.sums.detach()) and not detached.sums.requires_grad
+    assert loss.item() == pytest.approx((WEIGHTS * truth / LENGTHS.clamp(min=1)).sum().item(), rel=10 * rtol)
+    assert_same_grads(grads_of(model, loss), expected, rtol)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_auto_takes_the_engine_for_heads_it_knows(kind, caplog):
+    with caplog.at_level(logging.WARNING, logger="isentropic"):
+        for dtype in (torch.float32, torch.bfloat16):
+            model = make_model(kind, dtype)
+            assert EntropyScorer(model).engine_for(model) == "chunked"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("engine", ["chunked", "logits"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
+def test_padding_side_and_pad_token_change_nothing(kind, engine):
+    # Gemma-2's eager mask makes nan of float64 rows that see nothing, such as padding on the left.
+    model = make_model(kind, torch.float32 if kind == "gemma2" else torch.float64)
+    rtol = 1e-5 if kind == "gemma2" else 1e-10
+    scorer = EntropyScorer(model, engine=engine)
+    right = scorer.score(model, *make_batch("right")).sums
+    for batch in (make_batch("left"), make_batch("left", pad=99), make_batch("right", pad=99)):
+        assert torch.allclose(scorer.score(model, *batch).sums, right, rtol=rtol)
+
+
+@pytest.mark.parametrize("engine", ["chunked", "logits"])
+def test_batch_without_any_response_stays_in_the_graph(engine):
+    model = make_model()
+    ids, mask, _ = make_batch()
+    nothing = torch.zeros_like(mask).bool()
+    scorer = EntropyScorer(engine=engine)
+    scored = scorer.score(model, ids, mask, nothing)
+    assert scored.sums.tolist() == [0.0] * 4 and scored.counts.tolist() == [0] * 4
+    loss, _ = scorer.weighted(model, ids, mask, nothing, torch.zeros(4))
+    for result in (scored.sums.sum(), loss):
+        grads = grads_of(model, result)
+        assert "lm_head.weight" in grads and "model.layers.0.self_attn.q_proj.weight" in grads
+        assert not any(grad.any() for grad in grads.values())
+
+
+def test_no_gradient_is_formed_without_grad():
+    model = make_model()
+    with torch.no_grad():
+        scored = EntropyScorer().score(model, *make_batch())
+        loss, _ = EntropyScorer().weighted(model, *make_batch(), WEIGHTS)
+    assert not scored.sums.requires_grad and not loss.requires_grad
+
+
+def test_gradient_checkpointing_changes_nothing():
+    model = make_model()
+    scorer = EntropyScorer(model)
+    model.train()
+    plain = grads_of(model, scorer.weighted(model, *make_batch(), WEIGHTS)[0])
+    model.gradient_checkpointing_enable()
+    assert_same_grads(grads_of(model, scorer.weighted(model, *make_batch(), WEIGHTS)[0]), plain)
+
+
+@pytest.mark.parametrize("where", ["body", "head"])
+def test_lora_on_body_and_head(where):
+    peft = pytest.importorskip("peft")
+    base = make_model()
+    config = peft.LoraConfig(
+        r=4, target_modules=["q_proj"] + ["lm_head"] * (where == "head"), init_lora_weights=False
+    )
+    model = peft.get_peft_model(base, config).double().eval()
+    scorer = EntropyScorer(model)
+    assert scorer.engine_for(model) == "chunked"
+    truth = naive_sums(model)
+    expected = grads_of(model, (WEIGHTS * truth / LENGTHS.clamp(min=1)).sum())
+    assert any("lora" in name for name in expected) and not any("embed" in name for name in expected)
+    scored = scorer.score(model, *make_batch())
+    assert torch.allclose(scored.sums, truth, rtol=1e-9)
+    assert_same_grads(grads_of(model, (WEIGHTS * scored.sums / scored.counts.clamp(min=1)).sum()), expected)
+    assert_same_grads(grads_of(model, scorer.weighted(model, *make_batch(), WEIGHTS)[0]), expected)
+
+
+class Odd(LlamaForCausalLM):
+    """A head no configuration tells of."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits * 0.5 + 0.1 * output.logits**2
+        return output
+
+
+def test_unusual_head_falls_back_says_so_once_and_is_right(caplog):
+    torch.manual_seed(0)
+    model = Odd(LlamaConfig(**ROTARY)).double().eval()
+    with caplog.at_level(logging.WARNING, logger="isentropic"):
+        scorers = [EntropyScorer(model, chunk_bytes=1), EntropyScorer()]
+        scores = [scorer.score(model, *make_batch()).sums for scorer in scorers]
+    assert [r.getMessage().split(";")[0] for r in caplog.records] == [
+        "Odd: its logits are not those of its head"
+    ]
+    assert scorers[0].engine_for(model) == "logits"
+    for sums in scores:
+        assert torch.allclose(sums, naive_sums(model), rtol=1e-9)
+    with pytest.raises(InputError, match="engine 'auto'"):
+        EntropyScorer(model, engine="chunked")
+
+
+class NoKeep(LlamaForCausalLM):
+    """A forward that always makes all logits."""
+
+    def forward(self, input_ids, attention_mask=None, position_ids=None, use_cache=None):
+        return super().forward(input_ids, attention_mask, position_ids, use_cache=use_cache)
+
+
+def test_model_without_logits_to_keep(caplog):
+    torch.manual_seed(0)
+    model = NoKeep(LlamaConfig(**ROTARY)).double().eval()
+    with caplog.at_level(logging.WARNING, logger="isentropic"):
+        sums = EntropyScorer(model).score(model, *make_batch("left")).sums
+    assert "logits_to_keep" in caplog.text
+    assert torch.allclose(sums, naive_sums(model), rtol=1e-9)
+
+
+def test_soft_cap_that_the_config_hides_is_noticed_at_small_logits():
+    """On the model's own small logits a cap of 30 is within rounding; the comparison must still see it."""
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(Gemma2Config(**ROTARY, head_dim=8, final_logit_softcapping=30.0)).eval()
+    assert EntropyScorer(model).engine_for(model) == "chunked"
+    hidden_cap = Gemma2ForCausalLM(Gemma2Config(**ROTARY, head_dim=8, final_logit_softcapping=30.0)).eval()
+    forward = hidden_cap.forward
+
+    class Config:  # a configuration that forgets the cap
+        pass
+
+    assert Head.of(hidden_cap).softcap == 30.0
+    hidden_cap.config = _without_cap(hidden_cap.config)
+    hidden_cap.forward = lambda *a, logits_to_keep=0, position_ids=None, **k: _capped(
+        forward(*a, logits_to_keep=logits_to_keep, position_ids=position_ids, **k)
+    )
+    assert Head.of(hidden_cap).softcap is None
+    assert EntropyScorer(hidden_cap).engine_for(hidden_cap) == "logits"
+
+
+def _without_cap(config):
+    config.final_logit_softcapping = None
+    return config
+
+
+def _capped(output):
+    output.logits = 30.0 * torch.tanh(output.logits / 30.0)
+    return output
+
+
+def test_comparison_leaves_the_model_as_it_was():
+    model = make_model().train()
+    model.model.layers[0].eval()
+    modes = [part.training for part in model.modules()]
+    EntropyScorer(model)
+    assert [part.training for part in model.modules()] == modes
+    assert not model.model._forward_hooks
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_autocast_inside_the_wrapped_forward_reaches_the_head(amp):
+    """Accelerate enters autocast inside `forward` only; the head is to run in the same precision."""
+    model = make_model(dtype=torch.float32)
+    ids, mask, predicts = make_batch()
+    plain = model.forward
+    if amp:
+
+        def forward(input_ids=None, attention_mask=None, position_ids=None, use_cache=None, logits_to_keep=0):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return plain(input_ids, attention_mask, position_ids, use_cache=use_cache,
+                             logits_to_keep=logits_to_keep)  # fmt: skip
+
+        model.forward = forward
+    ours = EntropyScorer(model).score(model, ids, mask, predicts).sums
+    assert ours.dtype == torch.float32
+    assert torch.allclose(ours, naive_sums(model), rtol=2e-2 if amp else 1e-5, atol=1e-5)
+
+
+def test_torch_compile_is_right():
+    model = make_model(dtype=torch.float32)
+    truth = naive_sums(model)
+    compiled = torch.compile(model, backend="eager")
+    scorer = EntropyScorer()
+    for _ in range(2):
+        scored = scorer.score(compiled, *make_batch())
+        assert torch.allclose(scored.sums, truth, rtol=1e-5, atol=1e-6)
+    compiled(input_ids=torch.tensor([[1, 2, 3]]))
+    assert torch.allclose(scorer.score(compiled, *make_batch("left")).sums, truth, rtol=1e-5, atol=1e-6)
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_has_one_clear_line():
+    model = make_model(dtype=torch.float32)
+    ids, mask, predicts = make_batch()
+    scorer = EntropyScorer(model)
+    with pytest.raises(InputError, match="no such engine"):
+        EntropyScorer(engine="fast")
+    with pytest.raises(InputError, match="no such quantity"):
+        EntropyScorer(quantity="perplexity")
+    with pytest.raises(InputError, match="three tensors of one shape"):
+        scorer.score(model, ids, mask[:, 1:], predicts)
+    last = predicts.clone()
+    last[1, -1] = True
+    with pytest.raises(InputError, match="no token follows"):
+        scorer.score(model, ids, mask, last)
+    with pytest.raises(InputError, match=r"rows \[3\] of 4 have no response token"):
+        scorer.weighted(model, ids, mask, predicts, torch.ones(4))
