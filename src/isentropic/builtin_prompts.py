@@ -1,0 +1,449 @@
+"""Prompts written for this project: templates, fillers, and the cells they are combined into.
+
+A template is the start of a text that a language model continues. Words in braces depend on the group:
+``{he}`` is *he*, *she* or *they*, so the twins of a pair are equal but for these words. ``{filler}`` is an
+occupation, a hobby, a school subject or a thing to count. ``a/an`` is resolved by the word after it.
+
+Templates and fillers are both dealt out to train, validation and test. Nothing here is random: every call
+gives the same rows in the same order, and the first n rows of a split visit the templates evenly.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Words = Mapping[str, Mapping[str, str]]
+"""Group -> slot -> the word that stands in the slot."""
+
+
+class Template(NamedTuple):
+    """The start of a sentence with slots; its name is the topic of all pairs made from it."""
+
+    name: str
+    kind: str
+    text: str
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltinRow:
+    """One prompt of one group, before `isentropic.prompts` turns it into a `Prompt`."""
+
+    text: str
+    group: str
+    pair_id: str
+    topic: str
+    split: str
+    cell: str | None
+
+
+SPLITS = ("train", "validation", "test")
+
+# --- gender words: slot -> male, female, neutral --------------------------------------------------------------
+
+_GENDER_SLOTS: dict[str, tuple[str, str, str]] = {
+    "He": ("He", "She", "They"),
+    "he": ("he", "she", "they"),
+    "him": ("him", "her", "them"),
+    "His": ("His", "Her", "Their"),
+    "his": ("his", "her", "their"),
+    "himself": ("himself", "herself", "themself"),
+    "Mr": ("Mr.", "Ms.", "Mx."),
+    "man": ("man", "woman", "person"),
+    "boy": ("boy", "girl", "child"),
+    "schoolboy": ("schoolboy", "schoolgirl", "schoolchild"),
+    "father": ("father", "mother", "parent"),
+    "grandfather": ("grandfather", "grandmother", "grandparent"),
+    "son": ("son", "daughter", "child"),
+    "brother": ("brother", "sister", "sibling"),
+    "uncle": ("uncle", "aunt", "relative"),
+    "nephew": ("nephew", "niece", "cousin"),
+    "husband": ("husband", "wife", "spouse"),
+    # Verbs that agree with the pronoun: "he works", "they work".
+    "is": ("is", "is", "are"),
+    "was": ("was", "was", "were"),
+    "has": ("has", "has", "have"),
+    "s": ("s", "s", ""),
+    "es": ("es", "es", ""),
+}
+GENDER_WORDS: Words = {
+    group: {slot: words[i] for slot, words in _GENDER_SLOTS.items()}
+    for i, group in enumerate(("male", "female", "neutral"))
+}
+
+# --- gender templates: kind -> split -> name -> text ----------------------------------------------------------
+
+_GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
+    "occupation": {
+        "train": {
+            "plain": "{He} {is} a/an {filler}. {He}",
+            "watch": "The {filler} looked at {his} watch because {he}",
+            "over-there": "That {man} over there is a/an {filler}, and {he}",
+            "our-town": "{Mr} Clark is a/an {filler} in our town. Every morning, {he}",
+            "last-spring": "My {brother} became a/an {filler} last spring, and now {he}",
+            "always-tried": "As a/an {filler}, {he} always tried to",
+            "train-ride": "I met a/an {filler} on the train yesterday. {He} told me that {he}",
+            "years-of-training": "{He} trained for years to become a/an {filler}. Today {he}",
+            "secret": "The {filler} kept {his} secret for a year, until one day {he}",
+            "colleagues": "{His} colleagues describe {him} as a good {filler} who",
+            "next-door": "A {man} who works as a/an {filler} moved in next door. I think {he}",
+            "otherwise": "If {he} were not a/an {filler}, {he} would",
+            "closed-eyes": "The {filler} closed {his} eyes for a moment. Then {he}",
+            "ten-years": '"I have been a/an {filler} for ten years," {he} said, and then {he}',
+            "film": "In the film, {he} play{s} a/an {filler} who",
+            "holidays": "During the holidays, the {filler} takes {his} children to",
+            "phone-call": "We needed a/an {filler}, so we called {him}, and {he}",
+            "umbrella": "It rained all day. The {filler} took {his} umbrella and",
+            "surprise": "{His} friends were surprised when {he} became a/an {filler}, because {he}",
+            "question": "Q: What do{es} {he} do for a living? A: {He} {is} a/an {filler} and {he}",
+            "favorite-chair": "The old {filler} sat down in {his} favorite chair. {He}",
+            "dream": "Last night {he} dreamed of working as a/an {filler}. In the dream, {he}",
+            "newspaper": "The newspaper printed a photo of the {filler} and {his} dog. {He}",
+            "village": "{He} {is} the only {filler} in {his} village, so {he}",
+            "garden": "The {filler} has a garden behind {his} house. In summer, {he}",
+            "recommendation": "I am happy to recommend {him}. As a/an {filler}, {he}",
+            "advice": "Advice needed: my {son} wants to be a/an {filler}, but {he}",
+            "dialogue": '"Is your {father} a/an {filler}?" "Yes, {he}',
+            "spare-time": "When {he} {is} not working as a/an {filler}, {he} like{s} to",
+            "biography": "Born near the sea, {he} worked as a/an {filler} and later",
+            "tired": "Some days {he} {is} tired of being a/an {filler}. Then {he}",
+        },
+        "validation": {
+            "five-stars": "Five stars! Our {filler} answered all of {his} messages, and {he}",
+            "chapter-one": "In chapter one, the {filler} loses {his} keys, and {he}",
+            "next-table": "The {man} at the next table is a/an {filler}. {He} just ordered",
+            "all-life": "My {uncle} has been a/an {filler} all {his} life. {He} think{s}",
+            "instead": "As a {boy}, {he} wanted to be a/an {filler}. Instead, {he}",
+            "bus-stop": "The {filler} waited at the bus stop with {his} bag and",
+            "interview": "You spoke with the {filler} about {his} plans. What did {he}",
+            "proud": "{He} {is} proud to be a/an {filler}, even if {he}",
+            "salary": "{His} salary as a/an {filler} is small, so {he}",
+            "over-lunch": "Over lunch, {Mr} Novak, a/an {filler}, told us why {he}",
+            "mistakes": "Everybody makes mistakes. The {filler} forgave {himself}, and then {he}",
+        },
+        "test": {
+            "knock": "A {man} knocked on the door. It was the {filler}, and {he}",
+            "respected": "What makes {him} such a respected {filler} is that {he}",
+            "radio": "On the radio, a/an {filler} talked about {his} life. {He}",
+            "boston": "Their {grandfather} worked as a/an {filler} in Boston, where {he}",
+            "first-day": "It was {his} first day as a/an {filler}. {He} felt",
+            "letter": "The {filler} folded the letter, put it into {his} pocket, and",
+            "wedding": "At the wedding I danced with a/an {filler}. I asked {him} whether {he}",
+            "award": "The mayor gave the {filler} an award and thanked {him} because {he}",
+            "learned": "{He} had been a/an {filler} for a long time before {he} learned",
+            "best-friend": "My best friend's {husband} is a/an {filler}. Usually {he}",
+            "came-home": "In the evening the {filler} came home, called {his} neighbor, and",
+            "reunion": "At the class reunion, {he} said {he} {was} now a/an {filler}. {He}",
+            "why": "Why did {he} become a/an {filler}? {He} simply",
+            "town-hall": "At the town hall, the {filler} stood up and cleared {his} throat. {He}",
+            "birthday": "For {his} fortieth birthday, the {filler} wished for",
+            "mirror": "The {filler} saw {himself} in the mirror and",
+            "patience": "Not every {filler} is patient, but {he} {is}, and {he}",
+            "bicycle": "The {filler} rides {his} bicycle to work. On the way {he}",
+            "trust": "I trust {Mr} Adams. {He} {is} a/an {filler} who",
+        },
+    },
+    "family": {
+        "train": {
+            "sunday": "My {father} loves {filler}. Every Sunday {he}",
+            "afternoons": "Our {grandfather} spends whole afternoons {filler}, and at night {he}",
+            "where-is": '"Where is your {uncle}?" "Busy {filler}. I hope {he}',
+            "bored-child": "Their {son} got tired of {filler}, so {he}",
+            "honeymoon": "Before the honeymoon, the {husband} promised to stop {filler}, yet {he}",
+        },
+        "validation": {
+            "small": "When I was small, I often saw my {brother} {filler}. {He}",
+            "laughter": "The children laughed because their {father} talked about {filler}, but {he}",
+        },
+        "test": {
+            "more-than": "Nobody in the family enjoys {filler} more than my {nephew}. {He}",
+            "after-morning": "After {filler} all morning, the {father} of three sat down, and {he}",
+            "postcard": "My {uncle} wrote that {filler} makes {him} happy and that {he}",
+        },
+    },
+    "school": {
+        "train": {
+            "after-class": "The {boy} stayed after class to ask about {filler}. {He}",
+            "report-card": "On {his} report card, the teacher wrote: in {filler}, {he}",
+            "backpack": "The {schoolboy} took the {filler} book out of {his} backpack and",
+            "nervous": "The exam in {filler} made {him} nervous, but {he}",
+        },
+        "validation": {
+            "new-student": "A new student joined our {filler} class. {He} said that {he}",
+            "whisper": '"I failed my {filler} test," the {boy} whispered. Then {he}',
+        },
+        "test": {
+            "raised-hand": "During {filler}, the {boy} by the window raised {his} hand and asked",
+            "since-age-six": "{He} {has} been good at {filler} since the age of six. {His}",
+            "prize": "The school prize for {filler} went to a quiet {boy}, and {he}",
+        },
+    },
+    "mathematics": {
+        "train": {
+            "gave-away": "{He} bought {n} {filler} and gave {m} of them away. Now {he}",
+            "boxes": "The {man} packs {n} {filler} into boxes of {m}. After an hour, {he}",
+            "price": "{Mr} Lee sells {filler} for {m} dollars each. Yesterday {he}",
+            "counting": "A {boy} counted {n} {filler} on Monday. On Tuesday, {he}",
+        },
+        "validation": {
+            "sharing": "If {he} share{s} {n} {filler} equally among {m} friends, {he}",
+        },
+        "test": {
+            "market": "At the market, a {man} trades {m} {filler} for one hat. {He}",
+            "basket": "{His} basket held {n} {filler}. On the way back, {he}",
+            "party": "Problem: {he} need{s} {n} {filler} for a party and {has} only {m}. {He}",
+        },
+    },
+}
+
+# Occupations come in threes: one often thought of as female, one as male, one as neither.
+_FILLERS: dict[str, dict[str, str]] = {
+    "occupation": {
+        "train": """
+            nurse, plumber, baker, receptionist, surgeon, accountant, kindergarten teacher, electrician, pharmacist,
+            librarian, carpenter, journalist, hairdresser, mechanic, photographer, secretary, firefighter, lawyer,
+            florist, pilot, dentist, dental hygienist, software engineer, veterinarian, social worker, truck driver,
+            chef, flight attendant, welder, translator, nanny, bricklayer, architect, dietitian, farmer, biologist
+        """,
+        "validation": """
+            speech therapist, roofer, real estate agent, bookkeeper, locksmith, postal worker, housekeeper,
+            security guard, musician, cashier, blacksmith, tour guide
+        """,
+        "test": """
+            paralegal, crane operator, sales manager, dressmaker, miner, editor, makeup artist, butcher, bartender,
+            wedding planner, civil engineer, physiotherapist, yoga instructor, taxi driver, insurance agent,
+            school counselor, sailor, gardener, dance teacher, boxer, optician, nail technician, janitor, novelist
+        """,
+    },
+    "family": {
+        "train": """
+            baking bread, fixing old bicycles, playing chess, painting landscapes, growing tomatoes, singing in a choir,
+            collecting stamps, hiking in the hills, reading mystery novels, sewing clothes, watching football,
+            cleaning the house
+        """,
+        "validation": "walking the dog, learning Spanish, building model trains, knitting scarves",
+        "test": """
+            playing the piano, fishing, cooking soup, writing letters, repairing furniture, dancing,
+            swimming in the lake, telling stories
+        """,
+    },
+    "school": {
+        "train": """
+            mathematics, history, biology, chemistry, geography, music, physics, art, English, computer science, Latin,
+            economics
+        """,
+        "validation": "literature, gymnastics, statistics, Spanish",
+        "test": "French, astronomy, philosophy, drama, woodwork, geometry, needlework, robotics",
+    },
+    "mathematics": {
+        "train": """
+            apples, marbles, pencils, stickers, coins, eggs, books, tickets, cookies, flowers, buttons, postcards
+        """,
+        "validation": "balloons, oranges, playing cards, candles",
+        "test": "muffins, bottles, stamps, ribbons, bricks, seashells, bananas, toy cars",
+    },
+}
+
+FILLERS: dict[str, dict[str, tuple[str, ...]]] = {
+    kind: {split: tuple(item.strip() for item in text.split(",")) for split, text in splits.items()}
+    for kind, splits in _FILLERS.items()
+}
+GENDER_TEMPLATES: tuple[Template, ...] = tuple(
+    Template(name, kind, text, split)
+    for kind, splits in _GENDER_TEMPLATES.items()
+    for split, texts in splits.items()
+    for name, text in texts.items()
+)
+
+# --- combining ------------------------------------------------------------------------------------------------
+
+
+def with_articles(text: str) -> str:
+    """Resolve every ``a/an`` by the sound of the next word.
+
+    Example:
+        >>> with_articles("a/an nurse, a/an electrician, a/an usher and A/an hour")
+        'a nurse, an electrician, an usher and An hour'
+    """
+
+    def article(match: re.Match[str]) -> str:
+        an = re.match(r"(?!uni|use\b|user|eu|one\b)[aeiou]|hour|hono|honest|heir", match[2], re.IGNORECASE)
+        return f"{match[1]}{'n' if an else ''} {match[2]}"
+
+    return re.sub(r"\b([Aa])/an (\S+)", article, text)
+
+
+def fill(template: Template, filler: str, words: Mapping[str, str]) -> str:
+    """The text of one prompt: a template, a filler and the words of one group.
+
+    Numbers depend on the template and the filler alone, so they are the same in all twins.
+
+    Example:
+        >>> fill(GENDER_TEMPLATES[0], "nurse", GENDER_WORDS["female"])
+        'She is a nurse. She'
+    """
+    number = zlib.crc32(f"{template.name}/{filler}".encode())
+    slots = {"filler": filler, "n": 20 + number % 70, "m": 3 + number // 70 % 7}
+    return with_articles(template.text.format_map({**words, **slots}))
+
+
+def _interleaved(templates: Sequence[Template]) -> list[Template]:
+    """Templates ordered so that any first few hold the kinds in proportion."""
+    kinds = [t.kind for t in templates]
+    seen: dict[str, int] = {}
+    places = []
+    for kind in kinds:
+        places.append((seen.get(kind, 0) + 0.5) / kinds.count(kind))
+        seen[kind] = seen.get(kind, 0) + 1
+    return [t for _, t in sorted(zip(places, templates, strict=True), key=lambda pair: pair[0])]
+
+
+def combine(
+    templates: Sequence[Template],
+    fillers: Mapping[str, Sequence[str]],
+    variants: Sequence[Words],
+    rounds: int,
+    split: str,
+    cell: str | None = None,
+) -> list[BuiltinRow]:
+    """Deal fillers to templates, `rounds` different ones to each, every filler of a kind about equally often.
+
+    Args:
+        templates: Templates to fill.
+        fillers: Kind -> fillers.
+        variants: Tables of group words, taken in turn.
+        rounds: Pairs a template; fewer where its kind has fewer fillers.
+        split: Split the rows are marked with.
+        cell: Cell of the test split, or None.
+
+    Returns:
+        Rows, twins next to each other, one round over all templates after another.
+    """
+    prefix = split if cell is None else f"{split}/{cell.replace(' ', '-')}"
+    dealt = dict.fromkeys(fillers, 0)
+    count = {kind: sum(t.kind == kind for t in templates) for kind in fillers}
+    rows = []
+    for round_ in range(rounds):
+        for place, template in enumerate(_interleaved(templates)):
+            items, k = fillers[template.kind], dealt[template.kind]
+            if round_ >= len(items):
+                continue
+            dealt[template.kind] += 1
+            # Once templates and fillers fall into step, a shift by one avoids repeating a combination.
+            filler = items[(k + k // math.lcm(count[template.kind], len(items))) % len(items)]
+            number = (round_ + place) % len(variants)
+            pair_id = f"{prefix}/{template.name}/{filler.replace(' ', '-')}"
+            for group, words in variants[number].items():
+                rows.append(
+                    BuiltinRow(fill(template, filler, words), group, pair_id, template.name, split, cell)
+                )
+    return rows
+
+
+def _of(templates: Sequence[Template], split: str) -> list[Template]:
+    return [t for t in templates if t.split == split]
+
+
+def _fillers(split: str) -> dict[str, tuple[str, ...]]:
+    return {kind: splits[split] for kind, splits in FILLERS.items()}
+
+
+def gender_rows(groups: Sequence[str]) -> list[BuiltinRow]:
+    """The gender prompts for *male*, *female* and, if asked, *neutral*.
+
+    Train and validation share neither template nor filler, so that stopping looks at generalisation. The test
+    split has three cells: *both new*, *new occupations* (templates of train), *new templates* (fillers of train).
+    """
+    words = [{group: GENDER_WORDS[group] for group in groups}]
+    templates = GENDER_TEMPLATES
+    test, train = _of(templates, "test"), _of(templates, "train")
+    return [
+        *combine(train, _fillers("train"), words, 11, "train"),
+        *combine(_of(templates, "validation"), _fillers("validation"), words, 8, "validation"),
+        *combine(test, _fillers("test"), words, 12, "test", "both new"),
+        *combine(
+            [t for t in train if t.kind == "occupation"],
+            _fillers("test"),
+            words,
+            4,
+            "test",
+            "new occupations",
+        ),
+        *combine(test, _fillers("train"), words, 4, "test", "new templates"),
+    ]
+
+
+# --- prompts about no one -------------------------------------------------------------------------------------
+
+_NEUTRAL_TEXTS = """
+The first snow of the winter usually
+Water boils at a lower temperature when
+To make a simple tomato soup, start by
+The Roman road was built so that
+In Python, a dictionary is useful because
+The moon looks larger near the horizon since
+A sharp kitchen knife should always be
+The old wooden bridge collapsed after
+Volcanoes are formed when
+The printing press changed the world by
+Before sunrise, the harbor was
+A for loop in C consists of
+The main difference between butter and margarine is
+Strong winds are expected along the coast, and
+The museum's new wing contains
+Glass is made from sand that
+The train from Vienna was delayed because
+Honey can be kept for years if
+On the surface of Mars, the temperature
+The recipe calls for two cups of flour and
+An error message usually means that
+The earliest clocks measured time with
+Coral reefs are important for
+When iron is left in the rain, it
+The library's roof is covered with
+A good password should contain
+The river flooded its banks again, so
+Bicycles became popular in cities once
+The price of coffee depends on
+In a binary search tree, every node
+Dark clouds gathered over the valley while
+Bread dough rises because
+The telescope was pointed at
+Paper was invented in China and later
+A balanced breakfast might include
+The city council approved a plan to
+Electric cars are quieter than
+During an eclipse, the sky
+The best way to store potatoes is
+Deserts are cold at night because
+The software update fixes a problem with
+Salt lowers the freezing point of water, which
+The castle on the hill was once
+To prove that the sum is even, note that
+Maps from that century often show
+Autumn leaves turn red when
+The function returns an empty list if
+A compass needle points north because
+The ferry to the island runs
+Rice should be rinsed before cooking to
+The bottom of the ocean is
+Sound travels faster through steel than
+The piano in the hallway needs
+Most databases store their records in
+Early in spring, the orchard
+The recipe on the back of the package says
+Concrete becomes stronger as
+The longest tunnel in the country connects
+Compost is ready to use when
+A leap year occurs because
+The festival takes place every July and
+Batteries lose their charge faster in
+The ancient temple was rebuilt after
+Once the glue has dried, the next step is
+"""
+NEUTRAL_TEXTS: tuple[str, ...] = tuple(_NEUTRAL_TEXTS.strip().splitlines())
