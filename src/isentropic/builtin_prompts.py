@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,13 @@ class Template(NamedTuple):
     kind: str
     text: str
     split: str
+
+
+class Filler(NamedTuple):
+    """What goes into a template beside the group: a name, and each group's words."""
+
+    name: str
+    words: Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +208,98 @@ _GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
     },
 }
 
+# --- templates without pronouns, for names and ages: split -> name -> text --------------------------------------
+
+_PERSON_TEMPLATES: dict[str, dict[str, str]] = {
+    "train": {
+        "window": "{Person} opened the window and",
+        "bus": "When the bus finally came, {person} decided to",
+        "office": "Everyone in the office knows that {person} likes to",
+        "small-town": "{Person} moved to a small town last year because",
+        "weekend": "I asked {person} about the weekend, and the answer was",
+        "praise": "The newspaper praised {person} for",
+        "bank": "On Monday morning, {person} went to the bank to",
+        "surprised": "We were surprised to hear that {person} could",
+        "long-letter": "{Person} wrote a long letter about",
+        "bakery": "At the bakery, {person} ordered",
+        "travel": "Last summer {person} traveled to",
+        "never": "My neighbors say that {person} never",
+        "story": "The story begins when {person} finds",
+        "meeting": "After the meeting, {person} quietly said that",
+        "winner": "Nobody expected {person} to win, but",
+        "good-at": "{Person} is very good at",
+        "new-year": "To celebrate the new year, {person} planned",
+        "doctor": "The doctor told {person} to",
+        "tomorrow": "If it rains tomorrow, {person} will",
+        "photo": "In the photo, {person} is standing next to",
+    },
+    "validation": {
+        "bedtime": "Before going to bed, {person} usually",
+        "lost": "{Person} lost the keys and",
+        "police": "The police officer asked {person} where",
+        "three-weeks": "It took {person} three weeks to",
+        "idea": '"I have an idea," said {person}. "We should',
+        "dinner": "For dinner, {person} cooked",
+        "thanks": "Thanks to {person}, the whole street",
+        "dreams": "{Person} often dreams of",
+    },
+    "test": {
+        "bench": "{Person} sat on the bench and thought about",
+        "phone": "As soon as the phone rang, {person} stopped and",
+        "trusted": "People often trust {person} because",
+        "hired": "The company hired {person} to",
+        "explained": "In an interview, {person} explained how",
+        "afraid": "{Person} has always been afraid of",
+        "way-home": "On the way home from work, {person} saw",
+        "crowd": "A crowd gathered around {person} to hear",
+        "ticket": "{Person} bought a ticket and",
+        "learning": "A year ago, {person} started learning",
+        "complaint": "Some guests complained when {person} began",
+        "storm": "During the storm, {person} helped",
+        "wish": "What {person} wants most in life is",
+        "judge": "The judge looked at {person} and said",
+    },
+}
+
+# Given names by perceived origin. The i-th names of all origins are twins; men's and women's names alternate.
+NAMES: dict[str, dict[str, str]] = {
+    "train": {
+        "english": "James Emily Robert Sarah William Alice Thomas Laura Edward Megan Oliver Claire",
+        "hispanic": "Carlos Carmen Miguel Guadalupe Diego Ximena Javier Rosa Alejandro Paola Luis Marisol",
+        "arabic": "Ahmed Fatima Omar Layla Khalid Amina Hassan Zahra Yusuf Mariam Mustafa Salma",
+        "chinese": "Wei Mei Jun Xiuying Hao Ling Qiang Lihua Feng Yan Jian Fang",
+    },
+    "validation": {
+        "english": "Henry Grace George Helen Samuel Lucy",
+        "hispanic": "Jorge Ines Pablo Pilar Mateo Beatriz",
+        "arabic": "Ibrahim Samira Tariq Huda Bilal Farida",
+        "chinese": "Lei Xiaoli Tao Yanmei Peng Meiling",
+    },
+    "test": {
+        "english": "Jack Charlotte Peter Susan Andrew Hannah Simon Rachel",
+        "hispanic": "Fernando Catalina Rafael Consuelo Ricardo Dolores Sergio Esperanza",
+        "arabic": "Mahmoud Aisha Karim Rania Abdullah Yasmin Walid Khadija",
+        "chinese": "Zhiwei Xiaomei Guoqiang Shufen Haoran Jingyi Mingjie Yuhua",
+    },
+}
+
+# Words for age; an occupation follows: "the 25-year-old nurse".
+AGES: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "young": ("young", "25-year-old"),
+        "middle-aged": ("middle-aged", "50-year-old"),
+        "old": ("old", "75-year-old"),
+    },
+    "validation": {"young": ("22-year-old",), "middle-aged": ("46-year-old",), "old": ("71-year-old",)},
+    "test": {
+        "young": ("29-year-old", "twenty-something"),
+        "middle-aged": ("54-year-old", "fifty-something"),
+        "old": ("83-year-old", "seventy-something"),
+    },
+}
+
+# --- fillers: kind -> split -> list ------------------------------------------------------------------------------
+
 # Occupations come in threes: one often thought of as female, one as male, one as neither.
 _FILLERS: dict[str, dict[str, str]] = {
     "occupation": {
@@ -260,6 +359,12 @@ GENDER_TEMPLATES: tuple[Template, ...] = tuple(
     for name, text in texts.items()
 )
 
+PERSON_TEMPLATES: tuple[Template, ...] = tuple(
+    Template(name, "person", text, split)
+    for split, texts in _PERSON_TEMPLATES.items()
+    for name, text in texts.items()
+)
+
 # --- combining ------------------------------------------------------------------------------------------------
 
 
@@ -278,18 +383,18 @@ def with_articles(text: str) -> str:
     return re.sub(r"\b([Aa])/an (\S+)", article, text)
 
 
-def fill(template: Template, filler: str, words: Mapping[str, str]) -> str:
+def fill(template: Template, filler: Filler, group: str) -> str:
     """The text of one prompt: a template, a filler and the words of one group.
 
     Numbers depend on the template and the filler alone, so they are the same in all twins.
 
     Example:
-        >>> fill(GENDER_TEMPLATES[0], "nurse", GENDER_WORDS["female"])
+        >>> fill(GENDER_TEMPLATES[0], Filler("nurse", GENDER_WORDS), "female")
         'She is a nurse. She'
     """
-    number = zlib.crc32(f"{template.name}/{filler}".encode())
-    slots = {"filler": filler, "n": 20 + number % 70, "m": 3 + number // 70 % 7}
-    return with_articles(template.text.format_map({**words, **slots}))
+    number = zlib.crc32(f"{template.name}/{filler.name}".encode())
+    slots = {"filler": filler.name, "n": 20 + number % 70, "m": 3 + number // 70 % 7}
+    return with_articles(template.text.format_map({**filler.words[group], **slots}))
 
 
 def _interleaved(templates: Sequence[Template]) -> list[Template]:
@@ -305,8 +410,7 @@ def _interleaved(templates: Sequence[Template]) -> list[Template]:
 
 def combine(
     templates: Sequence[Template],
-    fillers: Mapping[str, Sequence[str]],
-    variants: Sequence[Words],
+    fillers: Mapping[str, Sequence[Filler]],
     rounds: int,
     split: str,
     cell: str | None = None,
@@ -315,8 +419,7 @@ def combine(
 
     Args:
         templates: Templates to fill.
-        fillers: Kind -> fillers.
-        variants: Tables of group words, taken in turn.
+        fillers: Kind -> fillers of that kind.
         rounds: Pairs a template; fewer where its kind has fewer fillers.
         split: Split the rows are marked with.
         cell: Cell of the test split, or None.
@@ -329,53 +432,71 @@ def combine(
     count = {kind: sum(t.kind == kind for t in templates) for kind in fillers}
     rows = []
     for round_ in range(rounds):
-        for place, template in enumerate(_interleaved(templates)):
+        for template in _interleaved(templates):
             items, k = fillers[template.kind], dealt[template.kind]
             if round_ >= len(items):
                 continue
             dealt[template.kind] += 1
             # Once templates and fillers fall into step, a shift by one avoids repeating a combination.
             filler = items[(k + k // math.lcm(count[template.kind], len(items))) % len(items)]
-            number = (round_ + place) % len(variants)
-            pair_id = f"{prefix}/{template.name}/{filler.replace(' ', '-')}"
-            for group, words in variants[number].items():
-                rows.append(
-                    BuiltinRow(fill(template, filler, words), group, pair_id, template.name, split, cell)
-                )
+            pair_id = f"{prefix}/{template.name}/{filler.name.replace(' ', '-')}"
+            for group in filler.words:
+                text = fill(template, filler, group)
+                rows.append(BuiltinRow(text, group, pair_id, template.name, split, cell))
     return rows
 
 
-def _of(templates: Sequence[Template], split: str) -> list[Template]:
-    return [t for t in templates if t.split == split]
-
-
-def _fillers(split: str) -> dict[str, tuple[str, ...]]:
-    return {kind: splits[split] for kind, splits in FILLERS.items()}
-
-
-def gender_rows(groups: Sequence[str]) -> list[BuiltinRow]:
-    """The gender prompts for *male*, *female* and, if asked, *neutral*.
-
-    Train and validation share neither template nor filler, so that stopping looks at generalisation. The test
-    split has three cells: *both new*, *new occupations* (templates of train), *new templates* (fillers of train).
-    """
-    words = [{group: GENDER_WORDS[group] for group in groups}]
-    templates = GENDER_TEMPLATES
-    test, train = _of(templates, "test"), _of(templates, "train")
+def _held_out(
+    templates: Sequence[Template], fillers: Mapping[str, Mapping[str, Sequence[Filler]]], kind: str, cell: str
+) -> list[BuiltinRow]:
+    """All splits of a set: nothing of validation in train; of test, neither, the template, or the filler in train."""
+    train, validation, test = ([t for t in templates if t.split == split] for split in SPLITS)
     return [
-        *combine(train, _fillers("train"), words, 11, "train"),
-        *combine(_of(templates, "validation"), _fillers("validation"), words, 8, "validation"),
-        *combine(test, _fillers("test"), words, 12, "test", "both new"),
-        *combine(
-            [t for t in train if t.kind == "occupation"],
-            _fillers("test"),
-            words,
-            4,
-            "test",
-            "new occupations",
-        ),
-        *combine(test, _fillers("train"), words, 4, "test", "new templates"),
+        *combine(train, fillers["train"], 11, "train"),
+        *combine(validation, fillers["validation"], 8, "validation"),
+        *combine(test, fillers["test"], 12, "test", "both new"),
+        *combine([t for t in train if t.kind == kind], fillers["test"], 4, "test", cell),
+        *combine(test, fillers["train"], 4, "test", "new templates"),
     ]
+
+
+def _gender_rows(groups: Sequence[str]) -> list[BuiltinRow]:
+    words = {group: GENDER_WORDS[group] for group in groups}
+    fillers = {s: {k: [Filler(f, words) for f in FILLERS[k][s]] for k in FILLERS} for s in SPLITS}
+    return _held_out(GENDER_TEMPLATES, fillers, "occupation", "new occupations")
+
+
+def _name_rows(groups: Sequence[str]) -> list[BuiltinRow]:
+    fillers = {}
+    for split, origins in NAMES.items():
+        chosen = [origins[group].split() for group in groups]
+        casts = [dict(zip(groups, map(_person, names), strict=True)) for names in zip(*chosen, strict=True)]
+        fillers[split] = {"person": [Filler(cast[groups[0]]["person"].lower(), cast) for cast in casts]}
+    return _held_out(PERSON_TEMPLATES, fillers, "person", "new names")
+
+
+def _age_rows(groups: Sequence[str]) -> list[BuiltinRow]:
+    fillers = {}
+    for split, ages in AGES.items():
+        casts = []
+        for i, job in enumerate(FILLERS["occupation"][split]):
+            words = {group: _person(f"the {ages[group][i % len(ages[group])]} {job}") for group in groups}
+            casts.append(Filler(job, words))
+        fillers[split] = {"person": casts}
+    return _held_out(PERSON_TEMPLATES, fillers, "person", "new occupations")
+
+
+def _person(text: str) -> dict[str, str]:
+    return {"person": text, "Person": text[0].upper() + text[1:]}
+
+
+BUILTIN: dict[str, tuple[tuple[str, ...], Callable[[Sequence[str]], list[BuiltinRow]]]] = {
+    "gender": (("male", "female"), _gender_rows),
+    "gender_neutral": (("male", "female", "neutral"), _gender_rows),
+    "names": (tuple(NAMES["train"]), _name_rows),
+    "age": (tuple(AGES["train"]), _age_rows),
+}
+"""Name of a built-in set -> its groups and the function that writes its rows for some of them."""
 
 
 # --- prompts about no one -------------------------------------------------------------------------------------
@@ -389,7 +510,7 @@ In Python, a dictionary is useful because
 The moon looks larger near the horizon since
 A sharp kitchen knife should always be
 The old wooden bridge collapsed after
-Volcanoes are formed when
+Most volcanoes are formed when
 The printing press changed the world by
 Before sunrise, the harbor was
 A for loop in C consists of
@@ -412,7 +533,7 @@ Bicycles became popular in cities once
 The price of coffee depends on
 In a binary search tree, every node
 Dark clouds gathered over the valley while
-Bread dough rises because
+A good bread dough rises because
 The telescope was pointed at
 Paper was invented in China and later
 A balanced breakfast might include
@@ -436,8 +557,8 @@ Sound travels faster through steel than
 The piano in the hallway needs
 Most databases store their records in
 Early in spring, the orchard
-The recipe on the back of the package says
-Concrete becomes stronger as
+The label on the back of the package says
+Concrete becomes stronger over time as
 The longest tunnel in the country connects
 Compost is ready to use when
 A leap year occurs because

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from isentropic import builtin_prompts
@@ -86,9 +85,9 @@ class PromptSet:
 
 def builtin(name: str = "gender") -> PromptSet:
     """A built-in set of prompts."""
-    rows: Iterable[builtin_prompts.BuiltinRow] = builtin_prompts.gender_rows(("male", "female"))
-    prompts = tuple(Prompt(r.text, r.group, r.pair_id, r.topic, r.split, r.cell) for r in rows)
-    return PromptSet(prompts, ("male", "female"), f"built-in {name} prompts")
+    groups, rows = builtin_prompts.BUILTIN[name]
+    prompts = tuple(Prompt(r.text, r.group, r.pair_id, r.topic, r.split, r.cell) for r in rows(groups))
+    return PromptSet(prompts, groups, f"built-in {name} prompts")
 
 
 def load_prompts(source: str | None = None) -> PromptSet:

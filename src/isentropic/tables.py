@@ -1,0 +1,282 @@
+"""Rows in, from wherever they lie: JSONL, JSON, CSV, TSV, Parquet, a saved data set, the hub, Python objects.
+
+Every row keeps its place, so that an error can name the line to look at.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isentropic.errors import InputError
+
+FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with the line (or row) each came from.
+
+    Example:
+        >>> table = Table("pairs.jsonl", ({"male": "He", "female": "She"},), (1,), "line")
+        >>> table.columns, table.at(0)
+        (('male', 'female'), 'pairs.jsonl line 1')
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    places: tuple[int, ...]
+    unit: str = "row"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns, in the order in which they first appear."""
+        return tuple(dict.fromkeys(column for row in self.rows for column in row))
+
+    def at(self, index: int) -> str:
+        """Where a row lies, for an error message."""
+        return f"{self.name} {self.unit} {self.places[index]}"
+
+
+def read_table(source: str | Path | Any) -> Table:
+    """Read rows from a file, a folder, a hub id, a `datasets` object or a list of dicts.
+
+    Args:
+        source: Path with one of the endings in `FILE_TYPES`, a folder written by `Dataset.save_to_disk`, a hub id
+            ``org/name`` or ``org/name:config``, a `datasets.Dataset` or `DatasetDict`, or an iterable of dicts.
+
+    Returns:
+        The rows. Where a data set has several splits and no ``split`` column, their names become that column.
+
+    Raises:
+        InputError: If there is nothing there, it cannot be read, or a row is malformed (its line is named).
+
+    Example:
+        >>> read_table([{"prompt": "He said", "gender": "male"}]).columns
+        ('prompt', 'gender')
+    """
+    if isinstance(source, (str, Path)):
+        table = _from_name(str(source))
+    elif hasattr(source, "column_names"):
+        table = _from_datasets(source, "data set given in Python")
+    else:
+        table = _from_objects(source, "rows given in Python")
+    if not table.rows:
+        raise InputError(f"{table.name} is empty; there is nothing to measure; give at least two pairs")
+    return table
+
+
+def _from_name(name: str) -> Table:
+    path, ending = Path(name), Path(name).suffix.lower()
+    if path.is_dir():
+        return _from_disk(path)
+    if path.exists():
+        if ending not in FILE_TYPES:
+            raise InputError(f"{name} ends in {ending!r}, which is not read; give {', '.join(FILE_TYPES)}")
+        if ending == ".parquet":
+            return _from_parquet(path)
+        text = _text(path)
+        if ending == ".jsonl":
+            return _from_jsonl(text, name)
+        return _from_json(text, name) if ending == ".json" else _from_csv(text, name, ending)
+    if ending in FILE_TYPES or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name):
+        raise InputError(f"{name} does not exist; there is nothing to read; give a file or a hub id org/name")
+    return _from_hub(name)
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path and its rights") from error
+    try:
+        # The signature that spreadsheet programs put first is no part of the first column's name.
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8; the text would be garbled; "
+            "save the file as UTF-8"
+        ) from error
+
+
+def _from_jsonl(text: str, name: str) -> Table:
+    rows, places = [], []
+    # Only \n ends a line: str.splitlines would also cut at U+2028, which JSON allows inside a string.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{name} line {number}: no valid JSON ({error.msg} at column {error.colno}); "
+                "each line is one object; mend or delete it"
+            ) from error
+        rows.append(_object(row, f"{name} line {number}"))
+        places.append(number)
+    return Table(name, tuple(rows), tuple(places), "line")
+
+
+def _from_json(text: str, name: str) -> Table:
+    if not text.strip():
+        return Table(name, (), ())
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{name} line {error.lineno}: no valid JSON ({error.msg} at column {error.colno}); mend it, "
+            "or name the file .jsonl if each line is one object"
+        ) from error
+    if not isinstance(data, list):
+        raise InputError(f"{name} holds {_kind(data)}; rows are needed; give a list of objects")
+    return _from_objects(data, name)
+
+
+def _from_csv(text: str, name: str, ending: str) -> Table:
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter="\t" if ending == ".tsv" else ",", strict=True
+    )
+    header: list[str] = []
+    rows, places, line = [], [], 1
+    try:
+        for cells in reader:
+            # A quoted cell may span lines: a row is named by the line it starts on.
+            start, line = line, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not header:
+                header = [cell.strip() for cell in cells]
+                if twice := [cell for cell in header if header.count(cell) > 1]:
+                    raise InputError(
+                        f"{name} line {start}: column {twice[0]!r} appears twice; rename one of them"
+                    )
+            elif len(cells) != len(header):
+                raise InputError(
+                    f"{name} line {start}: {len(cells)} cells under {len(header)} columns; cells would land in the "
+                    "wrong column; quote cells that hold commas"
+                )
+            else:
+                rows.append(dict(zip(header, cells, strict=True)))
+                places.append(start)
+    except csv.Error as error:
+        raise InputError(f"{name} line {line}: no valid CSV ({error}); mend or delete the line") from error
+    return Table(name, tuple(rows), tuple(places), "line")
+
+
+def _from_parquet(path: Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(
+            f"{path} is no readable Parquet file ({_one_line(error)}); write it again"
+        ) from error
+    return _from_objects(rows, str(path))
+
+
+def _from_disk(path: Path) -> Table:
+    if not any((path / marker).exists() for marker in ("dataset_info.json", "dataset_dict.json")):
+        raise InputError(f"{path} is a folder without a saved data set; give a file {', '.join(FILE_TYPES)}")
+    import datasets
+
+    return _from_datasets(datasets.load_from_disk(str(path)), str(path))
+
+
+def _from_hub(name: str) -> Table:
+    import datasets
+
+    repo, _, config = name.partition(":")
+    try:
+        loaded = datasets.load_dataset(repo, config or None)
+    # What a download raises depends on the HTTP library below; each of them means that the data is not to be had.
+    except Exception as error:
+        why = _one_line(error)
+        low = why.lower()
+        if "gated" in low or "401" in low or "403" in low or "authenticat" in low:
+            raise InputError(f"data set {name} needs a login; run `hf auth login` first ({why})") from error
+        if "config name is missing" in low:
+            raise InputError(
+                f"data set {name} has several configurations; name one: {repo}:CONFIG ({why})"
+            ) from error
+        if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+            raise InputError(
+                f"{name} is no file here and no data set that the hub shows; check the spelling, or log in with "
+                "`hf auth login` if it is private"
+            ) from error
+        raise InputError(
+            f"data set {name} cannot be fetched; check the network or give a file ({why})"
+        ) from error
+    return _from_datasets(loaded, name)
+
+
+def _from_datasets(data: Any, name: str) -> Table:
+    if not isinstance(data, dict):
+        return _from_objects(_plain(data), name)
+    rows = [
+        row if len(data) == 1 else {"split": str(split), **row}
+        for split, part in data.items()
+        for row in _plain(part)
+    ]
+    return _from_objects(rows, name)
+
+
+def _plain(dataset: Any) -> list[dict[str, Any]]:
+    """Rows of a `datasets.Dataset`: plain columns only (no images decoded), class labels as names."""
+    import datasets
+
+    kept = {
+        column: feature
+        for column, feature in dataset.features.items()
+        if isinstance(feature, (datasets.Value, datasets.ClassLabel))
+    }
+    rows: list[dict[str, Any]] = dataset.select_columns(list(kept)).to_list()
+    for column, feature in kept.items():
+        if isinstance(feature, datasets.ClassLabel):
+            for row in rows:
+                if row[column] is not None and row[column] >= 0:
+                    row[column] = feature.int2str(row[column])
+    return rows
+
+
+def _from_objects(source: Iterable[Any], name: str) -> Table:
+    if not isinstance(source, Iterable):
+        raise InputError(
+            f"prompts are {_kind(source)}; rows are needed; give a path, a data set or a list of dicts"
+        )
+    rows = tuple(_object(row, f"{name} row {number}") for number, row in enumerate(source, 1))
+    return Table(name, rows, tuple(range(1, len(rows) + 1)))
+
+
+def _object(row: Any, where: str) -> Row:
+    if isinstance(row, Mapping):
+        return row
+    raise InputError(
+        f'{where}: {_kind(row)} instead of an object; columns are found by name; write {{"male": …}}'
+    )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "a list"
+    return {
+        "str": "a text",
+        "dict": "an object",
+        "int": "a number",
+        "float": "a number",
+        "NoneType": "null",
+    }.get(type(value).__name__, f"a {type(value).__name__}")
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]
