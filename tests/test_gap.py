@@ -213,6 +213,15 @@ def test_one_topic_falls_back_to_pairs_and_says_so():
     assert e.ci95 == paired_gap(d).ci95
 
 
+def test_few_topics_are_said_to_be_few():
+    few, enough = (
+        paired_gap(rng().normal(size=12), list("abcd") * 3),
+        paired_gap(rng().normal(size=12), list("abcdef") * 2),
+    )
+    assert few.known and "only 4 topics" in str(few.note)
+    assert enough.note is None
+
+
 @pytest.mark.parametrize("bad", [[], [[1.0, 2.0]], [1.0, math.nan], [1.0, math.inf]])
 def test_bad_rows_are_refused(bad):
     for call in (paired_gap, pair_spread, lambda d: unpaired_gap([1.0, 2.0], d)):

@@ -54,6 +54,8 @@ Array = NDArray[np.float64]
 
 # A spread below this share of the largest value is rounding, not evidence.
 _ROUNDING = 1e-12
+# Below this many topics an estimate says that they are few.
+_FEW_TOPICS = 5
 # Resampled indices held at once: 16 MB.
 _BLOCK = 2_000_000
 # "More pairs than anyone will measure": the search for a sufficient number ends here.
@@ -318,7 +320,10 @@ def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: 
         return rows._replace(note=note)
     number = {label: g for g, label in enumerate(order)}
     index = np.fromiter((number[label] for label in labels), dtype=np.intp, count=n)
-    return Clusters(index, np.bincount(index, minlength=len(order)), tuple(order), "topic")
+    few = None
+    if len(order) < _FEW_TOPICS:
+        few = f"only {len(order)} topics; how topics vary is hardly known, so the interval is wide, add topics not {unit}s"
+    return Clusters(index, np.bincount(index, minlength=len(order)), tuple(order), "topic", few)
 
 
 # ---- estimate ----------------------------------------------------------------------------------------------
