@@ -1,0 +1,368 @@
+"""The report's figures: plain numbers in, SVG text and the facts it shows out.
+
+Drawn by hand, not by matplotlib: colours are classes that the style sheet fills in (so dark mode works), text
+stays text in the reader's own font (so Chinese works), and the same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+Format = Callable[[float], str]
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return round numbers between `low` and `high`, at most about `count` of them.
+
+    Example:
+        >>> ticks(-0.1, 0.03)
+        [-0.1, -0.05, 0.0]
+    """
+    raw = (high - low) / max(count, 1)
+    if not raw > 0:
+        return [low]
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
+
+
+def forest(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    name: str,
+    title: str,
+    axis: str,
+    ends: tuple[str, str],
+    fmt: Format,
+    target: float | None = None,
+    target_label: str = "",
+    first_mark: int = 0,
+    numbers: bool = True,
+) -> tuple[list[Markup], dict[str, Any]]:
+    """Draw estimates with their intervals, one row a label and one mark a column.
+
+    Args:
+        rows: each `label`, optional `strong` (bold), and `marks`, one a column: None or `{"gap", "ci95"}` in nats, with
+            an optional `note` that follows the number.
+        columns: names of the columns.
+        name: prefix of the ids in the figure.
+        title: what a screen reader says.
+        axis, ends: caption of the axis; what its left and right end mean.
+        fmt: how a signed number is written.
+        target: half the width of the shaded strip around 0.
+        first_mark: style of the first column's mark.
+        numbers: write estimates and intervals beside the marks, where there is room.
+
+    Returns:
+        A wide and a narrow drawing of the same rows, and the facts: `rows` (label -> the gaps drawn), `range`.
+    """
+    spans = [
+        x
+        for row in rows
+        for mark in row["marks"]
+        if mark and mark.get("gap") is not None
+        for x in (mark["gap"], *(mark.get("ci95") or ()))
+        if x is not None
+    ]
+    reach = [0.0, *spans] + ([-1.4 * target, 1.4 * target] if target else [])
+    low, high = _padded(min(reach), max(reach))
+    facts = {
+        "rows": {row["label"]: [mark.get("gap") if mark else None for mark in row["marks"]] for row in rows},
+        "range": (low, high),
+    }
+    drawings = []
+    for narrow in (False, True):
+        labels = any(row["label"] for row in rows)
+        written = numbers and not narrow and len(columns) <= 2
+        width = 480 if narrow else 960
+        left = 8.0 if narrow or not labels else 214.0
+        right = width - 8.0 if not written else width - 192.0 * len(columns) - 4
+        bar = 13.0 if len(columns) < 4 else 11.0
+        label_height = 19.0 if narrow and labels else 0.0
+        row_height = label_height + bar * len(columns) + (12 if len(rows) < 12 else 8)
+        top = 26.0 if target_label or written else 8.0
+        bottom = top + row_height * len(rows)
+
+        def x(value: float, left: float = left, right: float = right) -> float:
+            return left + (value - low) / (high - low) * (right - left)
+
+        out: list[str] = []
+        if target:
+            out.append(_tag("rect", cls="strip", x=x(-target), y=top, width=x(target) - x(-target),
+                            height=bottom - top))  # fmt: skip
+            if target_label:
+                out.append(_text(x(0), top - 9, target_label, "small middle accent"))
+        for tick in ticks(low, high, 4 if narrow else 6):
+            out.append(_line(x(tick), top, x(tick), bottom, "grid"))
+            out.append(_text(x(tick), bottom + 17, _tick(tick), "small middle"))
+        out.append(_line(x(0), top, x(0), bottom, "zero"))
+        if written:
+            for i, column in enumerate(columns):
+                out.append(_text(right + 192 * (i + 1), top - 9, column, "small end"))
+        for i, row in enumerate(rows):
+            y = top + row_height * i
+            if i:
+                out.append(_line(0, y, width, y, "rule"))
+            middle = y + label_height + (row_height - label_height) / 2
+            strong = " strong" if row.get("strong") else ""
+            if row["label"]:
+                label = _shortened(row["label"], 54 if narrow else 33)
+                at = y + 16 if narrow else middle + 4
+                out.append(f"<g>{_tag('title', row['label'])}{_text(0, at, label, 'label' + strong)}</g>")
+            for j, mark in enumerate(row["marks"]):
+                if not mark or mark.get("gap") is None:
+                    continue
+                at = middle + bar * (j - (len(columns) - 1) / 2)
+                interval = mark.get("ci95")
+                spoken = " ".join(filter(None, [row["label"], columns[j]]))
+                words = fmt(mark["gap"])
+                parts = []
+                if interval and None not in interval:
+                    words += f" [{fmt(interval[0])}, {fmt(interval[1])}]"
+                    parts.append(_line(x(interval[0]), at, x(interval[1]), at, "whisker"))
+                words += mark.get("note", "")
+                parts.append(_mark(x(mark["gap"]), at, first_mark + j))
+                drawn = _tag("title", f"{spoken}: {words}") + "".join(parts)
+                out.append(f'<g class="m{first_mark + j}">{drawn}</g>')
+                if written:
+                    number = _text(right + 192 * (j + 1), middle + 4, words, "number end" + strong)
+                    out.append(number)
+        outside = 56 if written and labels else 0
+        below = 37 if right - left > 600 else 56
+        out.append(_text(left - outside, bottom + 37, "← " + ends[0], "small"))
+        out.append(_text(right + outside, bottom + 37, ends[1] + " →", "small end"))
+        out.append(_text((left + right) / 2, bottom + below, axis, "small middle"))
+        size = "narrow" if narrow else "wide"
+        height = bottom + below + 6
+        drawings.append(_svg(f"{name}-{size}", width, height, title, out, size))
+    return drawings, facts
+
+
+def lines(
+    series: Sequence[Mapping[str, Any]],
+    *,
+    name: str,
+    title: str,
+    x_label: str,
+    y_label: str,
+    band: Sequence[Sequence[float]] = (),
+    target: float | None = None,
+    best: float | None = None,
+    best_label: str = "",
+    zero: bool = False,
+) -> tuple[Markup, dict[str, Any]]:
+    """Draw series against the step.
+
+    Args:
+        series: each `label`, `style` (a class of the style sheet, or several), `points` of (step, value).
+        band: (step, low, high) of an interval; `target`: half the height of a strip around 0.
+        best: a step to mark, with `best_label`.
+        zero: keep 0 in sight.
+
+    Returns:
+        The drawing, and the facts: `points` (label -> number drawn), `range`.
+    """
+    width, height, left, right, top, bottom = 480.0, 270.0, 52.0, 468.0, 34.0, 224.0
+    xs = [p[0] for s in series for p in s["points"]]
+    ys = [p[1] for s in series for p in s["points"]] + [v for point in band for v in point[1:]]
+    if zero or target:
+        ys += [0.0] + ([-1.2 * target, 1.2 * target] if target else [])
+    low, high = _padded(min(ys), max(ys))
+    first, last = min(xs), max(xs)
+    if first == last:
+        first, last = first - 1, last + 1
+
+    def x(value: float) -> float:
+        return left + 8 + (value - first) / (last - first) * (right - left - 16)
+
+    def y(value: float) -> float:
+        return bottom - (value - low) / (high - low) * (bottom - top)
+
+    out = []
+    if target:
+        out.append(
+            _tag("rect", cls="strip", x=left, y=y(target), width=right - left, height=y(-target) - y(target))
+        )
+    for tick in ticks(low, high, 7):
+        out.append(_line(left, y(tick), right, y(tick), "zero" if tick == 0 and (zero or target) else "grid"))
+        out.append(_text(left - 7, y(tick) + 4, _tick(tick), "small end"))
+    for tick in ticks(first, last, 6):
+        if tick == int(tick) and min(xs) <= tick <= max(xs):
+            out.append(_text(x(tick), bottom + 18, _tick(tick), "small middle"))
+    if best is not None and first <= best <= last:
+        out.append(_line(x(best), top, x(best), bottom, "best"))
+        anchor = "small accent end" if x(best) > (left + right) / 2 else "small accent"
+        out.append(_text(x(best) + (-5 if "end" in anchor else 5), top + 9, best_label, anchor))
+    if band:
+        if len(band) > 1:
+            edge = [(x(s), y(v)) for s, v, _ in band] + [(x(s), y(v)) for s, _, v in reversed(band)]
+            out.append(_tag("path", cls="band", d=_path(edge) + "Z"))
+        out.extend(_line(x(s), y(a), x(s), y(b), "whisker m1") for s, a, b in band)
+    for s in series:
+        points = [(x(p[0]), y(p[1])) for p in s["points"]]
+        if len(points) > 1:
+            out.append(_tag("path", cls=f"line {s['style']}", d=_path(points)))
+        if len(points) <= 60:
+            dots = "".join(_tag("circle", cls="dot", cx=a, cy=b, r=2.6) for a, b in points)
+            out.append(f'<g class="{escape(s["style"])}">{dots}</g>')
+    out.append(_text(0, 14, y_label, "label"))
+    out.append(_text((left + right) / 2, height - 8, x_label, "small middle"))
+    facts = {"points": {s["label"]: len(s["points"]) for s in series}, "range": (low, high)}
+    return _svg(name, width, height, title, out, "panel"), facts
+
+
+def histogram(
+    columns: Sequence[Mapping[str, Any]],
+    *,
+    name: str,
+    title: str,
+    axis: str,
+    fmt: Format,
+    target: float | None = None,
+    first_mark: int = 0,
+) -> tuple[list[Markup], dict[str, Any]]:
+    """Draw the distribution of the pair gaps, one row a column, on common bins.
+
+    Args:
+        columns: each `label` and `values` (nats, at least one), optional `note`.
+        axis: caption of the axis; `fmt`: how a signed number is written.
+        target: half the width of the shaded strip around 0.
+
+    Returns:
+        A wide and a narrow drawing, and the facts: `edges`, `counts` (label -> pairs a bin), `means`.
+    """
+    values = [v for column in columns for v in column["values"]]
+    low, high = _padded(min(*values, 0.0), max(*values, 0.0))
+    n_bins = max(8, min(48, round(2.2 * math.sqrt(max(len(column["values"]) for column in columns)))))
+    step = (high - low) / n_bins
+    edges = [low + i * step for i in range(n_bins + 1)]
+    counts = []
+    for column in columns:
+        bins = [0] * n_bins
+        for value in column["values"]:
+            bins[min(int((value - low) / step), n_bins - 1)] += 1
+        counts.append(bins)
+    means = [math.fsum(column["values"]) / len(column["values"]) for column in columns]
+    tallest = max(max(bins) for bins in counts)
+    drawings = []
+    for narrow in (False, True):
+        width, row, top = (480.0 if narrow else 960.0), 116.0, 6.0
+        left, right = 0.0, width
+        bottom = top + row * len(columns)
+
+        def x(value: float, left: float = left, right: float = right) -> float:
+            return left + (value - low) / (high - low) * (right - left)
+
+        out = []
+        if target:
+            out.append(_tag("rect", cls="strip", x=x(-target), y=top, width=x(target) - x(-target),
+                            height=bottom - top))  # fmt: skip
+        for tick in ticks(low, high, 4 if narrow else 8):
+            out.append(_text(x(tick), bottom + 17, _tick(tick), "small middle"))
+            out.append(_line(x(tick), top, x(tick), bottom, "grid"))
+        out.append(_line(x(0), top, x(0), bottom, "zero"))
+        for i, column in enumerate(columns):
+            base = top + row * (i + 1)
+            path = f"M{_n(x(low))} {_n(base)}"
+            for edge, count in zip(edges[:-1], counts[i], strict=True):
+                path += f"H{_n(x(edge))}V{_n(base - count / tallest * (row - 44))}"
+            path += f"H{_n(x(high))}V{_n(base)}Z"
+            out.append(f'<g class="m{first_mark + i}">{_tag("path", cls="bars", d=path)}')
+            out.append(_line(x(means[i]), base - row + 42, x(means[i]), base, "mean") + "</g>")
+            out.append(_line(left, base, right, base, "zero"))
+            out.append(_text(left, base - row + 18, column["label"], "label strong"))
+            out.append(_text(left, base - row + 35, column.get("note", ""), "small"))
+        out.append(_text(width / 2, bottom + 38, axis, "small middle"))
+        size = "narrow" if narrow else "wide"
+        drawings.append(_svg(f"{name}-{size}", width, bottom + 46, title, out, size))
+    labels = [column["label"] for column in columns]
+    return drawings, {
+        "edges": edges,
+        "counts": dict(zip(labels, counts, strict=True)),
+        "means": dict(zip(labels, means, strict=True)),
+    }
+
+
+def key(kind: str) -> Markup:
+    """Return a small sample of a mark for a legend; its meaning stands in the text beside it."""
+    if kind == "strip":
+        body = _tag("rect", cls="strip", x=0, y=1, width=22, height=10)
+    elif kind.startswith("m"):
+        body = f'<g class="{escape(kind)}">{_line(0, 6, 22, 6, "whisker")}{_mark(11, 6, int(kind[1:]))}</g>'
+    else:
+        dot = _tag("circle", cls="dot", cx=11, cy=6, r=2.6)
+        path = _tag("path", cls=f"line {kind}", d="M0 6L22 6")
+        body = f'{path}<g class="{escape(kind)}">{dot}</g>'
+    return Markup(f'<svg class="key" viewBox="0 0 22 12" aria-hidden="true">{body}</svg>')
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    pad = 0.06 * (high - low) or max(abs(low), 1.0) * 0.05
+    return low - pad, high + pad
+
+
+def _tick(value: float) -> str:
+    return f"{value:.10g}".replace("-", "−") if abs(value) >= 1e-4 or value == 0 else f"{value:.0e}"
+
+
+def _n(value: float) -> str:
+    text = f"{value:.1f}"
+    return text[:-2] if text.endswith(".0") else text
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{_n(a)} {_n(b)}" for a, b in points)
+
+
+def _tag(tag: str, text: str | None = None, *, cls: str = "", **attributes: float | str) -> str:
+    written = f' class="{escape(cls)}"' if cls else ""
+    for attribute, value in attributes.items():
+        written += f' {attribute}="{escape(value) if isinstance(value, str) else _n(value)}"'
+    return f"<{tag}{written}/>" if text is None else f"<{tag}{written}>{escape(text)}</{tag}>"
+
+
+def _text(x: float, y: float, text: str, cls: str) -> str:
+    return _tag("text", text, cls=cls, x=x, y=y)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, cls: str) -> str:
+    return _tag("line", cls=cls, x1=x1, y1=y1, x2=x2, y2=y2)
+
+
+def _mark(x: float, y: float, style: int) -> str:
+    """Return the mark of a column: shape as well as colour tells columns apart."""
+    if style < 2:
+        return _tag("circle", cls="mark", cx=x, cy=y, r=4.2)
+    shapes: list[list[tuple[float, float]]] = [
+        [(-4, -4), (4, -4), (4, 4), (-4, 4)],
+        [(0, -5.4), (5.4, 0), (0, 5.4), (-5.4, 0)],
+        [(0, -5), (5, 4), (-5, 4)],
+        [(0, 5), (5, -4), (-5, -4)],
+    ]
+    corners = shapes[(style - 2) % len(shapes)]
+    return _tag("path", cls="mark", d=_path([(x + a, y + b) for a, b in corners]) + "Z")
+
+
+def _shortened(text: str, room: int) -> str:
+    """Cut a label to `room` columns; East Asian characters take two."""
+    text = " ".join(text.split())
+    used = 0
+    for i, char in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        if used > room:
+            return text[: max(i - 1, 1)].rstrip() + "…"
+    return text
+
+
+def _svg(name: str, width: float, height: float, title: str, body: Sequence[str], cls: str) -> Markup:
+    return Markup(
+        f'<svg class="figure {cls}" viewBox="0 0 {_n(width)} {_n(height)}" role="img" '
+        f'aria-labelledby="{escape(name)}"><title id="{escape(name)}">{escape(title)}</title>{"".join(body)}</svg>'
+    )
