@@ -193,7 +193,7 @@ _GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
     "mathematics": {
         "train": {
             "gave-away": "{He} bought {n} {filler} and gave {m} of them away. Now {he}",
-            "boxes": "The {man} packs {n} {filler} into boxes of {m}. After an hour, {he}",
+            "boxes": "The {man} packs {n} {filler} into boxes of {m}. By noon, {he}",
             "price": "{Mr} Lee sells {filler} for {m} dollars each. Yesterday {he}",
             "counting": "A {boy} counted {n} {filler} on Monday. On Tuesday, {he}",
         },
@@ -555,7 +555,7 @@ Rice should be rinsed before cooking to
 The bottom of the ocean is
 Sound travels faster through steel than
 The piano in the hallway needs
-Most databases store their records in
+Most databases store each record in
 Early in spring, the orchard
 The label on the back of the package says
 Concrete becomes stronger over time as
@@ -563,7 +563,7 @@ The longest tunnel in the country connects
 Compost is ready to use when
 A leap year occurs because
 The festival takes place every July and
-Batteries lose their charge faster in
+Batteries lose charge faster in
 The ancient temple was rebuilt after
 Once the glue has dried, the next step is
 """
