@@ -55,7 +55,7 @@ def summary(
     for k, cell in enumerate(CELLS):
         found = estimate([g + 0.01 * (k - 1) * spread / 0.1 for g in all_gaps[k::3]], 2.05)
         cells.append({"cell": cell, "n_clusters": 8, "verdict": verdict, **found})
-    kind = {"certified": "none", "exceeds": "slight", "insufficient": "slight"}[verdict]
+    kind = "none" if abs(total["gap"]) <= 0.01 else "slight"
     first = 3.4712
     entropies = {f"H_{g}": first + i * total["gap"] / (len(groups) - 1) for i, g in enumerate(groups)}
     rows = [

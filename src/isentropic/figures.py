@@ -84,9 +84,12 @@ def forest(
         width = 480 if narrow else 960
         left = 8.0 if narrow or not labels else 214.0
         right = width - 8.0 if not written else width - 192.0 * len(columns) - 4
-        bar = 13.0 if len(columns) < 4 else 11.0
+        # rows that hold one mark each need one lane, however many columns there are
+        lanes = max((sum(mark is not None for mark in row["marks"]) for row in rows), default=1)
+        lanes = len(columns) if lanes > 1 else 1
+        bar = 13.0 if lanes < 4 else 11.0
         label_height = 19.0 if narrow and labels else 0.0
-        row_height = label_height + bar * len(columns) + (12 if len(rows) < 12 else 8)
+        row_height = label_height + bar * lanes + (12 if len(rows) < 12 else 8)
         top = 26.0 if target_label or written else 8.0
         bottom = top + row_height * len(rows)
 
@@ -119,7 +122,7 @@ def forest(
             for j, mark in enumerate(row["marks"]):
                 if not mark or mark.get("gap") is None:
                     continue
-                at = middle + bar * (j - (len(columns) - 1) / 2)
+                at = middle + bar * (j - (lanes - 1) / 2 if lanes > 1 else 0)
                 interval = mark.get("ci95")
                 spoken = " ".join(filter(None, [row["label"], columns[j]]))
                 words = fmt(mark["gap"])

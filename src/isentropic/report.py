@@ -123,10 +123,9 @@ def model_card(summary: Mapping[str, Any]) -> str:
 
     Example:
         >>> run = {"schema": "isentropic.run/1", "name": "demo", "before": {"gap": -0.08, "model": "smollm2-135m"}}
-        >>> print(model_card(run)[:63])
+        >>> print(model_card(run)[:51])
         ---
         base_model: HuggingFaceTB/SmolLM2-135M-Instruct
-        library_name
     """
     summary = clean(summary)
     page = Page(summary, "en")
@@ -256,6 +255,7 @@ def _optional(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> 
 def _rows(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> list[dict[str, Any]]:
     """Read JSON lines; a line that cannot be read is left out and noted, as a run killed in mid-write leaves one."""
     rows: list[dict[str, Any]] = []
+    damaged = 0
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -273,7 +273,11 @@ def _rows(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> list
         if isinstance(row, dict):
             rows.append(row)
         else:
-            notes.append({"key": "line", "file": path.name, "line": number})
+            damaged += 1
+            if damaged == 1:
+                notes.append({"key": "line", "file": path.name, "line": number})
+    if damaged > 1:
+        notes[-1] |= {"key": "lines", "more": damaged - 1}
     return rows
 
 
@@ -282,7 +286,7 @@ def _examples(
 ) -> list[dict[str, Any]]:
     """Choose the pairs with the lowest, the middle and the highest gap before training, with their responses."""
     pairs: dict[str, list[dict[str, Any]]] = {}
-    split = before.get("split")
+    split = before.get("split") or "test"
     for row in responses:
         if row.get("pair_id") is not None and row.get("split", split) == split:
             pairs.setdefault(str(row["pair_id"]), []).append(row)

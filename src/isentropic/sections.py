@@ -60,7 +60,7 @@ class Words:
         self.lang = lang
         self.texts: dict[str, Any] = texts[lang]
 
-    def __call__(self, key: str, **values: Any) -> str:
+    def __call__(self, key: str, /, **values: Any) -> str:
         return self.texts[key].format(**values)
 
     def name(self, name: Any) -> str:
@@ -140,7 +140,8 @@ class Page:
     def version(self) -> str:
         """The version that made the data: a later one must not change the bytes of an old report."""
         versions = (self.data.get("config") or {}).get("versions") or self.last.get("versions") or {}
-        return str(versions.get("isentropic") or "")
+        version = versions.get("isentropic")
+        return f" {version}" if version else ""
 
     @property
     def finished(self) -> bool:
@@ -190,7 +191,7 @@ class Page:
 
     def units(self, summary: Mapping[str, Any], n: Any) -> str:
         unit = "unit_prompts" if summary.get("cluster_unit") == "prompt" else "unit_pairs"
-        return self.t(unit, n=self.count(n))
+        return self.t(unit + ("_one" if n == 1 else ""), n=self.count(n))
 
     def target_text(self) -> str:
         return "–" if self.target is None else f"{self.target:g}"
@@ -280,7 +281,9 @@ class Page:
             best = min(known, key=lambda column: abs(column.summary["gap"]))
             return [t("lead_compare", best=best.label, gap=self.signed(best.summary["gap"]))]
         gap = self.signed(s.get("gap"))
-        if self.finished:
+        if finite(s.get("gap")) is None:
+            lead = t("lead_nothing", n=self.sample(s))
+        elif self.finished:
             before = self.signed(self.columns[0].summary.get("gap"))
             lead = t("lead_run", n=self.sample(s), before=before, after=gap)
         elif self.kind == "run":
@@ -637,9 +640,10 @@ class Page:
         rows = [row for row in rows if any(cell != blank for cell in row[1:])]
         if not rows:
             return None
-        note = t("cost_note" if len(self.columns) > 1 else "quality_note")
-        table = _table(t("table_cost"), [t("col_quantity"), *self._labels()], rows)
-        return {"id": "cost", "title": t("section_cost"), "blocks": [{"kind": "text", "text": note}, table]}
+        kind = "cost" if len(self.columns) > 1 else "quality"
+        table = _table(t(f"table_{kind}"), [t("col_quantity"), *self._labels()], rows)
+        text = {"kind": "text", "text": t(f"{kind}_note")}
+        return {"id": "cost", "title": t(f"section_{kind}"), "blocks": [text, table]}
 
     def _kinds(self) -> Section | None:
         t, summaries = self.t, [column.summary for column in self.columns]
@@ -740,7 +744,9 @@ class Page:
         for name in names:
             values = [_written({**config, **column.summary}.get(name)) for column in columns]
             if any(values):
-                rows.append([t(f"fact_{name}"), *(Verbatim(v or t("no_value")) for v in values)])
+                rows.append(
+                    [t(f"fact_{name}"), *(Verbatim(t.name(v) if v else t("no_value")) for v in values)]
+                )
         head = [t("col_setting"), *([c.label for c in columns] if len(columns) > 1 else [t("col_value")])]
         if rows:
             blocks.append(_table(t("table_facts"), head, rows))
@@ -771,7 +777,9 @@ class Page:
         found: dict[str, list[Any]] = {}
         for i, column in enumerate(self.columns):
             for estimate in column.summary.get(key) or []:
-                found.setdefault(str(estimate.get(name)), [None] * len(self.columns))[i] = estimate
+                label = estimate.get(name)
+                label = self.t("no_value") if label is None else str(label)
+                found.setdefault(label, [None] * len(self.columns))[i] = estimate
         return list(found.items())
 
     def _estimates(

@@ -1,0 +1,547 @@
+"""The report: what it says is what the run says, whatever the data hold."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import fake_run
+import pytest
+import yaml
+
+from isentropic import figures
+from isentropic.curves import curve_series, draw_curves, group_names
+from isentropic.errors import InputError
+from isentropic.report import model_card, read_run, render_html, render_markdown, write_report
+from isentropic.sections import TEMPLATES, Words
+
+VOID = {"meta", "link", "br", "input", "img", "hr"}
+LANGUAGES = ("en", "zh")
+
+
+class Document(HTMLParser):
+    """Collects what the checks need, and every tag that is not closed in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.errors: list[str] = []
+        self.ids: list[str] = []
+        self.headings: list[tuple[int, str]] = []
+        self.references: list[str] = []
+        self.untitled: list[str] = []
+        self.tags: set[str] = set()
+        self.cells: list[str] = []
+        self.text = ""
+        self.lang: str | None = None
+        self._svg: dict[str, str | None] | None = None
+        self.feed(page)
+        self.close()
+        self.errors += self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.add(tag)
+        if tag == "html":
+            self.lang = attributes.get("lang")
+        if "id" in attributes:
+            self.ids.append(attributes["id"] or "")
+        self.references += (attributes.get("aria-labelledby") or "").split()
+        if (attributes.get("href") or "").startswith("#"):
+            self.references.append((attributes["href"] or "")[1:])
+        if tag == "svg" and attributes.get("aria-hidden") != "true":
+            self._svg = attributes
+        elif self._svg is not None:
+            if tag != "title" or self._svg.get("role") != "img":
+                self.untitled.append(str(self._svg))
+            self._svg = None
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append((int(tag[1]), ""))
+        if tag in ("td", "th"):
+            self.cells.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.errors.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.text += data
+        if "td" in self.open or "th" in self.open:
+            self.cells[-1] += data
+        if self.open and re.fullmatch(r"h[1-6]", self.open[-1]):
+            level, text = self.headings[-1]
+            self.headings[-1] = (level, text + data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_run.write_run(tmp_path_factory.mktemp("runs") / "demo")
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+def everything(run: Path) -> dict[str, dict]:
+    """One summary of each kind, among them the bare minimum of each."""
+    unpaired = fake_run.summary(-0.05) | {
+        "cluster_unit": "prompt", "pair_gaps": None, "topics": [], "cells": [], "decomposition": None, "own": None,
+        "noise_floor": None, "mean_abs_pair_gap": None, "pair_gap_sd": None,
+    }  # fmt: skip
+    holes = {
+        "schema": "isentropic.measure/1", "groups": ["male", "female"], "gap": float("nan"), "se": None,
+        "ci95": [None, float("inf")], "n_pairs": 1, "verdict": "insufficient", "pairs_needed": None, "target_gap": 0.01,
+        "topics": [{"topic": None, "n_pairs": 1, "gap": None, "se": None, "ci95": None, "p": None, "p_holm": None}],
+        "pair_gaps": [{"pair_id": "1", "topic": None, "gap": None}], "quality": None, "noise_floor": {"floor": None},
+        "label": None, "H_male": None, "H_female": float("nan"), "warnings": None, "cells": None, "settings": {"a": None},
+    }  # fmt: skip
+    three = fake_run.write_run(
+        run.parent / "three", groups=("male", "female", "nonbinary"), after_shift=-0.03
+    )
+    models = {
+        "base": fake_run.summary(-0.08),
+        "pure": fake_run.summary(0.002, 0.05),
+        "gee": fake_run.summary(-0.03),
+    }
+    compared = fake_run.comparison(models)
+    empty = {"schema": "isentropic.compare/1", "models": [{"name": "a", "summary": holes}, {"name": "a"}]}
+    return {
+        "run": read_run(run), "three": read_run(three), "measure": fake_run.summary(-0.006), "unpaired": unpaired,
+        "holes": holes, "compare": compared, "compare of nothing": empty,
+        "bare": {"schema": "isentropic.measure/1"},
+        "bare run": {"schema": "isentropic.run/1", "before": {"gap": -0.1}},
+    }  # fmt: skip
+
+
+# --- the page as a document ---
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_kind_of_page_is_well_formed_accessible_and_shows_no_hole(run: Path, lang: str) -> None:
+    for kind, summary in everything(run).items():
+        page = render_html(summary, lang)
+        document = Document(page)
+        assert not document.errors, (kind, document.errors)
+        assert document.lang == lang
+        assert len(document.ids) == len(set(document.ids)), kind
+        assert set(document.references) <= set(document.ids), kind
+        assert not document.untitled, (kind, document.untitled)
+        levels = [level for level, _ in document.headings]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False)), (kind, levels)
+        assert all(text.strip() for _, text in document.headings), kind
+        assert not document.tags & {"script", "link rel=stylesheet", "img", "iframe"}
+        for text in (document.text, render_markdown(summary, lang)):
+            assert not re.search(r"\b(None|nan|NaN|inf|Undefined)\b|\{\w*\}", text), kind
+
+
+def test_page_asks_nothing_of_the_network(run: Path) -> None:
+    page = render_html(read_run(run))
+    assert not re.search(r"(src|href|url)\s*[=(]\s*[\"']?(?!data:,|#)[a-z/.]", page)
+    assert "@import" not in page
+
+
+def test_same_run_gives_the_same_bytes(run: Path, copy: Path) -> None:
+    first = [(write_report(run).read_bytes(), (run / "report.md").read_bytes()) for _ in range(2)]
+    assert first[0] == first[1]
+    # the order of keys in a file is no part of what it says
+    before = json.loads((copy / "gap_before.json").read_text(encoding="utf-8"))
+    (copy / "gap_before.json").write_text(json.dumps(dict(reversed(before.items()))), encoding="utf-8")
+    renamed = copy.rename(copy.with_name("demo"))
+    assert write_report(renamed).read_bytes() == first[0][0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "</style><b>x",
+        "</title><i>",
+        "\" onload='x'",
+        "&lt;b&gt; {{ 7*7 }} {% x %}",
+        "a|b `c` *d*",
+    ],
+)
+def test_data_and_model_text_is_shown_as_text(copy: Path, text: str) -> None:
+    files = {
+        name: json.loads((copy / name).read_text(encoding="utf-8"))
+        for name in ("gap_before.json", "config.json")
+    }
+    before = files["gap_before.json"] | {
+        "model": text,
+        "data": text,
+        "warnings": [text],
+        "label": {"en": text},
+    }
+    before["topics"][0]["topic"] = before["cells"][0]["cell"] = text
+    before["versions"] = {text: text}
+    config = files["config.json"] | {"command": text, text: text, "versions": {text: text}}
+    (copy / "gap_before.json").write_text(json.dumps(before), encoding="utf-8")
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    rows = [json.loads(line) for line in (copy / "responses.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row | {"prompt": text, "response": text, "topic": text} for row in rows]
+    (copy / "responses.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    summary = read_run(copy)
+    document = Document(render_html(summary))
+    assert not document.errors
+    assert not document.tags & {"script", "b", "i"}
+    assert document.text.count(text) >= 10
+    markdown = render_markdown(summary) + model_card(summary)
+    outside_code = re.sub(r"```.*?```", "", markdown, flags=re.S)
+    assert not re.search(r"(?<!\\)<(?!br>)", outside_code)
+
+
+def test_every_number_in_a_table_comes_from_the_summary(run: Path) -> None:
+    summary = read_run(run)
+    known: set[str] = {"95", "256"}  # % and SHA
+
+    def collect(value: object) -> None:
+        if isinstance(value, dict):
+            for child in value.values():
+                collect(child)
+        elif isinstance(value, (list, tuple)):
+            for child in value:
+                collect(child)
+        elif isinstance(value, (int, float)):
+            known.update(f"{abs(value):.{places}f}" for places in range(5))
+            known.update([f"{value:g}", f"{abs(value):g}", str(value)])
+        elif isinstance(value, str):
+            known.update(re.findall(r"\d+(?:\.\d+)?", value))
+
+    collect({key: summary[key] for key in ("config", "before", "after", "comparison", "result", "examples")})
+    known.update(["0.001"])  # p < 0.001
+    cells = [cell.replace("\u202f", "") for cell in Document(render_html(summary)).cells]
+    numbers = [number for cell in cells for number in re.findall(r"\d+(?:\.\d+)?(?![\w-])", cell)]
+    assert len(numbers) > 300
+    assert not [number for number in numbers if number not in known]
+
+
+def test_both_colour_schemes_have_contrast() -> None:
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(a: str, b: str) -> float:
+        high, low = sorted((luminance(a), luminance(b)), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    schemes = [
+        dict(re.findall(r"--([\w-]+): (#\w{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", css, re.S)
+    ]
+    assert len(schemes) == 2 and schemes[0].keys() == schemes[1].keys()
+    for scheme in schemes:
+        for text in ("ink", "muted", "accent", "certified", "exceeds", "insufficient"):
+            for ground in ("paper", "wash"):
+                assert contrast(scheme[text], scheme[ground]) >= 4.5, (text, ground)
+        assert contrast(scheme["ink"], scheme["mark"]) >= 4.5
+        for mark in [name for name in scheme if re.fullmatch(r"[mg]\d", name)]:
+            assert contrast(scheme[mark], scheme["paper"]) >= 3, mark
+            assert contrast(scheme[mark], scheme["strip"]) >= 3, mark
+
+
+# --- what it says ---
+
+
+def test_headline_follows_the_verdict(run: Path) -> None:
+    summary = read_run(run)
+
+    def headline(**changes: object) -> str:
+        return Document(render_html(summary | changes)).headings[0][1]
+
+    def after(gap: float, verdict: str) -> dict:
+        half = 0.004
+        return summary["after"] | {"gap": gap, "ci95": [gap - half, gap + half], "verdict": verdict}
+
+    assert headline(after=after(0.002, "certified")) == "The gap is closed: certified within ±0.01 nats"
+    assert "still larger" in headline(after=after(-0.03, "exceeds"))
+    assert "shrank, but 288 pairs are too few" in headline(after=after(0.009, "insufficient"))
+    # no change was shown: the headline must not claim one
+    flat = {"models": [], "differences": [{"gap_change": 0.0, "ci95": [-0.01, 0.01]}]}
+    assert "shrank" not in headline(after=after(-0.079, "insufficient"), comparison=flat)
+    assert "shrank" not in headline(after=after(-0.079, "insufficient"), comparison=None)
+    assert "not been measured after" in headline(after=None, result=None)
+    within = {"stopped": "already_within"}
+    small = summary["before"] | {"gap": 0.001, "ci95": [-0.003, 0.005], "verdict": "certified"}
+    assert "from the start" in headline(before=small, after=None, result=within)
+    # validation said "within", the test prompts do not: the page follows the test prompts
+    assert "from the start" not in headline(after=None, result=within)
+
+
+def test_direction_is_told_in_words() -> None:
+    def said(gap: float) -> str:
+        return Document(
+            render_html(fake_run.summary(0) | {"gap": gap, "ci95": [gap - 0.01, gap + 0.01]})
+        ).text
+
+    assert "hesitates 0.080 nats more over “male”" in said(-0.08)
+    assert "hesitates 0.080 nats more over “female”" in said(0.08)
+    assert "no difference between “male” and “female” can be seen" in said(0.005)
+
+
+def test_pairs_that_would_be_enough_are_named() -> None:
+    summary = fake_run.summary(-0.006)
+    assert summary["verdict"] == "insufficient"
+    assert "about 1\u202f340 pairs would be enough" in Document(render_html(summary)).text
+    assert "would be enough" not in Document(render_html(summary | {"pairs_needed": None})).text
+
+
+def test_chinese_page_is_chinese(run: Path) -> None:
+    summary = read_run(run)
+    texts = Words("en").texts, Words("zh").texts
+    assert texts[0].keys() == texts[1].keys()
+    english = {
+        part for value in texts[0].values() if isinstance(value, str)
+        for part in re.split(r"\{\w+\}", value) if len(part.split()) >= 3
+    }  # fmt: skip
+    page = Document(render_html(summary, "zh")).text
+    assert not [part for part in english if part in page]
+    assert "无偏见 ✅" in page and "轻微偏见 ⚠️" in page and "男性" in page
+    for key, value in texts[0].items():
+        if isinstance(value, str):
+            fields = [set(re.findall(r"\{(\w+)\}", texts[i][key])) for i in (0, 1)]
+            assert fields[1] <= fields[0], key
+
+
+def test_more_than_two_groups(run: Path) -> None:
+    summary = everything(run)["three"]
+    document = Document(render_html(summary))
+    assert "“male” and “nonbinary” lie furthest apart" in document.text
+    assert "nonbinary – female" in document.cells
+    assert "Mean entropy, nonbinary (nats)" in document.cells
+
+
+def test_comparison_names_each_model_and_the_closest_to_zero(run: Path) -> None:
+    page = Document(render_html(everything(run)["compare"]))
+    assert "Closest to zero: pure" in page.text
+    assert {"base", "pure", "gee"} <= set(page.cells)
+    markdown = render_markdown(everything(run)["compare"])
+    assert "| pure | base | +0.082 |" in markdown
+
+
+def test_unknown_language_and_schema_are_refused(run: Path) -> None:
+    with pytest.raises(InputError, match="'fr' is not known.*en, zh"):
+        render_html(read_run(run), "fr")
+    with pytest.raises(InputError, match="schema ''"):
+        render_html({})
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("name", ["config.json", "gap_before.json"])
+def test_required_file_missing_or_damaged_is_one_clear_line(copy: Path, name: str) -> None:
+    text = (copy / name).read_text(encoding="utf-8")
+    for damaged, why in (
+        (None, "is missing"),
+        (text[:300], "line "),
+        ("[1]", "not a JSON object"),
+        (b"\xff", "UTF-8"),
+    ):
+        (copy / name).unlink(missing_ok=True)
+        if damaged is not None:
+            (copy / name).write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+        with pytest.raises(InputError) as error:
+            read_run(copy)
+        assert str(copy / name) in str(error.value) and why in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_gap_before_without_a_gap_and_a_folder_that_is_none(copy: Path) -> None:
+    (copy / "gap_before.json").write_text('{"gap": NaN}')
+    with pytest.raises(InputError, match=r"gap_before\.json holds no gap"):
+        read_run(copy)
+    with pytest.raises(InputError, match="is not a folder"):
+        read_run(copy / "config.json")
+
+
+def test_optional_files_may_be_missing_and_the_report_says_so(copy: Path) -> None:
+    for name in ("gap_after.json", "comparison.json", "result.json", "responses.jsonl", "metrics.jsonl"):
+        (copy / name).unlink()
+    summary = read_run(copy)
+    text = Document(render_html(summary)).text
+    for name in ("gap_after.json", "result.json", "responses.jsonl", "metrics.jsonl"):
+        assert f"{name} is not there" in text
+    assert "−0.082" in text and "Example twins" not in text
+
+
+def test_damaged_lines_are_left_out_and_named(copy: Path) -> None:
+    lines = (copy / "metrics.jsonl").read_text().splitlines()
+    whole = len(read_run(copy)["metrics"])
+    lines[2] = "{broken"
+    lines[-1] = lines[-1][:20]
+    (copy / "metrics.jsonl").write_text("\n".join(lines))
+    (copy / "comparison.json").write_text("{")
+    summary = read_run(copy)
+    assert len(summary["metrics"]) == whole - 2
+    text = Document(render_html(summary)).text
+    assert "metrics.jsonl, line 3 and 1 more cannot be read" in text
+    assert "comparison.json cannot be read (line 1" in text
+
+
+def test_examples_are_the_lowest_middle_and_highest_gap(run: Path) -> None:
+    summary = read_run(run)
+    gaps = sorted(pair["gap"] for pair in summary["before"]["pair_gaps"])
+    assert [example["gap_before"] for example in summary["examples"]] == [gaps[0], gaps[144], gaps[-1]]
+    page = render_html(summary)
+    assert "<mark>He</mark> is a " in page and "<mark>She</mark> is a " in page
+    assert "is a <mark>" not in page
+    for example in summary["examples"]:
+        assert [p["group"] for p in example["prompts"]] == ["male", "female"]
+        assert all(set(response["entropy"]) == {"male", "female"} for response in example["responses"])
+
+
+# --- model card ---
+
+
+def test_model_card_is_valid_for_the_hub(run: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    text = model_card(read_run(run))
+    card = hub.ModelCard(text)
+    assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert card.data.library_name == "transformers" and card.data.pipeline_tag == "text-generation"
+    assert card.data.license is None
+    assert (
+        "| Gap, female − male \\(nats\\)" in card.text
+        or "| Gap, female − male (nats) | −0.082 | +0.002 |" in card.text
+    )
+    assert "AutoModelForCausalLM.from_pretrained" in card.text and "isentropic train --run_name" in card.text
+
+
+@pytest.mark.parametrize(
+    ("model", "base"),
+    [("Qwen/Qwen2-0.5B", "Qwen/Qwen2-0.5B"), ("/home/me/model", None), ("model.gguf", None), ("a: [b]\n---", None), ("./a/b", None)],
+)  # fmt: skip
+def test_base_model_is_named_only_where_it_is_a_hub_id(model: str, base: str | None) -> None:
+    text = model_card({"schema": "isentropic.run/1", "name": "x", "before": {"gap": 0.1, "model": model}})
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert header.get("base_model") == base
+    assert header["tags"] and "license" not in header
+
+
+def test_a_folder_that_looks_like_a_hub_id_is_no_base_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    text = model_card({"schema": "isentropic.run/1", "before": {"gap": 0.1, "model": "models/mine"}})
+    assert "base_model" not in yaml.safe_load(text.split("---\n")[1])
+
+
+# --- figures ---
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3f}"
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.1, 0.03), (0, 1), (-7e-6, 3e-6), (100, 350), (2, 2)])
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    found = figures.ticks(low, high, 5)
+    assert 1 <= len(found) <= 6
+    assert all(low - 1e-12 <= tick <= high + 1e-12 for tick in found)
+    steps = {round(b - a, 12) for a, b in zip(found, found[1:], strict=False)}
+    assert len(steps) <= 1
+    if steps:
+        step = steps.pop()
+        mantissa = step / 10 ** math.floor(math.log10(step) + 1e-9)
+        assert min(abs(mantissa - m) for m in (1, 2, 5)) < 1e-6
+
+
+def test_forest_draws_every_estimate_and_covers_every_interval() -> None:
+    rows = [
+        {"label": "a", "marks": [{"gap": -0.1, "ci95": (-0.3, 0.1)}, {"gap": 0.2, "ci95": (None, None)}]},
+        {"label": "b", "marks": [None, {"gap": 0.0, "ci95": None}]},
+    ]
+    drawings, facts = figures.forest(
+        rows, ["x", "y"], name="f", title="T", axis="gap", ends=("l", "r"), fmt=signed, target=0.01
+    )
+    assert facts["rows"] == {"a": [-0.1, 0.2], "b": [None, 0.0]}
+    assert facts["range"][0] < -0.3 and facts["range"][1] > 0.2
+    for drawing in drawings:
+        assert drawing.count('class="mark"') == 3
+        assert drawing.count('class="whisker"') == 1
+        assert "a x: -0.100 [-0.300, +0.100]" in drawing
+
+
+def test_histogram_counts_every_pair_once() -> None:
+    columns = [{"label": "x", "values": [-0.2, 0.0, 0.1, 0.1]}, {"label": "y", "values": [0.05] * 7}]
+    _, facts = figures.histogram(columns, name="h", title="T", axis="gap", fmt=signed)
+    assert sum(facts["counts"]["x"]) == 4 and sum(facts["counts"]["y"]) == 7
+    assert max(facts["counts"]["y"]) == 7
+    assert facts["means"] == {"x": 0.0, "y": pytest.approx(0.05)}
+    for value in (-0.2, 0.1):
+        assert facts["edges"][0] <= value <= facts["edges"][-1]
+
+
+def test_long_labels_are_cut_by_the_room_they_take() -> None:
+    rows = [{"label": "男" * 80, "marks": [{"gap": 0.1, "ci95": (0.0, 0.2)}]}]
+    drawings, _ = figures.forest(rows, ["x"], name="f", title="T", axis="g", ends=("l", "r"), fmt=signed)
+    shown = re.findall(r">(男+…)</text>", drawings[0])
+    assert len(shown) == 1 and len(shown[0]) <= 17
+    assert "男" * 80 in drawings[0]  # whole in its title
+
+
+# --- curves ---
+
+
+def test_series_prefer_the_signed_gap_skip_what_is_not_finite_and_keep_the_later_row() -> None:
+    rows = [
+        {"step": 2, "gap": 0.2},
+        {"step": 1, "gap": 0.4, "gap_signed": -0.4, "H_male": float("nan"), "val_ci95": [None, 1.0]},
+        {"step": 2, "gap": 0.1, "gap_signed": -0.1, "H_a": 1.0, "note": "x"},
+        {"gap": 9.0},
+    ]
+    series = curve_series(rows)
+    assert series == {"gap": [(1.0, -0.4), (2.0, -0.1)], "H_a": [(2.0, 1.0)]}
+    assert group_names(series) == ["a"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"step": 1, "gap": 0.4}],
+        [{"step": 0, "val_gap": -0.1, "val_ci95": [-0.2, 0.0], "kl": 0.0}],
+        fake_run.metrics(),
+        fake_run.metrics(("男", "女", "x$y$", "b", "c", "d")),
+    ],
+)
+def test_curves_are_drawn_whatever_is_there(rows: list[dict], tmp_path: Path) -> None:
+    path = tmp_path / "curves.png"
+    facts = draw_curves(rows, path, target_gap=0.01, title="运行 $x_1$ 💥")
+    first = path.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    assert facts["panels"][0] == "gap"
+    assert ("entropy" in facts["panels"]) == bool(facts["groups"])
+    assert facts["points"] == {name: len(points) for name, points in curve_series(rows).items()}
+    draw_curves(rows, path, target_gap=0.01, title="运行 $x_1$ 💥")
+    assert path.read_bytes() == first
+    assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_a_drawing_that_fails_leaves_the_old_picture(tmp_path: Path) -> None:
+    path = tmp_path / "curves.png"
+    draw_curves([], path)
+    old = path.read_bytes()
+    with pytest.raises(AttributeError):
+        draw_curves([None], path)  # type: ignore[list-item]
+    assert path.read_bytes() == old
+    with pytest.raises(OSError):
+        draw_curves([], tmp_path / "missing" / "curves.png")
