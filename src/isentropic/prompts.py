@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from isentropic import builtin_prompts
 from isentropic.builtin_prompts import SPLITS
@@ -56,6 +56,16 @@ class Prompt:
     row: int | None = field(default=None, compare=False)
 
 
+class Swapped(Protocol):
+    """What a swap returns: the twin, and why it should be left out."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def flagged(self) -> str | None: ...
+
+
+Swapper = Callable[[str], Swapped]
 Unit = tuple[Prompt, ...]
 """What a split never parts: the twins of a pair, or one prompt alone."""
 
@@ -155,7 +165,7 @@ def load_prompts(
     groups: Sequence[str] | None = None,
     seed: int = 0,
     split_fractions: tuple[float, float, float] = (0.60, 0.15, 0.25),
-    swap: bool = False,
+    swap: bool | Swapper = False,
 ) -> PromptSet:
     """Read prompts, pair them, and see to it that train, validation and test share nothing.
 
@@ -175,7 +185,8 @@ def load_prompts(
         groups: The groups to keep, in the order of the signed gap; else male, female, then the alphabet.
         seed: Seed of the hash that splits.
         split_fractions: Shares of train, validation and test where nothing is marked.
-        swap: Write the missing twin of single prompts with the gender swap; what it flags is left out.
+        swap: Write the missing twin of single prompts with `isentropic.swap.swap`, or with the function given (such
+            as that one with a language model to choose); what it flags is left out.
 
     Returns:
         The prompts that can be used. `notes` says how they were read and what was left out.
@@ -210,14 +221,12 @@ def load_prompts(
         order = tuple(pair_columns)
     else:
         singles = _read_singles(table, text_column, group_column, wanted, notes)
-        if swap and not any(p.pair_id for p in singles):
-            units = _swapped(singles, notes)
-        else:
-            units = [(p,) for p in singles]
+        with_ids = singles[0].pair_id is not None
+        units = _swapped(singles, swap, table, notes) if swap and not with_ids else [(p,) for p in singles]
         order = wanted or _group_order({p.group for unit in units for p in unit})
-        _check_groups(units, order, table.name)
-        if singles[0].pair_id is not None:
+        if with_ids:
             units = _join_twins(units, order, table, notes)
+    _check_groups(units, order, table.name)
     if len(units[0]) == 1:
         notes.append("no twins: each prompt is scored on its own responses")
     units = _split(_drop_duplicates(units, table, notes), order, seed, split_fractions, notes)
@@ -399,21 +408,23 @@ def _detected(table: Table, texts: list[str], notes: list[str]) -> list[tuple[in
     return [(i, g) for i, g in enumerate(found) if g in ("male", "female")]
 
 
-def _swapped(singles: list[Prompt], notes: list[str]) -> list[Unit]:
+def _swapped(singles: list[Prompt], swap: bool | Swapper, table: Table, notes: list[str]) -> list[Unit]:
     """Each prompt with the twin that the swap writes; flagged ones are left out."""
-    from isentropic.swap import swap
+    from isentropic.swap import swap as by_grammar
 
+    write = swap if callable(swap) else by_grammar
     other = {"male": "female", "female": "male"}
     units: list[Unit] = []
     flagged: list[tuple[int, str]] = []
     for prompt in singles:
         if prompt.group not in other:
             raise InputError(
-                f"row {prompt.row}: group {prompt.group!r} has no swap; it knows male and female"
+                f"{table.name} {table.unit} {prompt.row}: group {prompt.group!r} has no swap; it knows male and female"
             )
-        result = swap(prompt.text)
+        result = write(prompt.text)
         if result.flagged or result.text == prompt.text:
-            flagged.append((prompt.row or 0, result.flagged or "nothing to swap"))
+            # The kind of the reason stands before its colon; the words after it differ from row to row.
+            flagged.append((prompt.row or 0, (result.flagged or "nothing to swap").split(":")[0]))
             continue
         twin = replace(prompt, text=result.text, group=other[prompt.group])
         unit = (prompt, twin) if prompt.group == "male" else (twin, prompt)
@@ -422,7 +433,7 @@ def _swapped(singles: list[Prompt], notes: list[str]) -> list[Unit]:
     notes.append(f"twins of {len(units)} prompts written by the swap")
     for reason in dict.fromkeys(reason for _, reason in flagged):
         rows = [row for row, why in flagged if why == reason]
-        notes.append(f"{len(rows)} left out by the swap ({reason}): {_places(rows)}")
+        notes.append(f"{len(rows)} left out by the swap ({reason}): {_places(rows, table.unit)}")
     if not units:
         raise InputError(f"the swap could write no twin; {'; '.join(notes)}; give the pairs yourself")
     return units
@@ -647,7 +658,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…" + text[-1]
 
 
-def _places(rows: Sequence[int], unit: str = "row") -> str:
+def _places(rows: Sequence[int], unit: str) -> str:
     shown = ", ".join(map(str, sorted(rows)[:12]))
     return f"{unit}{'s' * (len(rows) > 1)} {shown}" + (
         f" and {len(rows) - 12} more" if len(rows) > 12 else ""

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Table:
     places: tuple[int, ...]
     unit: str = "row"
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Names of all columns, in the order in which they first appear."""
         return tuple(dict.fromkeys(column for row in self.rows for column in row))
