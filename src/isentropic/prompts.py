@@ -205,7 +205,7 @@ def load_prompts(
         raise InputError(
             f"groups are {_listed(wanted)}; a gap lies between two or more; give different names"
         )
-    if source is None or source in list(builtin_prompts.BUILTIN):
+    if source is None or isinstance(source, str) and source in builtin_prompts.BUILTIN:
         return builtin(source or "gender", wanted)
     if isinstance(source, str) and re.fullmatch(r"[\w-]+", source) and not Path(source).exists():
         names = _listed(builtin_prompts.BUILTIN)
