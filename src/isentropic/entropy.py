@@ -32,7 +32,7 @@ Engine = Literal["auto", "chunked", "logits"]
 
 DEFAULT_CHUNK_BYTES = 128 * 2**20
 # On a CPU the passes after the matrix product run over this much at a time, which stays in a core's cache.
-CPU_TILE_BYTES = 2 * 2**20
+CPU_TILE_BYTES = 16 * 2**20
 
 logger = logging.getLogger("isentropic")
 _told: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -277,18 +277,19 @@ def _tile_pass(
     e = torch.exp(u, out=scratch[0][:k])
     total = e.sum(dim=1, keepdim=True)
     if targets is None:
-        mean = torch.bmm(e[:, None], u[:, :, None])[:, 0] / total  # sum_j p_j u_j
+        mean = u.mul_(e).sum(dim=1, keepdim=True) / total  # sum_j p_j u_j; u now holds e u
         values = total.log() - mean
+        if weights is not None:
+            # dH/dz_j = -p_j (log p_j + H) = -(e_j u_j - e_j mean) / total
+            u.addcmul_(e, -mean).mul_(weights[:, None] / -total)
     else:
         values = total.log() - at_target
+        if weights is not None:
+            # dS/dz_j = p_j - [j = target]
+            torch.mul(e, weights[:, None] / total, out=u)
+            u.scatter_add_(1, targets[:, None], -weights[:, None])
     if weights is None:
         return values[:, 0]
-    if targets is None:
-        # dH/dz_j = -p_j (log p_j + H) = -p_j (u_j - mean)
-        u.sub_(mean).mul_(e).mul_(weights[:, None] / -total)
-    else:
-        torch.mul(e, weights[:, None] / total, out=u)
-        u.scatter_add_(1, targets[:, None], -weights[:, None])
     if plan.softcap is not None:
         u.mul_(slope)
     if plan.scale != 1.0:
@@ -317,7 +318,7 @@ def _sweep(
     n, (vocab, width) = len(hidden), weight.shape
     values = hidden.new_empty(n, dtype=plan.work)
     d_hidden = torch.empty_like(hidden) if wanted[0] else None
-    d_weight = weight.new_zeros(vocab, width, dtype=plan.work) if wanted[1] else None
+    d_weight = weight.new_empty(vocab, width, dtype=plan.work) if wanted[1] else None
     d_bias = weight.new_zeros(vocab, dtype=plan.work) if wanted[2] else None
     rows, tile = min(plan.rows, n), min(plan.tile, n)
     with torch.autocast(hidden.device.type, enabled=False):
@@ -326,6 +327,8 @@ def _sweep(
         buffer = x.new_empty(rows, vocab)
         extra = 1 + (plan.dtype != plan.work) + (plan.softcap is not None)
         scratch = [x.new_empty(tile, vocab, dtype=plan.work) for _ in range(extra)]
+        if n == 0 and d_weight is not None:
+            d_weight.zero_()
         for start in range(0, n, rows or 1):
             chunk = slice(start, min(start + rows, n))
             xs, z = x[chunk], buffer[: min(rows, n - start)]
@@ -345,7 +348,7 @@ def _sweep(
             if d_hidden is not None:
                 d_hidden[chunk] = z @ w
             if d_weight is not None:
-                _add_product(d_weight, z, xs)
+                _add_product(d_weight, z, xs, first=start == 0)
             if d_bias is not None:
                 d_bias += z.sum(dim=0, dtype=plan.work)
     return values, _Gradients(
@@ -355,14 +358,14 @@ def _sweep(
     )
 
 
-def _add_product(total: Tensor, z: Tensor, x: Tensor) -> None:
-    """total += z^T x, summed in the dtype of `total`."""
+def _add_product(total: Tensor, z: Tensor, x: Tensor, first: bool) -> None:
+    """total += z^T x, or total = z^T x for the `first`, summed in the dtype of `total`."""
     if total.dtype == z.dtype:
-        total.addmm_(z.t(), x)
+        total.addmm_(z.t(), x, beta=0.0 if first else 1.0)
         return
-    # Each product would be a second (V, d): add it a slice of the vocabulary at a time.
-    for first in range(0, len(total), 8192):
-        total[first : first + 8192] += z[:, first : first + 8192].t() @ x
+    # The product would be a second (V, d): make it a slice of the vocabulary at a time.
+    for part, rows in zip(total.split(8192), z.split(8192, dim=1), strict=True):
+        part.copy_(rows.t() @ x) if first else part.add_(rows.t() @ x)
 
 
 class _Values(torch.autograd.Function):
