@@ -171,7 +171,7 @@ def test_same_run_gives_the_same_bytes(run: Path, copy: Path) -> None:
         "</title><i>",
         "\" onload='x'",
         "&lt;b&gt; {{ 7*7 }} {% x %}",
-        "a|b `c` *d*",
+        "a|b `c` *d* [e](http://f)",
     ],
 )
 def test_data_and_model_text_is_shown_as_text(copy: Path, text: str) -> None:
@@ -200,7 +200,7 @@ def test_data_and_model_text_is_shown_as_text(copy: Path, text: str) -> None:
     assert document.text.count(text) >= 10
     markdown = render_markdown(summary) + model_card(summary)
     outside_code = re.sub(r"```.*?```", "", markdown, flags=re.S)
-    assert not re.search(r"(?<!\\)<(?!br>)", outside_code)
+    assert not re.search(r"(?<!\\)(<(?!br>)|\]\(http://f|\*d\*)", outside_code)
 
 
 def test_every_number_in_a_table_comes_from_the_summary(run: Path) -> None:
@@ -416,10 +416,7 @@ def test_model_card_is_valid_for_the_hub(run: Path) -> None:
     assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert card.data.library_name == "transformers" and card.data.pipeline_tag == "text-generation"
     assert card.data.license is None
-    assert (
-        "| Gap, female − male \\(nats\\)" in card.text
-        or "| Gap, female − male (nats) | −0.082 | +0.002 |" in card.text
-    )
+    assert "| Gap, female − male (nats) | −0.082 | +0.002 |" in card.text
     assert "AutoModelForCausalLM.from_pretrained" in card.text and "isentropic train --run_name" in card.text
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from isentropic.curves import finite
 from isentropic.errors import InputError
-from isentropic.sections import TEMPLATES, Page, Verbatim, clean
+from isentropic.sections import TEMPLATES, Number, Page, Verbatim, clean
 
 __all__ = ["model_card", "read_run", "render_html", "render_markdown", "write_report"]
 
@@ -187,6 +187,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.tests["number"] = lambda cell: isinstance(cell, Number)
     environment.tests["verbatim"] = lambda cell: isinstance(cell, Verbatim)
     environment.filters["md"] = _markdown
     environment.filters["fenced"] = _fenced
@@ -194,14 +195,14 @@ def _environment() -> jinja2.Environment:
 
 
 def _markdown(text: Any, strip: bool = True) -> str:
-    """Escape what Markdown would read as markup; line breaks become `<br>`.
+    """Escape what Markdown would read as markup (brackets only where they would link); line breaks become `<br>`.
 
     Example:
         >>> print(_markdown("a|b\\n<script> *x*"))
         a\\|b<br>\\<script\\> \\*x\\*
     """
     text = str(text).strip() if strip else str(text)
-    escaped = re.sub(r"([\\`*_{}\[\]<>|~$#&])", r"\\\1", text)
+    escaped = re.sub(r"([\\`*_<>|~$#&]|\](?=[(\[:]))", r"\\\1", text)
     return escaped.replace("\n", "<br>")
 
 
