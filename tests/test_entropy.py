@@ -518,10 +518,6 @@ def test_soft_cap_that_the_config_hides_is_noticed_at_small_logits():
     assert EntropyScorer(model).engine_for(model) == "chunked"
     hidden_cap = Gemma2ForCausalLM(Gemma2Config(**ROTARY, head_dim=8, final_logit_softcapping=30.0)).eval()
     forward = hidden_cap.forward
-
-    class Config:  # a configuration that forgets the cap
-        pass
-
     assert Head.of(hidden_cap).softcap == 30.0
     hidden_cap.config = _without_cap(hidden_cap.config)
     hidden_cap.forward = lambda *a, logits_to_keep=0, position_ids=None, **k: _capped(
@@ -569,16 +565,48 @@ def test_autocast_inside_the_wrapped_forward_reaches_the_head(amp):
     assert torch.allclose(ours, naive_sums(model), rtol=2e-2 if amp else 1e-5, atol=1e-5)
 
 
-def test_torch_compile_is_right():
+@pytest.mark.parametrize("compiled_before", [False, True])
+def test_torch_compile_is_right(compiled_before, caplog):
+    """A graph compiled before the engine looked in hides the hidden states: that too must end in right numbers."""
+    torch.compiler.reset()
     model = make_model(dtype=torch.float32)
     truth = naive_sums(model)
     compiled = torch.compile(model, backend="eager")
+    ids, mask, predicts = make_batch()
+    if compiled_before:
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        compiled(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1
+        )
     scorer = EntropyScorer()
+    with caplog.at_level(logging.WARNING, logger="isentropic"):
+        for side in ("right", "right", "left"):
+            scored = scorer.score(compiled, *make_batch(side))
+            assert torch.allclose(scored.sums, truth, rtol=1e-5, atol=1e-6)
+    assert ("compiled graph" in caplog.text) == (scorer.engine_for(compiled) == "logits") == compiled_before
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("find_unused", [False, True])
+@pytest.mark.parametrize("engine", ["chunked", "logits"])
+def test_ddp_sees_every_gradient(one_process, engine, find_unused):
+    """The head runs outside the wrapper's forward; its gradient must still be counted, step after step."""
+    model = make_model("llama tied")
+    scorer = EntropyScorer(engine=engine)
+    expected = grads_of(model, scorer.weighted(model, *make_batch(), WEIGHTS)[0])
+    wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=find_unused)
     for _ in range(2):
-        scored = scorer.score(compiled, *make_batch())
-        assert torch.allclose(scored.sums, truth, rtol=1e-5, atol=1e-6)
-    compiled(input_ids=torch.tensor([[1, 2, 3]]))
-    assert torch.allclose(scorer.score(compiled, *make_batch("left")).sums, truth, rtol=1e-5, atol=1e-6)
+        assert_same_grads(grads_of(model, scorer.weighted(wrapped, *make_batch(), WEIGHTS)[0]), expected)
+        scored = scorer.score(wrapped, *make_batch())
+        loss = (WEIGHTS * scored.sums / scored.counts.clamp(min=1)).sum()
+        assert_same_grads(grads_of(model, loss), expected)
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------

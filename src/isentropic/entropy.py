@@ -659,23 +659,21 @@ class EntropyScorer:
             InputError: engine "chunked" was asked for and does not fit the model.
         """
         base = _unwrap(model)
-        choice = self._choices.get(base)
-        if choice is None:
-            reason = None if self.engine == "logits" else _misfit(model, base)
-            if reason and self.engine == "chunked":
-                raise InputError(
-                    f"engine is 'chunked' but {reason}; results would be wrong; use engine 'auto'"
-                )
-            if reason and base not in _told:
-                _told.add(base)
-                logger.warning(
-                    "%s: %s; using the model's own logits, which are right but hold tokens x vocabulary in memory",
-                    type(base).__name__,
-                    reason,
-                )
-            choice = "logits" if reason or self.engine == "logits" else "chunked"
-            self._choices[base] = choice
-        return choice
+        if base not in self._choices:
+            self._settle(base, None if self.engine == "logits" else _misfit(model, base))
+        return self._choices[base]
+
+    def _settle(self, base: nn.Module, misfit: str | None) -> None:
+        if misfit and self.engine == "chunked":
+            raise InputError(f"engine is 'chunked' but {misfit}; results would be wrong; use engine 'auto'")
+        if misfit and base not in _told:
+            _told.add(base)
+            logger.warning(
+                "%s: %s; using the model's own logits, which are right but hold tokens x vocabulary in memory",
+                type(base).__name__,
+                misfit,
+            )
+        self._choices[base] = "logits" if misfit or self.engine == "logits" else "chunked"
 
     def _values(
         self,
@@ -704,25 +702,27 @@ class EntropyScorer:
         coefficients = None if weights is None else weights[rows]
         base = _unwrap(model)
         kwargs = _inputs(base, input_ids, attention_mask)
-        if self.engine_for(model) == "logits":
-            values = self._from_logits(model, base, kwargs, predicts, where, targets)
-        else:
+        if self.engine_for(model) == "chunked":
             with _caught_hidden(base) as caught:
                 model(**kwargs, logits_to_keep=1)
             if not caught:
-                raise RuntimeError("the decoder did not run inside the model's forward; use engine 'logits'")
-            hidden, autocast = caught[-1]
-            picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, where)
-            head = Head.of(base)
-            assert head is not None
-            with autocast():
-                if coefficients is not None:
-                    loss, values = weighted_entropy(
-                        picked, head, coefficients, chunk_bytes=self.chunk_bytes, targets=targets
-                    )
-                    return rows, values, loss
+                # A graph compiled before the hook was set does not call it.
+                self._settle(base, "its decoder runs out of sight, inside a compiled graph")
+        if self.engine_for(model) == "logits":
+            values = self._from_logits(model, base, kwargs, predicts, where, targets)
+            return rows, values, None if coefficients is None else (values * coefficients).sum()
+        hidden, autocast = caught[-1]
+        picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, where)
+        head = Head.of(base)
+        assert head is not None
+        with autocast():
+            if coefficients is None:
                 values = entropy_from_hidden(picked, head, chunk_bytes=self.chunk_bytes, targets=targets)
-        return rows, values, None if coefficients is None else (values * coefficients).sum()
+                return rows, values, None
+            loss, values = weighted_entropy(
+                picked, head, coefficients, chunk_bytes=self.chunk_bytes, targets=targets
+            )
+            return rows, values, loss
 
     def _from_logits(
         self,
