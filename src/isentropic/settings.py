@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from isentropic.errors import InputError
@@ -172,34 +172,11 @@ class TrainSettings(LossSettings):
             raise InputError("\n".join(faults))
 
     def number_faults(self) -> list[str]:
-        positive = (
-            "target_gap",
-            "learning_rate",
-            "max_steps",
-            "scale_factor",
-            "max_new_tokens",
-            "num_responses",
-        )
+        positive = ("target_gap", "learning_rate", "max_steps", "scale_factor", "max_new_tokens", "num_responses")
         positive += ("eval_steps", "log_steps", "max_kl", "chunk_mb")
-        zero_or_more = (
-            "sample_temp",
-            "lambda_weight",
-            "refresh_responses",
-            "save_steps",
-            "warmup_steps",
-            "seed",
-        )
+        zero_or_more = ("sample_temp", "lambda_weight", "refresh_responses", "save_steps", "warmup_steps", "seed")
         zero_or_more += ("weight_decay", "lora_r", "max_grad_norm")
-        faults = []
-        helps = help_texts(type(self))
-        for names, floor, words in ((positive, 0.0, "above 0"), (zero_or_more, -1.0, "of 0 or more")):
-            for name in names:
-                value = getattr(self, name)
-                at_floor = value <= floor if floor == 0 else value < 0
-                if math.isnan(value) or math.isinf(value) or at_floor:
-                    faults.append(
-                        f"--{name} is {value}; it is to be a number {words} ({helps[name]}); change it"
-                    )
+        faults = number_faults(self, positive, zero_or_more)
         for name in ("max_pairs", "test_pairs", "validation_pairs"):
             value = getattr(self, name)
             if value is not None and value < 2:
@@ -252,13 +229,76 @@ class TrainSettings(LossSettings):
         return []
 
 
+@dataclass
+class MeasureSettings:
+    """The settings of ``isentropic measure`` and ``isentropic compare``."""
+
+    train_data: str | None = option(
+        None, "JSONL, CSV or Parquet file, or a hub data set id; the built-in prompts otherwise", section="data"
+    )
+    split: str = option("test", "the split to measure; all takes every prompt", section="data")
+    text_column: str | None = option(None, "column that holds the prompt", section="data")
+    group_column: str | None = option(
+        None, "column that holds the group; two, as in gender,age, give intersections", section="data"
+    )
+    male_column: str = option("male", "column with the male twin", section="data")
+    female_column: str = option("female", "column with the female twin", section="data")
+    swap: bool = option(False, "make each prompt's twin with the swap engine", section="data")
+    pairs: int | None = option(None, "use at most this many pairs", section="data")
+    responses: str = option(
+        "shared",
+        "score twins on the same responses (shared, with the own ones shown beside it) or each prompt on its own (own)",
+        choices=("shared", "own", "both"),
+        section="responses",
+    )
+    responses_in: str | None = option(
+        None, "score the responses of this JSONL file; nothing is generated", section="responses"
+    )
+    responses_out: str | None = option(None, "write prompts, responses and entropies to this JSONL", section="responses")
+    num_responses: int = option(1, "responses sampled from each prompt", section="responses")
+    sample_temp: float = option(1.0, "sampling temperature of the responses", section="responses")
+    max_new_tokens: int = option(12, "longest response, in tokens", section="responses")
+    chat: bool = option(False, "put prompts through the tokenizer's chat template", section="responses")
+    system: str | None = option(None, "system message of the chat", section="responses")
+    target_gap: float = option(0.01, "what the verdict is about, in nats", section="stop")
+    noise_floor: bool = option(True, "measure the noise floor too", section="stop")
+    text_file: str | None = option(None, "UTF-8 text whose perplexity is measured", section="run")
+    json: str | None = option(None, "write the summary to this file; - prints it", section="run")
+    html: str | None = option(None, "write the report to this file", section="run")
+    lang: str = option("en", "language of the report", choices=("en", "zh"), section="run")
+    seed: int = option(0, "seed of sampling", section="run")
+    bf16: str = option(
+        "auto",
+        "bfloat16 in the body of the model: auto uses it where the machine is fast at it",
+        choices=("auto", "on", "off"),
+        section="run",
+    )
+    trust_remote_code: bool = option(False, "run code that comes with the model", section="model")
+
+    def check(self) -> None:
+        """Refuse numbers that cannot work, all in one message of one line a fault."""
+        faults = number_faults(self, ("target_gap", "max_new_tokens", "num_responses"), ("sample_temp", "seed"))
+        if self.pairs is not None and self.pairs < 2:
+            faults.append(f"--pairs is {self.pairs}; fewer than two pairs have no interval; give 2 or more")
+        if faults:
+            raise InputError("\n".join(faults))
+
+
+def number_faults(settings: Any, positive: tuple[str, ...], zero_or_more: tuple[str, ...]) -> list[str]:
+    """One line for each number that is not finite, not above 0, or below 0."""
+    helps = help_texts(type(settings))
+    faults = []
+    for name in positive + zero_or_more:
+        value = getattr(settings, name)
+        if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
+            words = "above 0" if name in positive else "of 0 or more"
+            faults.append(f"--{name} is {value}; it is to be a number {words} ({helps[name]}); change it")
+    return faults
+
+
 def help_texts(settings: type) -> dict[str, str]:
     """Name -> help of every setting."""
     return {f.name: f.metadata["help"] for f in fields(settings)}
-
-
-def default_of(f: Field) -> Any:
-    return f.default if f.default is not MISSING else None
 
 
 def apply_preset(given: Mapping[str, Any]) -> dict[str, Any]:

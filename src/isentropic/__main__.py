@@ -1,0 +1,7 @@
+"""``python -m isentropic``."""
+
+import sys
+
+from isentropic.cli import main
+
+sys.exit(main())

@@ -1,0 +1,402 @@
+"""The trainer: transformers' own, with a loss over the whole effective batch and stops on held-out evidence."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from isentropic.batches import Item, StratifiedSampler, collate_items, prompt_tuples
+from isentropic.entropy import EntropyScorer
+from isentropic.errors import InputError
+from isentropic.losses import DebiasingLoss, GEELoss
+from isentropic.measure import distinct_ngrams, score_items, summarise
+from isentropic.models import has_bfloat16, load_model, weights_sha256
+from isentropic.prompts import PromptSet, load_prompts
+from isentropic.responses import Progress, ResponseSampler, Sampling, sample_responses
+from isentropic.retention import NeutralReference, neutral_examples
+from isentropic.settings import LossSettings
+
+log = logging.getLogger("isentropic")
+GUARD_PROMPTS = 24
+
+
+@dataclass
+class DebiasingConfig(LossSettings, TrainingArguments):
+    """Settings of :class:`DebiasingTrainer`: those of ``TrainingArguments`` and of :class:`LossSettings`.
+
+    Defaults that differ from the parent's: ``learning_rate`` 1e-5, ``max_steps`` 20, ``adam_beta1`` 0 (momentum
+    overshoots the target), ``lr_scheduler_type`` linear, ``eval_strategy`` steps every 2, ``logging_steps`` 1,
+    ``bf16`` where the machine is fast at it, ``report_to`` none, ``seed`` 42. ``per_device_train_batch_size`` and
+    ``gradient_accumulation_steps`` follow from ``micro_batch_size`` and ``effective_batch``, both counted in prompts.
+
+    Example:
+        >>> DebiasingConfig(output_dir="runs/example", target_gap=0.01).learning_rate
+        1e-05
+    """
+
+    learning_rate: float = 1e-5
+    max_steps: int = 20
+    adam_beta1: float = 0.0
+    lr_scheduler_type: str = "linear"
+    eval_strategy: str = "steps"
+    eval_steps: float | None = 2
+    logging_steps: float = 1
+    save_strategy: str = "no"
+    report_to: None | str | list[str] = field(default_factory=list)
+    bf16: bool | None = None
+    disable_tqdm: bool | None = True
+    remove_unused_columns: bool | None = False
+    chat: bool = False
+    system: str | None = None
+    chunk_mb: float = 128.0
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = has_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        super().__post_init__()
+
+    def sampling(self, *, num_responses: int | None = None, offset: int = 0) -> Sampling:
+        """How responses are drawn; ``offset`` keeps the sets apart."""
+        return Sampling(
+            max_new_tokens=self.max_new_tokens,
+            sample_temp=self.sample_temp,
+            num_responses=num_responses or self.num_responses,
+            seed=self.seed + offset,
+            chat=self.chat,
+            system=self.system,
+        )
+
+
+class DebiasingTrainer(Trainer):
+    """Fine-tune a causal language model until its groups hesitate equally.
+
+    The loss is a function of the group means over the whole effective batch, so it is exact for any split of it:
+
+    1. every example of the effective batch is scored without gradient, over all processes;
+    2. ``c_i = dL/dH_i`` comes from autograd on that vector;
+    3. each micro-batch's backward pass is that of ``sum_i c_i H_i``.
+
+    Args:
+        model: a model, or a name that :func:`isentropic.models.load_model` knows.
+        args: a :class:`DebiasingConfig`.
+        train_dataset: a :class:`PromptSet`, or what :func:`isentropic.prompts.load_prompts` reads (file, hub id,
+            ``datasets`` object, list of dicts). Its ``train`` split trains; ``None`` takes the built-in prompts.
+        eval_dataset: the same for validation; ``None`` takes the ``validation`` split of the training data.
+        processing_class: the tokenizer, where ``model`` is a model.
+        peft_config: a peft config; the model is then trained through an adapter.
+        callbacks: further callbacks.
+
+    Raises:
+        InputError: settings or data that cannot work.
+
+    Example:
+        See ``examples/train_in_python.py``.
+    """
+
+    # The loss is that of the whole effective batch; nothing is to be divided by the number of micro-batches.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel | str,
+        args: DebiasingConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        progress: Callable[[str], Progress | None] = lambda stage: None,
+    ) -> None:
+        args = args if args is not None else DebiasingConfig(output_dir="runs/pure_debiasing/checkpoints")
+        if isinstance(model, str):
+            loaded = load_model(model)
+            model, processing_class = loaded.model, processing_class or loaded.tokenizer
+        if processing_class is None:
+            raise InputError(
+                "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or pass "
+                "the model by name"
+            )
+        self.base_sha256 = weights_sha256(model)
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            model = get_peft_model(model, peft_config)
+        without_dropout(model)
+
+        train_set = as_prompts(train_dataset, args.seed)
+        held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
+        self.groups = train_set.groups
+        self.pad = processing_class.pad_token_id
+        self.shared = args.responses == "shared" and train_set.paired and args.matched
+        self.train_items = [
+            Item(prompts, index=index)
+            for index, prompts in enumerate(
+                prompt_tuples(train_set.split("train"), matched=args.matched, seed=args.seed)
+            )
+        ]
+        self.validation_set = held_out.split("validation") if eval_dataset is None else held_out
+        self.validation_items: list[Item] = []
+        self.scorer = EntropyScorer(chunk_bytes=int(args.chunk_mb * 2**20))
+        self.loss_fn = make_loss(args, self.groups)
+        self.progress = progress
+        self.neutral: NeutralReference | None = None
+        self.before: dict[int, np.ndarray] = {}
+        self.means_before: dict[str, float] = {}
+        self.fresh: dict[int, int] = {}
+        self.step_parts: list[dict[str, float]] = []
+
+        members = len(self.groups)
+        args.per_device_train_batch_size = args.micro_batch_size // members
+        args.gradient_accumulation_steps = args.effective_batch // (args.micro_batch_size * args.world_size)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=partial(collate_items, pad=self.pad),
+            train_dataset=self.train_items,  # type: ignore[arg-type]
+            eval_dataset=self.train_items[:1],  # type: ignore[arg-type]
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+
+    # --- Before training --------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Sample all responses from the base model, and take down what later steps are compared with."""
+        if self.neutral is not None:
+            return
+        args = self.args
+        model, tokenizer = self.model, self.processing_class
+        used = sorted(set(self._get_train_sampler()))
+        items = [self.train_items[index] for index in used]
+        self.sampler = self.response_sampler(args.sampling())
+        made = self.sampler.examples(
+            [item.prompts for item in items], shared=self.shared, progress=self.progress("training responses")
+        )
+        for item, examples in zip(items, made, strict=True):
+            item.examples = examples
+        if args.steady and args.estimator != "pairwise" and not args.refresh_responses:
+            scores = self.score(items, self.progress("entropies before training"))
+            self.before = dict(zip(used, scores, strict=True))
+            self.means_before = group_means_of(items, scores, self.groups)
+        self.set_validation()
+        guard = self.response_sampler(args.sampling(num_responses=1, offset=2))
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        neutral = neutral_examples(guard, vocabulary)
+        self.neutral = NeutralReference(model, neutral, pad=self.pad, bf16=bool(args.bf16))
+        self.guard_prompts = [example.prompt_ids for example in neutral[:GUARD_PROMPTS]]
+
+    def set_validation(self) -> None:
+        """Fix the validation responses before training, so that every later measurement is on the same text."""
+        tuples = prompt_tuples(self.validation_set)
+        sampler = self.response_sampler(self.args.sampling(num_responses=1, offset=1))
+        made = sampler.examples(
+            tuples,
+            shared=self.args.responses == "shared" and self.validation_set.paired,
+            progress=self.progress("validation responses"),
+        )
+        self.validation_items = [Item(*pair, index) for index, pair in enumerate(zip(tuples, made, strict=True))]
+
+    def response_sampler(self, sampling: Sampling) -> ResponseSampler:
+        return ResponseSampler(
+            self.model,
+            self.processing_class,
+            sampling,
+            model_sha256=self.base_sha256,
+            bf16=bool(self.args.bf16),
+        )
+
+    def score(self, items: Sequence[Item], progress: Progress | None = None) -> list[np.ndarray]:
+        """Response entropies of items under the weights of now, without gradient."""
+        return score_items(
+            self.model, self.scorer, items, pad=self.pad, bf16=bool(self.args.bf16), progress=progress
+        )
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample the responses, then train as transformers does."""
+        self.prepare()
+        return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
+        items = self.train_items
+        per_step = self.args.effective_batch // len(self.groups)
+        total = self.args.max_steps * per_step
+        if total <= 0:
+            total = math.ceil(len(items) * self.args.num_train_epochs)
+        return StratifiedSampler([item.topic for item in items], total, self.args.seed)
+
+    # --- One step ---------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
+        """All micro-batches of a step, each with the weights its entropies have in the loss of the whole."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.step_parts = []
+        if self.args.refresh_responses:
+            batches = [self.refreshed(batch) for batch in batches]
+        whole = self.args.gap_over == "effective_batch"
+        if batches and whole and (len(batches) > 1 or self.args.world_size > 1):
+            self.weigh(batches)
+        return batches, 1
+
+    def weigh(self, batches: list[dict[str, Any]]) -> None:
+        """Put ``c_i = dL/dH_i`` of the whole effective batch, over all processes, into each micro-batch."""
+        items = [item for batch in batches for item in batch["items"]]
+        rank = self.args.process_index
+        values = np.concatenate(self.score(items)) + self.shift(items)
+        groups, pairs = names_of(items)
+        rows = [(rank, float(v), g, (rank, p)) for v, g, p in zip(values, groups, pairs, strict=True)]
+        if self.args.world_size > 1:
+            rows = gather_object(rows)
+        entropies = torch.tensor([row[1] for row in rows], dtype=torch.float64, requires_grad=True)
+        loss, parts = self.loss_fn(entropies, [row[2] for row in rows], [row[3] for row in rows])
+        (weights,) = torch.autograd.grad(loss, entropies)
+        self.step_parts.append(parts)
+        # Data-parallel training averages gradients over processes; the loss asks for their sum.
+        mine = weights[[row[0] == rank for row in rows]].float() * self.args.world_size
+        for batch, part in zip(batches, mine.split([len(batch["input_ids"]) for batch in batches]), strict=True):
+            batch["weights"] = part
+            batch["value"] = loss.item() / len(batches)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        """The micro-batch's share: its gradient is that of the whole loss, its value adds up to the whole loss."""
+        rows = (inputs["input_ids"], inputs["attention_mask"], inputs["predicts"])
+        if "weights" in inputs:
+            share, _ = self.scorer.weighted(model, *rows, inputs["weights"])
+            return share - share.detach() + inputs["value"]
+        groups, pairs = names_of(inputs["items"])
+        entropies = self.scorer.score(model, *rows).means()
+        entropies = entropies + torch.from_numpy(self.shift(inputs["items"])).to(entropies)
+        loss, parts = self.loss_fn(entropies, groups, pairs)
+        self.step_parts.append(parts)
+        return loss / self.current_gradient_accumulation_steps
+
+    def shift(self, items: Sequence[Item]) -> np.ndarray:
+        """The control variate: what to add to each entropy so that group means speak of all training prompts.
+
+        ``H_i - H_i(0) + mean_g H(0)``: how far this response has moved, on top of the group's mean over the whole
+        training set before training. The expectation is the same and the spread far smaller, since a response's
+        entropy before and after a few steps is nearly the same number. Gradients are not touched.
+        """
+        if not self.before:
+            return np.zeros(sum(len(item.examples) for item in items))
+        return np.concatenate(
+            [
+                [self.means_before[example.prompt.group] for example in item.examples] - self.before[item.index]
+                for item in items
+            ]
+        )
+
+    def refreshed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The micro-batch with its responses sampled anew from the weights of every Nth step."""
+        number = self.state.global_step // self.args.refresh_responses
+        items = batch["items"]
+        stale = [item for item in items if self.fresh.get(item.index) != number]
+        if stale:
+            sampling = self.args.sampling(offset=1000 + number)
+            sampler = ResponseSampler(self.model, self.processing_class, sampling, bf16=bool(self.args.bf16))
+            for item, made in zip(
+                stale, sampler.examples([item.prompts for item in stale], shared=self.shared), strict=True
+            ):
+                item.examples = made
+                self.fresh[item.index] = number
+        return collate_items(items, self.pad)
+
+    # --- Held-out evidence and logs ---------------------------------------------------------------------------------
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The gap on the validation prompts with its interval, and what the change has cost so far."""
+        self.prepare()
+        assert self.neutral is not None
+        entropies = self.score(self.validation_items)
+        summary = summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
+        low, high = summary["ci95"]
+        answers = sample_responses(
+            self.model,
+            self.guard_prompts,
+            self.args.sampling(num_responses=1, offset=3),
+            ends=self.sampler.ends,
+            bf16=bool(self.args.bf16),
+        )
+        drawn = [answer for made in answers for answer in made]
+        found = {
+            "gap": summary["gap"],
+            "gap_se": summary["se"],
+            "gap_low": low,
+            "gap_high": high,
+            **{f"H_{group}": summary[f"H_{group}"] for group in self.groups},
+            "H_mean": summary["H_mean"],
+            "kl": self.neutral.kl_to(self.model)["kl"],
+            "length": float(np.mean([len(answer) for answer in drawn])),
+            "distinct_2": distinct_ngrams(drawn, 2),
+        }
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items() if value is not None}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log each part of the loss by name beside transformers' own figures."""
+        if "loss" in logs and self.step_parts:
+            means = {name: float(np.mean([p[name] for p in self.step_parts])) for name in self.step_parts[0]}
+            del means["loss"]
+            logs |= means
+        super().log(logs, start_time)
+
+
+# --- Helpers --------------------------------------------------------------------------------------------------------
+
+
+def names_of(items: Sequence[Item]) -> tuple[list[str], list[int]]:
+    """Group and pair of every example, in the order of the batch's rows."""
+    groups = [example.prompt.group for item in items for example in item.examples]
+    pairs = [place for place, item in enumerate(items) for _ in item.examples]
+    return groups, pairs
+
+
+def make_loss(settings: LossSettings, groups: Sequence[str]) -> DebiasingLoss | GEELoss:
+    """The loss that the settings name."""
+    if settings.loss == "gee":
+        return GEELoss(settings.lambda_weight, settings.use_l1, groups=groups)
+    return DebiasingLoss(
+        settings.use_l1, settings.scale_factor, groups=groups, estimator=settings.estimator
+    )
+
+
+def as_prompts(data: Any, seed: int) -> PromptSet:
+    return data if isinstance(data, PromptSet) else load_prompts(data, seed=seed)
+
+
+def group_means_of(items: Sequence[Item], scores: Sequence[np.ndarray], groups: Sequence[str]) -> dict[str, float]:
+    """Mean entropy of each group over all examples."""
+    names, _ = names_of(items)
+    values = np.concatenate(list(scores))
+    return {group: float(values[[name == group for name in names]].mean()) for group in groups}
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch dropout off: the entropy is to be that of the model that will answer, and the loss the same for any cut."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for name in ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob"):
+        if getattr(model.config, name, 0):
+            setattr(model.config, name, 0.0)

@@ -1,0 +1,563 @@
+"""``isentropic train``: measure, train, measure again on the same held-out pairs, and write it all into a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isentropic.callbacks import (
+    BEST_WEIGHTS,
+    BestCheckpoint,
+    FiniteGuard,
+    InterruptStop,
+    Monitor,
+    NotFiniteError,
+    TargetGapStop,
+)
+from isentropic.compare import comparison
+from isentropic.errors import InputError
+from isentropic.measure import Measurement, gap_line, measure, versions
+from isentropic.models import LoadedModel, check_room, has_bfloat16, load_model, save_model, weights_sha256
+from isentropic.prompts import PromptSet, load_prompts
+from isentropic.report import model_card, read_run, write_report
+from isentropic.retention import perplexity
+from isentropic.screen import Screen
+from isentropic.settings import TrainSettings
+from isentropic.trainer import DebiasingConfig, DebiasingTrainer
+
+FINISHED = "result.json"
+
+
+def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, Any]:
+    """Run ``isentropic train``: returns what ``result.json`` holds.
+
+    Raises:
+        InputError: settings, data or model that cannot work; nothing is overwritten then.
+    """
+    clock = Clock()
+    rank, world_size = process_of()
+    screen = screen or Screen(quiet=rank > 0)
+    prompts = load_data(settings)
+    settings.check(groups=len(prompts.groups), world_size=world_size)
+    folder = Path(settings.output_dir) / settings.run_name
+    check_folder(folder, settings)
+
+    for note in prompts.notes:
+        screen.say(f"   {note}")
+    screen.say(prompts.ratio_line())
+    sizes = ", ".join(f"{name} {count_pairs(prompts.split(name))}" for name in ("train", "validation", "test"))
+    screen.say(f"pairs: {sizes}" if prompts.paired else f"prompts: {sizes}")
+    loaded = load_model(
+        settings.model_path,
+        trust_remote_code=settings.trust_remote_code,
+        load_in_4bit=settings.load_in_4bit,
+    )
+    clock.mark("load")
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    screen.say(f"model: {loaded.name}, {parameters / 1e6:.0f} M parameters")
+
+    # From here on the run folder is ours to write.
+    if rank == 0:
+        prepare_folder(folder, settings, parameters)
+        write_json(folder / "config.json", config_of(settings, prompts, loaded))
+    run = Run(settings, screen, prompts, loaded, folder, clock, rank == 0)
+    with screen.live():
+        return run.go()
+
+
+class Run:
+    """One run, from the measurement before to the report."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        screen: Screen,
+        prompts: PromptSet,
+        loaded: LoadedModel,
+        folder: Path,
+        clock: Clock,
+        writes: bool,
+    ) -> None:
+        self.settings, self.screen, self.prompts, self.loaded = settings, screen, prompts, loaded
+        self.folder, self.clock, self.writes = folder, clock, writes
+        self.test = limited(prompts.split("test"), settings.test_pairs)
+        self.stop = TargetGapStop(settings.target_gap, settings.max_kl)
+        self.best = BestCheckpoint(folder / "checkpoints", settings.max_kl)
+        self.interrupt = InterruptStop()
+        self.trainer = self.make_trainer()
+        self.bf16 = bool(self.trainer.args.bf16)
+
+    def go(self) -> dict[str, Any]:
+        screen, settings = self.screen, self.settings
+        before = self.measure_test(self.loaded)
+        if self.writes:
+            self.write_measurement("gap_before.json", before)
+        self.clock.mark("before")
+        screen.say(f"before  {gap_line(before.summary, settings.lang)}")
+        self.trainer.prepare()
+        self.clock.mark("responses")
+        reason = self.learn()
+        self.clock.mark("training")
+        if reason == "interrupted":
+            screen.say(f"stopped at step {self.trainer.state.global_step}; a checkpoint is kept. Go on with:")
+            screen.say(f"  {command_of(settings, resume=True)}")
+            return self.write_result(reason, before.summary, None)
+        result = self.finish(reason, before)
+        self.say_end(result)
+        return result
+
+    def make_trainer(self) -> DebiasingTrainer:
+        settings = self.settings
+        train_set = limited(self.prompts.split("train"), settings.max_pairs)
+        validation = limited(self.prompts.split("validation"), settings.validation_pairs)
+        for name, part in (("train", train_set), ("validation", validation), ("test", self.test)):
+            check_split(part, name, self.prompts.groups)
+        self.monitor = Monitor(
+            self.folder,
+            settings.target_gap,
+            say=self.screen.say,
+            advance=lambda step: self.screen.bar("training", settings.max_steps)(step, settings.max_steps),
+            title=settings.run_name,
+        )
+        return DebiasingTrainer(
+            model=self.loaded.model,
+            args=trainer_settings(settings, self.folder),
+            train_dataset=train_set,
+            eval_dataset=validation,
+            processing_class=self.loaded.tokenizer,
+            peft_config=lora_of(settings),
+            callbacks=[self.monitor, self.best, self.stop, FiniteGuard(), self.interrupt],
+            progress=lambda stage: self.screen.bar(stage),
+        )
+
+    def measure_test(self, loaded: LoadedModel, items: list | None = None) -> Measurement:
+        """The gap on the test prompts, which neither training nor stopping ever sees."""
+        stage = "test responses and entropies before" if items is None else "test entropies after"
+        return measure(
+            dataclasses.replace(loaded, model=self.trainer.model),
+            self.test,
+            sampling=self.trainer.args.sampling(num_responses=1, offset=4),
+            responses=self.settings.responses,
+            target_gap=self.settings.target_gap,
+            bf16=self.bf16,
+            items=items,
+            scorer=self.trainer.scorer,
+            progress=self.screen.bar(stage),
+        )
+
+    def learn(self) -> str:
+        """Train until a reason to stop; returns it."""
+        trainer, settings = self.trainer, self.settings
+        checkpoint = last_checkpoint(self.folder) if settings.resume else None
+        if settings.resume and checkpoint is None:
+            self.screen.say("   no checkpoint was saved; starting from the first step")
+        if checkpoint is None:
+            start = trainer.evaluate()
+            if abs(start["eval_gap"]) <= settings.target_gap and not settings.force:
+                self.screen.say(
+                    f"the held-out gap {abs(start['eval_gap']):.4f} is within the target {settings.target_gap} before "
+                    f"the first step: the model is left unchanged (--force trains all the same)"
+                )
+                return "already_within"
+            self.stop.reason = "max_steps"
+        with self.on_interrupt():
+            try:
+                trainer.train(resume_from_checkpoint=checkpoint)
+            except NotFiniteError as error:
+                self.screen.say(f"{error}; stopped, and the best weights so far are kept")
+                return "not_finite"
+        if self.interrupt.asked:
+            return "interrupted"
+        if trainer.state.global_step % settings.eval_steps:
+            trainer.evaluate()
+        return self.stop.reason
+
+    def finish(self, reason: str, before: Measurement) -> dict[str, Any]:
+        """Take the best weights, measure the test prompts a second time, compare, save, report."""
+        trainer, settings = self.trainer, self.settings
+        if not self.writes:
+            return {}
+        base_perplexity = None
+        changed = self.best.facts.get("step", 0) > 0
+        if settings.text_file:
+            base_perplexity = self.base_perplexity()
+        if reason != "already_within":
+            self.best.restore(trainer.model)
+        final = dataclasses.replace(
+            self.loaded, model=trainer.model, name="final", sha256=weights_sha256(trainer.model)
+        )
+        after = self.measure_test(final, before.items)
+        self.write_measurement("gap_after.json", after)
+        assert trainer.neutral is not None
+        costs = [
+            {"kl": 0.0, "kl_ci95": [0.0, 0.0], "perplexity": base_perplexity},
+            {
+                **trainer.neutral.kl_to(trainer.model),
+                "perplexity": perplexity(final, settings.text_file, bf16=self.bf16) if settings.text_file else None,
+            },
+        ]
+        names = ["base", "final"]
+        write_json(self.folder / "comparison.json", comparison(names, [before, after], costs))
+        self.write_responses(before, after)
+        self.clock.mark("after")
+        self.screen.say(f"after   {gap_line(after.summary, settings.lang)}")
+        self.save_final()
+        self.clock.mark("saving")
+        result = self.write_result(reason, before.summary, after.summary, changed)
+        write_report(self.folder, settings.lang)
+        (self.folder / "final" / "README.md").write_text(model_card(read_run(self.folder)), encoding="utf-8")
+        # What resumes an unfinished run is of no use to a finished one.
+        (self.folder / "checkpoints" / BEST_WEIGHTS).unlink(missing_ok=True)
+        return result
+
+    def base_perplexity(self) -> float:
+        """The base model's perplexity; read again from disk, since the weights in memory have been trained."""
+        base = load_model(self.settings.model_path, trust_remote_code=self.settings.trust_remote_code)
+        return perplexity(base, str(self.settings.text_file), bf16=self.bf16)
+
+    def save_final(self) -> None:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        save_model(model, self.loaded.tokenizer, self.folder / "final")
+        if self.settings.lora_r and self.settings.merge_lora:
+            merged = model.merge_and_unload()
+            save_model(merged, self.loaded.tokenizer, self.folder / "final" / "merged")
+
+    # --- Writing ----------------------------------------------------------------------------------------------------
+
+    def write_measurement(self, name: str, measurement: Measurement) -> None:
+        write_json(self.folder / name, {**measurement.summary, "split": "test"})
+
+    def write_responses(self, before: Measurement, after: Measurement) -> None:
+        rows = response_rows(before, self.loaded.tokenizer, split="test")
+        for row, value in zip(rows, np.concatenate(after.entropies), strict=True):
+            row["entropy_after"] = float(value)
+        write_jsonl(self.folder / "responses.jsonl", rows)
+
+    def write_result(
+        self, reason: str, before: dict[str, Any], after: dict[str, Any] | None, changed: bool = True
+    ) -> dict[str, Any]:
+        result = {
+            "stopped": reason,
+            "best_step": self.best.facts.get("step", 0),
+            "steps": self.trainer.state.global_step,
+            "seconds": self.clock.seconds,
+            "advice": advice(self.settings, self.monitor.rows, reason) if changed else [],
+            "label_before": before["label"],
+            "label_after": after["label"] if after else None,
+        }
+        if self.writes:
+            write_json(self.folder / FINISHED, result)
+        return result
+
+    def say_end(self, result: dict[str, Any]) -> None:
+        if not self.writes:
+            return
+        say, folder = self.screen.say, self.folder
+        seconds = ", ".join(f"{stage} {spent:.0f} s" for stage, spent in result["seconds"].items())
+        say(f"stopped: {result['stopped']} after {result['steps']} steps; best held-out step {result['best_step']}")
+        say(f"time: {seconds}")
+        for line in result["advice"]:
+            say(f"advice: {line}")
+        say(f"report: {folder / 'report.html'}   model: {folder / 'final'}   curves: {folder / 'curves.png'}")
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """The first Ctrl-C asks for a checkpoint after this step; a second one breaks off at once."""
+
+        def handler(number: int, frame: Any) -> None:
+            self.interrupt.asked = True
+            self.screen.say("Ctrl-C: finishing this step and saving a checkpoint (again breaks off at once)")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        try:
+            kept = signal.signal(signal.SIGINT, handler)
+        except ValueError:  # not in the main thread, as in a notebook's worker: Ctrl-C then does what it did
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, kept)
+
+
+# --- Settings and data ----------------------------------------------------------------------------------------------
+
+
+def load_data(settings: TrainSettings) -> PromptSet:
+    """The prompts that the settings name."""
+    return load_prompts(
+        settings.train_data,
+        text_column=settings.text_column,
+        group_column=settings.group_column,
+        male_column=settings.male_column,
+        female_column=settings.female_column,
+        seed=settings.seed,
+        swap=settings.swap,
+    )
+
+
+def check_split(part: PromptSet, name: str, groups: Sequence[str]) -> None:
+    """Each split needs each group, twice: once is no interval."""
+    counts = part.counts()
+    for group in groups:
+        if counts.get(group, 0) < 2:
+            raise InputError(
+                f"the {name} split of {part.name!r} has {counts.get(group, 0)} prompts of group {group!r}; a gap with "
+                f"an interval needs two at least; give more rows, or a column 'split'"
+            )
+
+
+def limited(prompts: PromptSet, most: int | None) -> PromptSet:
+    """The first ``most`` pairs (or prompts of each group)."""
+    if most is None:
+        return prompts
+    if prompts.paired:
+        kept = {p.pair_id for twins in prompts.tuples()[:most] for p in twins}
+        return dataclasses.replace(prompts, prompts=tuple(p for p in prompts.prompts if p.pair_id in kept))
+    seen: dict[str, int] = {}
+    chosen = []
+    for prompt in prompts.prompts:
+        seen[prompt.group] = seen.get(prompt.group, 0) + 1
+        if seen[prompt.group] <= most:
+            chosen.append(prompt)
+    return dataclasses.replace(prompts, prompts=tuple(chosen))
+
+
+def count_pairs(prompts: PromptSet) -> int:
+    return len(prompts.tuples()) if prompts.paired else len(prompts)
+
+
+def trainer_settings(settings: TrainSettings, folder: Path) -> DebiasingConfig:
+    """The trainer's configuration: every setting both know by name, and the few that go by another name there."""
+    own = {f.name for f in dataclasses.fields(DebiasingConfig)}
+    shared = {name: value for name, value in asdict(settings).items() if name in own}
+    save = settings.save_steps > 0
+    return DebiasingConfig(
+        **shared
+        | {
+            "output_dir": str(folder / "checkpoints"),
+            "logging_steps": settings.log_steps,
+            "save_strategy": "steps" if save else "no",
+            "save_steps": settings.save_steps if save else 500,
+            "save_total_limit": 1,
+            "bf16": {"auto": None, "on": True, "off": False}[settings.bf16],
+            "report_to": trackers_of(settings),
+            "run_name": settings.run_name,
+            "use_cpu": not has_accelerator(),
+            "logging_nan_inf_filter": False,
+        }
+    )
+
+
+def trackers_of(settings: TrainSettings) -> list[str]:
+    """The trackers asked for; each must be installed."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    names = [name.strip() for name in settings.report_to.split(",") if name.strip() and name.strip() != "none"]
+    there = get_available_reporting_integrations()
+    for name in names:
+        if name not in there:
+            raise InputError(
+                f"--report_to names {name!r}, which is not installed here; its metrics would go nowhere; pip install "
+                f"'isentropic[{name}]' or use none"
+            )
+    return names
+
+
+def lora_of(settings: TrainSettings) -> Any:
+    if not settings.lora_r:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise InputError("--lora_r needs the package peft, which is not installed; pip install 'isentropic[lora]'") from error
+    modules = settings.lora_target_modules
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_r,
+        lora_dropout=0.0,
+        target_modules=[name.strip() for name in modules.split(",")] if modules else "all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def has_accelerator() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def process_of() -> tuple[int, int]:
+    """Rank and number of processes, as the launcher tells them."""
+    import os
+
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+# --- The run folder -------------------------------------------------------------------------------------------------
+
+
+def check_folder(folder: Path, settings: TrainSettings) -> None:
+    """A run folder is made, gone on with, or deleted on request; never overwritten in silence."""
+    if settings.resume:
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f"run folder {str(folder)!r} does not exist; there is nothing to resume; check --run_name and "
+                f"--output_dir, or leave --resume out"
+            )
+        if (folder / FINISHED).is_file():
+            stopped = json.loads((folder / FINISHED).read_text(encoding="utf-8")).get("stopped")
+            if stopped != "interrupted":
+                raise InputError(
+                    f"run {str(folder)!r} is finished ({stopped}); there is nothing to resume; give another --run_name"
+                )
+    elif folder.exists() and not settings.overwrite:
+        raise InputError(
+            f"run folder {str(folder)!r} exists; its results would be lost; give another --run_name, --resume to go on "
+            f"with it, or --overwrite to delete it"
+        )
+
+
+def prepare_folder(folder: Path, settings: TrainSettings, parameters: int) -> None:
+    parent = Path(settings.output_dir)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        # Final weights and the best ones, and with a checkpoint the optimizer's two moments as well.
+        check_room(parent, parameters * (24 if settings.save_steps else 8))
+        if settings.overwrite and folder.exists():
+            if not (folder / "config.json").is_file():
+                raise InputError(
+                    f"--overwrite would delete {str(folder)!r}, which has no config.json and so is no run folder; "
+                    f"give another --run_name"
+                )
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"run folder {str(folder)!r} cannot be made ({error.strerror}); a run needs a place to write; give another "
+            f"--output_dir"
+        ) from error
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    checkpoints = folder / "checkpoints"
+    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+
+
+def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+    return {
+        "schema": "isentropic.config/1",
+        **kept,
+        "model": loaded.name,
+        "model_sha256": loaded.sha256,
+        "data": prompts.name,
+        "data_sha256": prompts.sha256,
+        "groups": list(prompts.groups),
+        "notes": list(prompts.notes),
+        "versions": versions(),
+        "command": command_of(settings),
+    }
+
+
+def command_of(settings: TrainSettings, *, resume: bool = False) -> str:
+    """The command line that makes this run."""
+    words = ["isentropic", "train"]
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in ("resume", "overwrite", "preset") or value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{field.name}" if value else f"--no-{field.name}")
+        else:
+            words += [f"--{field.name}", str(value)]
+    return shlex.join(words + (["--resume"] if resume else []))
+
+
+def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> list[dict[str, Any]]:
+    """One row an example: enough for anyone to recompute each figure."""
+    return [
+        {
+            **extra,
+            "pair_id": example.prompt.pair_id,
+            "group": example.prompt.group,
+            "topic": example.prompt.topic,
+            "source": example.source,
+            "sample": example.sample,
+            "prompt": example.prompt.text,
+            "response": tokenizer.decode(example.response_ids),
+            "prompt_ids": list(example.prompt_ids),
+            "response_ids": list(example.response_ids),
+            "entropy": float(value),
+        }
+        for item, values in zip(measurement.items, measurement.entropies, strict=True)
+        for example, value in zip(item.examples, values, strict=True)
+    ]
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+
+
+def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: str) -> list[str]:
+    """The guide's troubleshooting, said by the tool where it applies."""
+    held_out = [abs(row["val_gap"]) for row in rows if "val_gap" in row]
+    lines = []
+    if reason == "not_finite":
+        lines.append(f"the loss left the numbers: lower --learning_rate to {settings.learning_rate / 10:g}")
+    if reason == "max_kl":
+        lines.append(
+            f"the model moved too far from its base: lower --learning_rate to {settings.learning_rate / 2:g}, or raise "
+            f"--max_kl above {settings.max_kl:g} if that is what you want"
+        )
+    if reason == "max_steps" and len(held_out) > 1:
+        if min(held_out) > 0.5 * held_out[0]:
+            lines.append(
+                f"the gap fell too slowly: raise --scale_factor to {2 * settings.scale_factor:g} (L1 and GEE) or "
+                f"--learning_rate to {2 * settings.learning_rate:g}, or give more --max_steps"
+            )
+        elif held_out[-1] > 2 * min(held_out):
+            lines.append(
+                f"the gap swings around zero: lower --learning_rate to {settings.learning_rate / 2:g}, or raise "
+                f"--effective_batch to {2 * settings.effective_batch}"
+            )
+    training = [row["gap_signed"] for row in rows if row.get("gap_signed") is not None]
+    flips = sum(a * b < 0 for a, b in zip(training, training[1:], strict=False))
+    if len(training) >= 4 and flips > len(training) / 2:
+        lines.append(
+            f"the gap of a batch changed sign {flips} times in {len(training)} steps: a batch of "
+            f"{settings.effective_batch} prompts is too small to tell its sign; raise --effective_batch"
+        )
+    return lines
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = time.monotonic()
+
+    def mark(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self.last, 2)
+        self.last = now
