@@ -144,7 +144,7 @@ def swap(
     reading = _read(text, partners, remember or {})
     slots, flags = reading
     if not slots:
-        return Swap(text, None, [], {})
+        return Swap(text, next((f for f in flags if f.startswith("name without")), None), [], {})
 
     undecided = [k for k, slot in enumerate(slots) if len(slot.options) > 1]
     picks = [slot.options[0] for slot in slots]
@@ -692,7 +692,11 @@ class _NameReader:
 # ------------------------------------------------------------------------------------------------ her, his
 
 _HIS, _HIM = ("his",), ("him",)
+_BACK_TO = frozenset(
+    "to from into for home in down up toward towards onto out inside here there with".split()
+)
 _DEFINITE = frozenset("the of this that these those his her my your their our its".split())
+_SELVES = frozenset("himself herself itself".split())
 _HIM_OR_HIS, _HIS_OR_HIM = ("him", "his"), ("his", "him")
 
 
@@ -718,6 +722,7 @@ def _around(tokens: list[_Token], i: int) -> _Around:
         and rest[1].text == "-"
         and rest[0].end == rest[1].start
         and rest[1].end == rest[2].start
+        and rest[2].text[0].isalnum()
     )
     lows = tuple(t.low for t in rest)
     return _Around(
@@ -726,8 +731,9 @@ def _around(tokens: list[_Token], i: int) -> _Around:
     )  # fmt: skip
 
 
-def _closes(low: str) -> bool:
+def _closes(low: str | tuple[str, ...]) -> bool:
     """No noun can start here: the end, a mark, or a word that opens a new phrase."""
+    low = low if isinstance(low, str) else low[0] if low else ""
     return not low or not low[0].isalnum() or low in words.PREPOSITIONS or low in words.CLAUSE_WORDS
 
 
@@ -769,8 +775,10 @@ def _her(tokens: list[_Token], i: int) -> tuple[str, ...]:
     if not (a.next[0].isalnum()):
         if a.next == "$":
             return _HIM if gives or may_give else _HIS
+        if a.next in _QUOTES and sum(t.text == a.next for t in tokens[:i]) % 2:  # a closing quote, set apart
+            return _HIM
         if a.next in _QUOTES or a.next in "([#":
-            return _HIM_OR_HIS if gives else _HIS
+            return _HIM if a.prev in words.NAMING else _HIM_OR_HIS if gives else _HIS
         return _HIM
     if a.next[0].isdigit() and a.hyphen:  # a 3-year-old, a 20-dollar bill
         return _HIS
@@ -796,7 +804,38 @@ def _her(tokens: list[_Token], i: int) -> tuple[str, ...]:
         return _HIS if noun else _HIM
     if a.next.endswith("ly") and a.next not in words.LY_NOT_ADVERBS and len(a.next) > 4:
         return _HIM if _closes(a.after) or (_number(a.after) and gives) or a.after in words.ADVERBS else _HIS
-    if a.next in ("all", "both") and a.after in _DEFINITE:
+    if (a.next in ("all", "both") and a.after in _DEFINITE) or a.after in _SELVES:
+        return _HIM
+    if (a.next in words.RESULTS and _closes(a.after)) or a.next in words.PAST_VERBS:
+        return _HIM
+    if a.prev in words.NAMING and a.next_text[0].isupper() and _closes(a.after):
+        return _HIM
+    if a.prev in words.MAKING and (a.next in words.ADJECTIVES or a.next.endswith("ier")) and _closes(a.after):
+        return _HIM
+    if (
+        a.prev in words.COMPLEMENT_VERBS
+        and a.next in ("rather", "more", "less", "pretty")
+        and _closes(a.rest[2:3])
+    ):
+        return _HIM
+    if a.prev in words.PREPOSITIONS:
+        if (
+            a.next.endswith("ed")
+            and a.next not in ("bed", "shed", "seed", "need", "speed")
+            and _closes(a.after)
+        ):
+            return _HIM  # "the boy behind her laughed"
+        if (
+            a.next.endswith("ing")
+            and a.next not in words.ING_NOUNS
+            and a.next_text.islower()
+            and _closes(a.after)
+        ):
+            return _HIS_OR_HIM  # "because of her leaving": both are English
+        loose = a.prev in words.BESIDE and a.next not in words.PEOPLE
+        if loose and a.after in ("a", "an", "the") and a.next.endswith("s") and not a.next.endswith("ss"):
+            return _HIM_OR_HIS  # "the man beside her grabs the rope"
+    if a.next.endswith("ing") and a.prev in ("want", "wants", "wanted"):
         return _HIM
     if a.prev in words.CLAUSE_VERBS and a.next.endswith("ed") and _closes(a.after):
         return _HIM
@@ -804,6 +843,8 @@ def _her(tokens: list[_Token], i: int) -> tuple[str, ...]:
         told = _her_does(a)
         if told:
             return told
+    if a.prev in words.LETTING and a.next not in words.LET_NOUNS:
+        return _HIM_OR_HIS
     if a.next.endswith("ing") and a.prev in words.CATCHING:
         if a.prev in words.KEEPING:
             return _HIM
@@ -842,6 +883,8 @@ def _her(tokens: list[_Token], i: int) -> tuple[str, ...]:
 
 
 def _her_number(a: _Around) -> tuple[str, ...]:
+    if a.next == "one" and a.after == "of":
+        return _HIM
     head = next((w for w in a.rest[1:] if not _number(w) and w not in words.ADJECTIVES and w != "-"), "")
     if a.next in ("more", "less", "twice") and _closes(a.after):
         return _HIM
@@ -869,18 +912,18 @@ def _her_clause(a: _Around) -> tuple[str, ...]:
         return _HIS
     if a.next in ("will", "might") and a.prev in words.PREPOSITIONS | {"changed", "wrote", "read", "signed"}:
         return _HIS
-    if a.next in ("much", "enough") and not _closes(a.after) and a.prev not in words.DATIVES:
+    if a.next == "much" and not _closes(a.after) and a.prev not in words.DATIVES:
         return _HIS
     return _HIM
 
 
 def _her_adverb(a: _Around) -> tuple[str, ...]:
     if a.next == "back":
-        if a.after in words.BACK_NOUNS or a.prev in words.BODY_BACK:
+        if a.after in words.BACK_NOUNS or a.prev in words.BODY_BACK | words.PREPOSITIONS:
             return _HIS
         if a.prev in words.COMPLEMENT_VERBS | words.DATIVES | words.CALLING_BACK:
             return _HIM
-        return _HIM if a.after in ("to", "from", "into", "for", "home", "in") else _HIS_OR_HIM
+        return _HIM if a.after in _BACK_TO else _HIS_OR_HIM
     if a.next == "right":
         now = a.after in ("now", "away", "after", "before", "there", "back", "here", "off", "to", "then")
         return _HIM if now or (_closes(a.after) and a.prev in words.COMPLEMENT_VERBS) else _HIS
@@ -889,9 +932,11 @@ def _her_adverb(a: _Around) -> tuple[str, ...]:
     if a.next in ("very", "really", "quite"):
         return _HIM if a.after in ("much", "well", "often") else _HIS
     if a.next == "only":
-        return _HIM if a.prev in words.DATIVES and (_number(a.after) or _closes(a.after)) else _HIS
+        return _HIM if _closes(a.after) or (a.prev in words.DATIVES and _number(a.after)) else _HIS
     if a.next == "just":
         return _HIM
+    if a.next in ("earlier", "further", "faster") and a.prev in words.PREPOSITIONS:
+        return _HIS
     if a.next in words.MAY_MODIFY:
         return _HIM if _closes(a.after) else _HIS
     return _HIM
@@ -954,6 +999,10 @@ def _his(tokens: list[_Token], i: int) -> tuple[str, ...]:
         return ("her",) if a.next in _QUOTES or a.next in "([#$" else ("hers",)
     if a.hyphen or a.next[0].isdigit():
         return ("her",)
+    if a.prev == "of" and i > 1 and tokens[i - 2].low in words.ACQUAINTANCES:  # "a friend of his came"
+        past = a.next in words.PAST_VERBS or (a.next.endswith("ed") and _closes(a.after))
+        if past or (a.next in words.HUMAN_VERBS and _closes(a.after)):
+            return ("hers",)
     if a.next in ("and", "or"):
         owner = a.after in ("my", "your", "their", "our") or any(w in "'’" for w in a.rest[1:5])
         return ("her",) if owner and a.prev != "of" else ("hers",)
@@ -968,6 +1017,8 @@ def _his(tokens: list[_Token], i: int) -> tuple[str, ...]:
     if a.next in words.PREPOSITIONS:
         noun = a.after in words.PREPOSITION_NOUNS.get(a.next, ()) or (a.next == "past" and _closes(a.after))
         return ("her",) if noun else ("hers",)
+    if a.next in ("earlier", "further", "faster"):
+        return ("her",)
     if a.next in words.ADVERBS and not (a.next in words.MAY_MODIFY and not _closes(a.after)):
         return ("hers",)
     return ("her",)

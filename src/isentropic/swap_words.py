@@ -218,7 +218,7 @@ FEMALE_NAMES = """
     Whitney Yvette Marcia Mimi Lola Meghan Eliza Suzanne Elsa Shelly Felicity Cathy Celine Jennie Erika Camille Kelsey
     Katy Cassie Nadine Genevieve Lena Laurie Alison Sonja Luna Annabelle Isabelle Marge Ariana Belinda Alexa Janine
     Kristy Kristin Lara Lila Gertrude Samira Marsha Lexi Michaela Sheena Maisie Cathleen Rosalyn Charmaine Antoinette
-    Cecile Delores Dolores Henrietta Winnie Tessa Tia Nia Kiara Kendra Ashlyn Jocelyn Aubrey Selma Gillian Bettye
+    Cecile Delores Dolores Henrietta Winnie Tessa Tia Nia Kiara Kendra Ashlyn Jocelyn Aubrey Selma Gillian Bettye Rowena
 """.split()
 # Borne by both: left as they are, and no evidence.
 UNISEX_NAMES = _words("""
@@ -303,12 +303,12 @@ CLAUSE_WORDS = _words("""
     anything nothing everything someone anyone and or but because if when while who whom which whose since where
     what how why whether not as like than unless until though although it he she they we you i him them us me
     himself herself is was are were am be been has have had do does did will would can could should may might
-    must shall to
+    must shall to such isn aren wasn weren hasn haven hadn doesn didn don won wouldn couldn shouldn
 """)
 PREPOSITIONS = _words("""
     to for in at on with from of about by into onto over up out off down through after before during without near
     around under upon against across along behind beside besides between beyond inside outside toward towards
-    within above below via per plus despite except past
+    within above below throughout beneath underneath among amid alongside atop via per plus despite except past
 """)
 # May stand before a noun as well: "her down payment", "her inside pocket".
 PREPOSITION_NOUNS = {
@@ -322,7 +322,8 @@ PREPOSITION_NOUNS = {
 ADVERBS = _words("""
     there here away today yesterday tomorrow tonight again too alone together instead anymore anyway anywhere
     everywhere somewhere forever apart aside forward ahead twice later often sometimes never always ever even
-    across either afterwards afterward nearby overnight once then
+    across either afterwards afterward nearby overnight once then somewhat north south east west upstairs downstairs indoors
+    outdoors abroad straight upright aboard soon sooner yet somehow aloud earlier further faster
 """)
 LY_NOT_ADVERBS = _words("""
     family daily weekly monthly yearly hourly nightly quarterly early lovely friendly elderly only lonely jelly
@@ -344,7 +345,7 @@ WEAK_DATIVES = _words("""
     gets got getting find finds found leave leaves left leaving take takes took taking read reads throw throws
     threw pass passes passed earn earns earned win wins won save saves saved saving serve serves served feed
     feeds fed write writes wrote build builds built order orders ordered loan loans loaned loaning deal dealt
-    pour pours poured sing sings sang
+    refuse refused refusing deny denied denying pour pours poured sing sings sang
 """)
 # Verbs that take a person and what the person does: "saw her leave".
 CLAUSE_VERBS = _words("""
@@ -357,11 +358,17 @@ BARE_VERBS = _words("""
     carry choose decide finish fix build bring learn teach read write speak sing swim sit stand lie fall fly
     drive ride throw catch win lose forget remember realize identify settle enjoy move solve see hear say tell
     grow bake cook clean pack unpack prepare complete save earn cry laugh smile scream sleep die live stay
-    arrive enter reach fill spend add remove collect wash gain propose shop trade relax recover improve succeed fail
+    arrive enter reach depart hesitate approach disappear appear breathe undress secure stray groom emerge
+    vanish wander stumble collapse continue proceed pretend wonder speak listen swallow stare sigh lean kneel crawl
+    struggle suffer flinch nod blink shiver tremble bleed drown escape survive follow lead accept admit agree allow
+    avoid believe compare consider create describe destroy discover discuss explain explore express ignore imagine
+    include join obtain perform persuade prove provide realise receive recover refuse replace require select separate
+    settle translate understand unload unlock untie unwrap lift push pull grab hold kick kiss hug put set shut throw
+    tie wear wipe pick touch squeeze raise rise wrap clutch climb descend obey fill spend add remove collect wash gain propose shop trade relax recover improve succeed fail
 """)
 VERB_OR_NOUN = _words("""
     walk run play dance work help drink look move cry study dream drop smile fall sleep swim rest wait talk try
-    climb stop turn start pass win laugh cook dress paint cut trade gain shop wash
+    climb stop turn start pass win laugh cook dress paint cut trade gain shop wash process call grin smirk touch kiss hug hold push pull kick grab lead lift climb
 """)
 COMPLEMENTS = _words("""
     happy sad angry mad tired proud safe crazy sick nervous anxious upset furious jealous uncomfortable comfortable
@@ -381,6 +388,7 @@ COMPLEMENT_VERBS = _words("""
 """)
 # No article needed: after a strong verb this may be the thing given or her own.
 MASS = _words("""
+    room space priority hell heck pause strength pleasure courage confidence proof evidence
     money advice bread help food information water love medicine change permission credit cash candy homework work
     time support attention encouragement feedback goods coffee tea milk juice cake dinner lunch breakfast pizza
     chocolate rice meat fruit ice cream soup gas trouble hell hope joy access power directions paper ink jewelry
@@ -416,10 +424,30 @@ PLACE_WORDS_BEFORE = _words("in at near the a an this that these those each ever
 BUYING = _words("buy buys bought buying make makes made making sell sells sold selling bake baked cook cooked")
 TELLING = _words("tell tells told telling ask asks asked")
 TAKING = _words("take takes took taking taken last lasts lasted")
+LET_NOUNS = _words("hair dog dogs cat eyes hand hands head guard mother father friends friend kids children foot arm arms")
+RESULTS = _words("""
+    close tight free alive gone naked dead mad crazy nuts insane unconscious speechless awake captive hostage prisoner
+    breathless senseless wrong bitter late
+""")
+PAST_VERBS = _words("""
+    said spoke came went took gave told knew thought got began stood sat ran seemed wanted asked became kept brought
+    wrote says goes comes seems
+""")
+ING_NOUNS = _words("""
+    building wedding meeting clothing morning evening king ring thing string wing spring painting drawing ceiling
+    earring training writing reading shopping feeling living stocking offspring bearing backing blessing housing
+    funding beginning ending being lightning darling cooking baking cleaning washing gardening swimming parking
+    dining sewing knitting earning saving spending driving breathing hearing hiding landing packing planning
+    pudding racing recording running singing sibling setting seating sleeping boxing dancing fishing hunting hiking
+    camping wording understanding upbringing opening ranking rating reasoning undertaking engineering nursing
+    teaching marketing accounting banking trading walking working homecoming covering dressing filling frosting
+    icing greeting helping lodging mooring offering outing posting pairing pricing rigging roofing sling swing king
+    warning winning longing bidding acting modelling modeling directing voting skating skiing bowling riding
+""")
 LETTING = _words("let lets letting")
 MAKING = _words("make makes made making")
 MOVING = _words("""
-    drive drives drove driving take takes took taking bring brings brought bringing send sends sent walk walks
+    drive drives drove driving take takes took taking bring brings brought bringing send sends sent sending walk walks
     walked walking follow followed carry carried fly flew get gets got escort escorted accompany accompanied invite
     invited let
 """)
@@ -438,5 +466,15 @@ BACK_NOUNS = _words("""
     patio bedroom rent taxes
 """)
 KNOWING = _words("know knows knew known treat treats treated serve serves served wish wishes wished suit suits fit")
-MAY_MODIFY = _words("forever always never ever even often sometimes overnight nearby later now still already once then")
+MAY_MODIFY = _words("""
+    forever always never ever even often sometimes overnight nearby later now still already once then earlier further
+    faster
+""")
 ANIMALS = _words("cats dogs pets horses chickens puppies kittens cows animals birds rabbits goats pigs")
+NAMING = _words("call calls called calling name names named naming")
+BESIDE = _words("beside around behind near above below beneath opposite under over against before after")
+ACQUAINTANCES = _words("""
+    friend friends colleague colleagues neighbor neighbors neighbour neighbours cousin cousins classmate classmates
+    student students brother brothers sister sisters uncle aunt nephew niece teacher fan fans client clients coworker
+    coworkers roommate roommates
+""")
