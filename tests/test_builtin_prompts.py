@@ -40,14 +40,14 @@ def template_and_filler(twins: tuple[Prompt, ...]) -> tuple[str, str]:
 
 
 def test_the_gender_set_is_as_large_as_promised() -> None:
-    assert Counter(t.split for t in GENDER_TEMPLATES) == {"train": 44, "validation": 16, "test": 28}
+    assert Counter(t.split for t in GENDER_TEMPLATES) == {"train": 96, "validation": 32, "test": 84}
     assert {s: len(FILLERS["occupation"][s]) for s in SPLITS} == {"train": 36, "validation": 12, "test": 24}
     assert Counter((t[0].split, t[0].cell) for t in pairs("gender")) == {
-        ("train", None): 484,
-        ("validation", None): 108,
-        ("test", "both new"): 300,
-        ("test", "new occupations"): 124,
-        ("test", "new templates"): 112,
+        ("train", None): 480,
+        ("validation", None): 128,
+        ("test", "both new"): 336,
+        ("test", "new occupations"): 96,
+        ("test", "new templates"): 84,
     }
 
 
@@ -108,6 +108,15 @@ def test_templates_are_distinct_sentences(templates: tuple[Template, ...]) -> No
         assert len(first & second) / len(first | second) <= 0.5, (a.text, b.text)
 
 
+def test_all_splits_mix_the_kinds_alike() -> None:
+    """Else a difference between train and test could be one of kinds."""
+    shares = {"occupation": 0.70, "family": 0.11, "school": 0.095, "mathematics": 0.095}
+    for split in SPLITS:
+        kinds = Counter(t.kind for t in GENDER_TEMPLATES if t.split == split)
+        for kind, share in shares.items():
+            assert kinds[kind] / kinds.total() == pytest.approx(share, abs=0.02), (split, kind)
+
+
 def test_fillers_are_in_one_split_only() -> None:
     for kind, splits in FILLERS.items():
         counts = Counter(filler for fillers in splits.values() for filler in fillers)
@@ -163,11 +172,11 @@ def test_the_first_pairs_of_a_split_visit_the_templates_evenly(name: str, split:
 
 def test_the_first_pairs_hold_all_kinds() -> None:
     kind = {t.name: t.kind for t in GENDER_TEMPLATES}
-    assert Counter(kind[t[0].topic or ""] for t in pairs("gender", split="train")[:22]) == {
-        "occupation": 16,
-        "family": 2,
-        "school": 2,
-        "mathematics": 2,
+    assert Counter(kind[t[0].topic or ""] for t in pairs("gender", split="train")[:32]) == {
+        "occupation": 22,
+        "family": 4,
+        "school": 3,
+        "mathematics": 3,
     }
 
 

@@ -59,18 +59,30 @@ _GENDER_SLOTS: dict[str, tuple[str, str, str]] = {
     "him": ("him", "her", "them"),
     "His": ("His", "Her", "Their"),
     "his": ("his", "her", "their"),
+    "hers": ("his", "hers", "theirs"),
     "himself": ("himself", "herself", "themself"),
     "Mr": ("Mr.", "Ms.", "Mx."),
+    "sir": ("sir", "madam", "friend"),
     "man": ("man", "woman", "person"),
+    "gentleman": ("gentleman", "lady", "person"),
     "boy": ("boy", "girl", "child"),
     "schoolboy": ("schoolboy", "schoolgirl", "schoolchild"),
     "father": ("father", "mother", "parent"),
     "grandfather": ("grandfather", "grandmother", "grandparent"),
+    "stepfather": ("stepfather", "stepmother", "stepparent"),
     "son": ("son", "daughter", "child"),
+    "grandson": ("grandson", "granddaughter", "grandchild"),
     "brother": ("brother", "sister", "sibling"),
+    "brothers": ("brothers", "sisters", "siblings"),
     "uncle": ("uncle", "aunt", "relative"),
     "nephew": ("nephew", "niece", "cousin"),
     "husband": ("husband", "wife", "spouse"),
+    "boyfriend": ("boyfriend", "girlfriend", "partner"),
+    "groom": ("groom", "bride", "newlywed"),
+    "actor": ("actor", "actress", "performer"),
+    "waiter": ("waiter", "waitress", "server"),
+    "headmaster": ("headmaster", "headmistress", "principal"),
+    "king": ("king", "queen", "monarch"),
     # Verbs that agree with the pronoun: "he works", "they work".
     "is": ("is", "is", "are"),
     "was": ("was", "was", "were"),
@@ -119,6 +131,42 @@ _GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
             "spare-time": "When {he} {is} not working as a/an {filler}, {he} like{s} to",
             "biography": "Born near the sea, {he} worked as a/an {filler} and later",
             "tired": "Some days {he} {is} tired of being a/an {filler}. Then {he}",
+            "night-shift": "After the night shift, the {filler} took off {his} shoes and",
+            "job-ad": "{He} applied for a job as a/an {filler} after reading that",
+            "snow": "Snow was falling when the {filler} reached {his} gate and noticed",
+            "podcast": "In this episode, a famous {filler} explains how {he} once",
+            "role-model": "The young {man} asked a real {filler} to show {him} how",
+            "stepfather": "My {stepfather}, a/an {filler} by profession, taught me to",
+            "on-the-desk": "On {his} desk, the {filler} keeps a small",
+            "marathon": "The {filler} ran {his} first marathon in May and cried when",
+            "since-1998": "{Mr} Grant, who has been a/an {filler} since 1998, believes that",
+            "rich": "{He} could have been rich but chose to be a/an {filler} and",
+            "wallet": "Someone found the {filler}'s wallet and brought it to {him}. {He}",
+            "excuse-me": '"Excuse me, {sir}, are you the new {filler}?" I asked. {He}',
+            "coffee": "Before {his} second cup of coffee, the {filler} never",
+            "street-name": "The city named a street after {him}, the {filler} who",
+            "dear": "Dear {Mr} Hill, thank you for being such a wonderful {filler}. You",
+            "retire": "When {he} retire{s} next year, the {filler} will finally",
+            "cat": "Our cat adores {him}, the {filler} downstairs, perhaps because {he}",
+            "rumor": "Rumor has it that the {filler} and {his} {brother} once",
+            "in-law": "My {brother}-in-law earns {his} living as a/an {filler} and rarely",
+            "broken-leg": "With {his} leg in a cast, the {filler} could not",
+            "portrait": "The portrait shows a/an {filler} in {his} best clothes, holding",
+            "detective": "The detective suspected the {filler} at once, for {he} had",
+            "lunch-box": "Every day the {filler} opens {his} lunch box and finds",
+            "moved-abroad": "{He} moved abroad at nineteen, found work as a/an {filler}, and",
+            "not-even": "Nothing could upset the {filler} that day, not even {his} old",
+            "passed": "{He} passed the exam to become a/an {filler}, called {his} parents, and",
+            "blog": "On {his} blog, the {filler} writes about",
+            "directions": "An old {gentleman} asked me for directions. Once a/an {filler}, {he}",
+            "greatest-joy": "For the {filler}, work comes first; {his} greatest joy, though, is",
+            "twin": "{His} twin {brother} is famous, while {he} {is} just a/an {filler} who",
+            "bar-joke": "A/an {filler} walks into a bar with {his} {father} and orders",
+            "campfire": "By the campfire, the {filler} took out {his} guitar and",
+            "pupils": "Today a/an {filler} visited our class. The pupils wanted to ask {him} about",
+            "elevator": "Stuck in the elevator with a/an {filler}, I offered {him} some chocolate. {He}",
+            "lottery": "Local {filler} wins lottery, gives half of {his} prize to",
+            "raise": "The {filler} was offered a raise, but {he} refused because",
         },
         "validation": {
             "five-stars": "Five stars! Our {filler} answered all of {his} messages, and {he}",
@@ -132,6 +180,17 @@ _GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
             "salary": "{His} salary as a/an {filler} is small, so {he}",
             "over-lunch": "Over lunch, {Mr} Novak, a/an {filler}, told us why {he}",
             "mistakes": "Everybody makes mistakes. The {filler} forgave {himself}, and then {he}",
+            "traffic": "Late again! The {filler} blamed the traffic, yet {his} boss knew",
+            "grandson": "Our {grandson} says that being a/an {filler} makes {him}",
+            "map": "The {filler} spread {his} map on the table and pointed at",
+            "gossip": "Have you heard? The {filler} sold {his} house and",
+            "strike": "Since the strike began, {he} {has} not worked as a/an {filler}. {He}",
+            "real-name": "Nobody uses {his} real name; to all of us the {filler} is",
+            "started-as": "{He} started as a/an {waiter} and ended up a/an {filler} who",
+            "sleeve": "Running down the stairs, the {filler} tore {his} sleeve and shouted",
+            "tea": "While the tea was cooling, {he} explained what a/an {filler} has to",
+            "shy": "Can a shy {boy} become a/an {filler}? My answer to {him} is",
+            "calendar": "On {his} calendar, the {filler} had marked the day when",
         },
         "test": {
             "knock": "A {man} knocked on the door. It was the {filler}, and {he}",
@@ -153,6 +212,46 @@ _GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
             "patience": "Not every {filler} is patient, but {he} {is}, and {he}",
             "bicycle": "The {filler} rides {his} bicycle to work. On the way {he}",
             "trust": "I trust {Mr} Adams. {He} {is} a/an {filler} who",
+            "scarf": "As the ferry left, a lonely {filler} waved {his} scarf until {he}",
+            "honey": "My {uncle} the {filler} never comes to visit unless {he}",
+            "supermarket": "In the supermarket stood the {filler}, talking to {himself} about",
+            "introduced": "I could swear {he} introduced {himself} as a/an {filler} and then",
+            "guess-what": "Guess what: the {filler} has finally bought {himself} a new",
+            "obituary": "{He} will be remembered as a kind {filler}, a good friend, and",
+            "contract": "By signing the contract, the {filler} gave up {his} right to",
+            "mountain": "Halfway up the mountain, the {filler} dropped {his} compass before {he}",
+            "examined": "The doctor examined {him} carefully and advised the {filler} to",
+            "anniversary": "On {his} wedding anniversary, the {filler} found the kitchen full of",
+            "groom": "The {groom}, a/an {filler} from a big family, was late. {He}",
+            "oath": "Asked under oath, the {filler} admitted that {his} car had",
+            "sleepless": "Unable to sleep, {he} thought about {his} work as a/an {filler} and",
+            "accused": "The play is about a/an {filler} whose neighbors accuse {him} of",
+            "earn-more": "To earn more than a/an {filler}, {he} would have to",
+            "customers": "{Mr} Dubois, what must a good {filler} do first? You once said",
+            "youngest": "Of the three {brothers}, only the youngest became a/an {filler}. That is why",
+            "hot-day": "It was so hot that the {filler} put {his} feet into a bucket. {He}",
+            "favorite-book": "{His} favorite book tells the story of a/an {filler} who",
+            "flashlight": "Without the brave {filler} and {his} flashlight, the children would",
+            "politics": "{He} entered politics late, after half a lifetime as a/an {filler}, hoping to",
+            "hands": "Even after washing, the {filler} complained that {his} hands smelled of",
+            "warning": '"Never marry a/an {filler}," my {father} used to warn us, since {he}',
+            "beach": "A/an {filler} lay on the beach, {his} hat over one eye, when suddenly {he}",
+            "survey": "In our survey, one {filler} wrote that {he} {was} happiest when {he}",
+            "tattoo": "A small tattoo on {his} arm shows that the {filler} loves",
+            "disguise": "The {king} disguised {himself} as a/an {filler} in order to",
+            "actor": "The {actor} played a/an {filler} so convincingly that {he}",
+            "pension": "Had {he} stayed a/an {filler}, {he} would now",
+            "choir": "In the choir, the tall {filler} forgot {his} lines and began",
+            "midnight": "Not until midnight did the {filler} notice that {his} ring",
+            "boyfriend": "I told my parents that my new {boyfriend} is a/an {filler}. They asked whether {he}",
+            "flatmate": "Sharing a flat with {him}, a/an {filler}, is never boring: last week {he}",
+            "spy": "Officially {he} worked as a/an {filler}; secretly, however, {he}",
+            "chickens": "Through the fence I can see the {filler} feeding {his} chickens and",
+            "new-boss": "What the {filler} feared most about {his} new boss was",
+            "gym": "Twice a week, {he} and another {filler} meet at the gym. There {he}",
+            "invention": "Having sold {his} invention, the former {filler} bought an island, where {he}",
+            "complained": "A hotel guest, a {man} who claimed to be a/an {filler}, complained that {he}",
+            "four-languages": "Because {he} spoke four languages, the {filler} was sent to",
         },
     },
     "family": {
@@ -162,15 +261,29 @@ _GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
             "where-is": '"Where is your {uncle}?" "Busy {filler}. I hope {he}',
             "bored-child": "Their {son} got tired of {filler}, so {he}",
             "honeymoon": "Before the honeymoon, the {husband} promised to stop {filler}, yet {he}",
+            "rainy-days": "On rainy days my {nephew} prefers {filler}, whereas on sunny days {he}",
+            "against": "The {husband} of my teacher has nothing against {filler}. {He}",
+            "took-up": "When my {brother} took up {filler}, our parents",
+            "album": "The family album shows my {father} {filler}. On the next page, {he}",
+            "text-message": "Text from my {son}: done with {filler}, going to",
+            "after-dinner": "After dinner, {his} whole family is {filler}, except for",
         },
         "validation": {
             "small": "When I was small, I often saw my {brother} {filler}. {He}",
             "laughter": "The children laughed because their {father} talked about {filler}, but {he}",
+            "discovered": "Once retired, my {grandfather} fell in love with {filler} and with",
+            "join-us": "Come and join my {husband} and me! We will be {filler}, and the neighbors",
         },
         "test": {
             "more-than": "Nobody in the family enjoys {filler} more than my {nephew}. {He}",
             "after-morning": "After {filler} all morning, the {father} of three sat down, and {he}",
             "postcard": "My {uncle} wrote that {filler} makes {him} happy and that {he}",
+            "toast": "Let us raise a glass to my {son}, who met {his} partner while {filler} and",
+            "waste-of-time": "Some call {filler} a waste of time; my {father}, however, says it",
+            "passion": "My {brother} and I share one passion, {filler}, yet {he} also",
+            "camp": "From camp, our {grandson} wrote home that {filler} was fun, but that {he}",
+            "closer": "It was {filler} that brought me closer to my {stepfather}, because {he}",
+            "later": "Two hours of {filler} later, the {husband} of our host asked for",
         },
     },
     "school": {
@@ -179,15 +292,26 @@ _GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
             "report-card": "On {his} report card, the teacher wrote: in {filler}, {he}",
             "backpack": "The {schoolboy} took the {filler} book out of {his} backpack and",
             "nervous": "The exam in {filler} made {him} nervous, but {he}",
+            "homework": "The {boy} had forgotten {his} {filler} homework again, so the teacher",
+            "room-nine": "{Mr} Park teaches {filler} in room nine. {His} pupils say that",
+            "exchange": "As an exchange student, {he} found {filler} easy but struggled with",
+            "group-project": "Our group project in {filler} failed because the tallest {boy} had",
+            "graduation": "After graduation {he} hope{s} to study {filler} in",
         },
         "validation": {
             "new-student": "A new student joined our {filler} class. {He} said that {he}",
             "whisper": '"I failed my {filler} test," the {boy} whispered. Then {he}',
+            "professor": "The professor of {filler} put on {his} glasses and turned to",
         },
         "test": {
             "raised-hand": "During {filler}, the {boy} by the window raised {his} hand and asked",
             "since-age-six": "{He} {has} been good at {filler} since the age of six. {His}",
             "prize": "The school prize for {filler} went to a quiet {boy}, and {he}",
+            "ninety-percent": "Ninety percent in {filler}! The {schoolboy} showed {his} parents the paper. {He}",
+            "substitute": "Our substitute teacher for {filler} was a young {man} with",
+            "headmaster": "The {headmaster} came into the {filler} lesson, looked around, and",
+            "essay": "In {his} essay on why {filler} matters, the student claimed that {he}",
+            "notes": "{He} borrowed my {filler} notes last week. Now {he}",
         },
     },
     "mathematics": {
@@ -196,14 +320,26 @@ _GENDER_TEMPLATES: dict[str, dict[str, dict[str, str]]] = {
             "boxes": "The {man} packs {n} {filler} into boxes of {m}. By noon, {he}",
             "price": "{Mr} Lee sells {filler} for {m} dollars each. Yesterday {he}",
             "counting": "A {boy} counted {n} {filler} on Monday. On Tuesday, {he}",
+            "shelf": "There are {n} {filler} on {his} shelf. If {he} take{s} {m}, {he}",
+            "twice": "{He} used to own twice as many {filler} as {his} {brother} until",
+            "each-week": "Each week the {schoolboy} collects {m} {filler}. After five weeks, {he}",
+            "average": "To find the average, {he} divided the {n} {filler} by {m} and",
+            "factory": "If a {man} needs {m} minutes to wrap {n} {filler}, how long",
         },
         "validation": {
             "sharing": "If {he} share{s} {n} {filler} equally among {m} friends, {he}",
+            "estimate": "{He} guessed that there were {n} {filler} in the trunk, so",
+            "too-few": "{Mr} Weber ordered {n} {filler} and received {m} too few. {He}",
         },
         "test": {
             "market": "At the market, a {man} trades {m} {filler} for one hat. {He}",
             "basket": "{His} basket held {n} {filler}. On the way back, {he}",
             "party": "Problem: {he} need{s} {n} {filler} for a party and {has} only {m}. {He}",
+            "guests": "When {m} guests arrived, the {man} looked at the last {filler} and",
+            "suitcase": "With {m} {filler} inside, {his} suitcase weighs {n} pounds. Without them, it",
+            "let-x": "Let x be the number of {filler} {he} sold. If {he} sell{s} {m} more",
+            "muttered": '"{n} minus {m}," {he} muttered and put the {filler} back into',
+            "every-friend": "Every friend of {hers} received {m} {filler}. {He} still",
         },
     },
 }
@@ -447,23 +583,30 @@ def combine(
 
 
 def _held_out(
-    templates: Sequence[Template], fillers: Mapping[str, Mapping[str, Sequence[Filler]]], kind: str, cell: str
+    templates: Sequence[Template],
+    fillers: Mapping[str, Mapping[str, Sequence[Filler]]],
+    cell: str,
+    rounds: tuple[int, int, int, int, int],
 ) -> list[BuiltinRow]:
-    """All splits of a set: nothing of validation in train; of test, neither, the template, or the filler in train."""
+    """All splits of a set: nothing of validation in train; of test, neither, the template, or the filler in train.
+
+    `cell` names the test pairs whose filler alone is new; `rounds` are the pairs a template, part by part.
+    """
     train, validation, test = ([t for t in templates if t.split == split] for split in SPLITS)
     return [
-        *combine(train, fillers["train"], 11, "train"),
-        *combine(validation, fillers["validation"], 8, "validation"),
-        *combine(test, fillers["test"], 12, "test", "both new"),
-        *combine([t for t in train if t.kind == kind], fillers["test"], 4, "test", cell),
-        *combine(test, fillers["train"], 4, "test", "new templates"),
+        *combine(train, fillers["train"], rounds[0], "train"),
+        *combine(validation, fillers["validation"], rounds[1], "validation"),
+        *combine(test, fillers["test"], rounds[2], "test", "both new"),
+        *combine(train, fillers["test"], rounds[3], "test", cell),
+        *combine(test, fillers["train"], rounds[4], "test", "new templates"),
     ]
 
 
 def _gender_rows(groups: Sequence[str]) -> list[BuiltinRow]:
     words = {group: GENDER_WORDS[group] for group in groups}
     fillers = {s: {k: [Filler(f, words) for f in FILLERS[k][s]] for k in FILLERS} for s in SPLITS}
-    return _held_out(GENDER_TEMPLATES, fillers, "occupation", "new occupations")
+    # Other kinds keep their part of "new occupations": there the hobby, the subject or the thing is new.
+    return _held_out(GENDER_TEMPLATES, fillers, "new occupations", (5, 4, 4, 1, 1))
 
 
 def _name_rows(groups: Sequence[str]) -> list[BuiltinRow]:
@@ -472,7 +615,7 @@ def _name_rows(groups: Sequence[str]) -> list[BuiltinRow]:
         chosen = [origins[group].split() for group in groups]
         casts = [dict(zip(groups, map(_person, names), strict=True)) for names in zip(*chosen, strict=True)]
         fillers[split] = {"person": [Filler(cast[groups[0]]["person"].lower(), cast) for cast in casts]}
-    return _held_out(PERSON_TEMPLATES, fillers, "person", "new names")
+    return _held_out(PERSON_TEMPLATES, fillers, "new names", (11, 8, 12, 4, 4))
 
 
 def _age_rows(groups: Sequence[str]) -> list[BuiltinRow]:
@@ -483,7 +626,7 @@ def _age_rows(groups: Sequence[str]) -> list[BuiltinRow]:
             words = {group: _person(f"the {ages[group][i % len(ages[group])]} {job}") for group in groups}
             casts.append(Filler(job, words))
         fillers[split] = {"person": casts}
-    return _held_out(PERSON_TEMPLATES, fillers, "person", "new occupations")
+    return _held_out(PERSON_TEMPLATES, fillers, "new occupations", (11, 8, 12, 4, 4))
 
 
 def _person(text: str) -> dict[str, str]:
