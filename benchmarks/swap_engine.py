@@ -2,9 +2,13 @@
 
     python benchmarks/swap_engine.py --data DIR [--model DIR] [--out benchmarks/results/swap_engine.json]
 
-DIR holds gsm8k/train_gender_pairs.jsonl (names known: given to the engine), gsm8k/train_gendered.jsonl (no twin known:
-only what is flagged is counted) and winobias/*.dev (aligned lines that differ in the pronoun alone).
-A swap is right if it equals the other twin character for character.
+Twins: gsm8k/train_gender_pairs.jsonl (names known: given to the engine), winobias/*.dev (aligned lines that differ in the
+pronoun alone), winogender/all_sentences.tsv. A swap is right if it equals the other twin character for character.
+No twins: gsm8k/train_gendered.jsonl, names not given: only what is flagged is counted. And running text, for the two
+pronouns that need grammar: in a sentence with a single him or his it becomes her, and the engine must say which it was;
+her or hers, taken for a person or a thing by a human writer, becomes his.
+The rules were written looking at failures in GSM8K pairs, WinoBias, LAMBADA, HellaSwag and WikiText-2; Winogender, BOLD and
+the GSM8K test split were only counted ("unseen").
 """
 
 from __future__ import annotations
@@ -68,6 +72,70 @@ def winobias(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, left_out
 
 
+def winogender(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The male and female form of each template; the neutral one is not used."""
+    forms: dict[str, dict[str, str]] = {}
+    for line in (folder / "winogender" / "all_sentences.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        sentid, sentence = line.split("\t")
+        occupation, participant, answer, gender, _ = sentid.split(".")
+        forms.setdefault(f"{occupation}.{participant}.{answer}", {})[gender] = sentence
+    rows, left_out = [], []
+    for key, form in forms.items():
+        if set(detect(form["male"]).evidence) - set(PRONOUN.findall(form["male"])):
+            left_out.append(f"winogender {key}: holds a gendered noun, which the set does not swap")
+        else:
+            rows.append(
+                {
+                    "set": "Winogender",
+                    "id": key,
+                    "male": form["male"],
+                    "female": form["female"],
+                    "names": None,
+                }
+            )
+    return rows, left_out
+
+
+def sentences(folder: Path, name: str) -> list[str]:
+    """Running text, cut into sentences."""
+    if name == "LAMBADA":
+        lines = (folder / "lambada" / "lambada_test.jsonl").read_text(encoding="utf-8").splitlines()
+        texts = [json.loads(line)["text"] for line in lines]
+    elif name == "GSM8K test":
+        lines = (folder / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+        texts = [json.loads(line)["question"] for line in lines]
+    elif name == "BOLD":
+        groups = json.loads((folder / "bold" / "gender_wiki.json").read_text(encoding="utf-8"))
+        texts = [text for people in groups.values() for found in people.values() for text in found]
+    else:
+        texts = (folder / "wikitext2" / "wiki.test.raw").read_text(encoding="utf-8").splitlines()
+    return [s for text in texts for s in re.split(r"(?<=[.!?])\s+(?=[A-Z\"\u201c])|\n", text.strip()) if s]
+
+
+def recover(texts: list[str]) -> dict[str, Counter[str]]:
+    """Hide him, his, her or hers behind its homograph and ask the engine which it was."""
+    counts: dict[str, Counter[str]] = {"him": Counter(), "his": Counter(), "her or hers": Counter()}
+    for text in texts:
+        found = re.findall(r"\b(?:him|his|her|hers)\b", text)
+        if len(found) != 1:
+            continue
+        gold = found[0]
+        if gold in ("him", "his"):
+            hidden, row = "her", gold
+        elif gold == "hers" or any(
+            c.old == "her" and c.new == "his" for c in swap(text, check_round_trip=False).changes
+        ):
+            hidden, row = "his", "her or hers"
+        else:
+            continue  # her for him: no question of hers
+        result = swap(re.sub(rf"\b{gold}\b", hidden, text), check_round_trip=False)
+        said = [c.new for c in result.changes if c.old == hidden]
+        if said:
+            undecided = (result.flagged or "").startswith("undecided")
+            counts[row]["undecided" if undecided else "right" if said[0] == gold else "wrong"] += 1
+    return counts
+
+
 def measure(
     rows: list[dict[str, Any]], choose: Chooser | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -127,8 +195,25 @@ def main() -> None:
     args = parser.parse_args()
 
     rows, left_out = winobias(args.data)
-    rows = gsm8k(args.data) + rows
-    report: dict[str, Any] = {"winobias_left_out": left_out, "runs": []}
+    more, more_left_out = winogender(args.data)
+    rows = gsm8k(args.data) + rows + more
+    left_out += more_left_out
+    report: dict[str, Any] = {"left_out": left_out, "pronouns": {}, "runs": []}
+    print(f"{'pronouns in running text':26} {'':12} {'n':>5} {'undecided':>10} {'right of the rest':>19}")
+    for name, seen in (
+        ("LAMBADA", "seen"),
+        ("WikiText-2", "seen"),
+        ("BOLD", "unseen"),
+        ("GSM8K test", "unseen"),
+    ):
+        counts = recover(sentences(args.data, name))
+        report["pronouns"][name] = {"rules": seen, **{row: dict(c) for row, c in counts.items()}}
+        for row, c in counts.items():
+            kept = c["right"] + c["wrong"]
+            print(
+                f"{name + ' (' + seen + ')':26} {row:12} {sum(c.values()):5} {c['undecided']:10} "
+                f"{c['right']:6}/{kept:<5}{100 * c['right'] / max(kept, 1):6.2f} %"
+            )
     choosers: list[tuple[str, Chooser | None]] = [("rules alone", None)]
     if args.model:
         import torch
@@ -136,7 +221,8 @@ def main() -> None:
 
         torch.set_num_threads(args.threads)
         model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
-        label = f"rules and {Path(args.model).name} ({sum(p.numel() for p in model.parameters()) / 1e6:.0f}M)"
+        size = sum(p.numel() for p in model.parameters()) / 1e6
+        label = f"rules and a {size:.0f}M {model.config.model_type} model"
         choosers.append((label, lm_chooser(model, AutoTokenizer.from_pretrained(args.model))))
 
     for label, choose in choosers:
@@ -172,7 +258,7 @@ def main() -> None:
             run["unmarked_names"] = wild(args.data, choose)
             print("\nGSM8K problems as written, names unknown:", json.dumps(run["unmarked_names"]))
         report["runs"].append(run)
-    print(f"\nWinoBias lines left out: {len(left_out)}")
+    print(f"\nLines left out: {len(left_out)}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

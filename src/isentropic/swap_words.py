@@ -88,10 +88,6 @@ TITLE_NOUNS = _words("""
     duke duchess emperor empress baron baroness brother sister father mother papa mama dad mom mum cousin
 """)
 # Nouns a family uses as a name, with a capital.
-FAMILY_NAMES = _words("""
-    mom mommy mum mummy mother mama momma dad daddy father papa grandma grandmother granny nana grandpa
-    grandfather granddad grandad gramps auntie aunty aunt uncle sir ma'am madam sis bro
-""")
 
 # The body does not swap: a text with one of these words (or beginnings, with *) is flagged.
 BIOLOGY = """
@@ -118,6 +114,9 @@ PHRASES = (
     r"\b(?:he|she|him|her|his|hers|himself|herself)(?:\s+(?:or|and/or)\s+|\s?/\s?)(?:he|she|him|his|hers|her|himself|herself)\b",
     r"\b(?:mr|mrs|ms)\.? (?:and|&) (?:mr|mrs|ms)\b\.?",
     r"\bladies and gentlemen\b",
+    r"\bladies['’] man\b",
+    r"\bsirs? (?:or|and|/) madams?\b",
+    r"\bsir/madam\b",
     r"\bgentlemen and ladies\b",
     r"\byou guys\b",
     r"\bgingerbread (?:man|men|woman|women|boy|girl)s?\b",
@@ -140,6 +139,11 @@ PHRASES = (
     r"\bdairy queen\b",
     r"\bdrag (?:queen|king)s?\b",
 )
+# Gendered, but no word for the other gender says the same: flagged.
+NO_TWIN = _words("""
+    tomboy tomboys mistress maid maids housemaid barmaid milkmaid ballerina ballerinas playboy playboys lesbian lesbians
+    governess spinster bachelorhood henchman henchmen gunman gunmen marksman
+""")
 # King and queen are pieces or cards where one of these words stands in the text.
 GAMES = _words("chess pawn pawns rook rooks deck cards ace aces jack jacks checkers")
 
@@ -267,7 +271,7 @@ NEUTRAL_CAPITALS = _words("""
     Question Answer Problem Note Hint Ok OK TV PE PM AM USA UK US T-shirt North South East West Northern Southern
     Eastern Western Frisbee Barbie Kindle Monopoly Scrabble Jell-O Velcro Fahrenheit Celsius
     Republican Democrat Farmer Governor Senior Junior Geography Calculus Algebra Geometry Economics
-    Chihuahua Corgi Tylenol Snickers Spotify Etsy Jeopardy Scout Scouts Nerf Bluetooth
+    Chihuahua Corgi Tylenol Snickers Spotify Etsy Jeopardy Scout Scouts Nerf Bluetooth Majesty Highness Honor Honour Excellency
 """)
 # After a capitalised word these make it a place or an organisation.
 PLACE_NOUNS = _words("""
@@ -300,7 +304,7 @@ OPENERS = _words("""
 # ---- word classes of the rules for her, his, him and hers ----
 CLAUSE_WORDS = _words("""
     a an the this that these those some any my your his their our its no another each much enough something
-    anything nothing everything someone anyone and or but because if when while who whom which whose since where
+    anything nothing everything someone anyone her and or but because if when while who whom which whose since where
     what how why whether not as like than unless until though although it he she they we you i him them us me
     himself herself is was are were am be been has have had do does did will would can could should may might
     must shall to such isn aren wasn weren hasn haven hadn doesn didn don won wouldn couldn shouldn
@@ -400,10 +404,6 @@ PEOPLE = _words("""
     colleagues teachers workers customers clients teammates guests roommates babies twins boys girls men women
     relatives bosses boss patients followers
 """)
-OWN_ADJECTIVES = _words("""
-    own best favorite favourite old older oldest younger youngest entire whole remaining other daily weekly monthly
-    first second third last next final only little new big usual current former late hometown local
-""")
 ADJECTIVES = _words("""
     old new big small large little good nice great poor rich young long short high low red blue green white black
     fresh free expensive cheap extra additional important beautiful pretty hot cold warm different special
@@ -415,16 +415,15 @@ NUMBER_WORDS = _words("""
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million dozen
     several many few more twice half double less
 """)
-AUXILIARIES = _words("""
-    is was are were has had have will would can could should may might must does did do isn wasn aren weren hasn
-    didn doesn won wouldn couldn
-""")
 PLACE_WORDS_BEFORE = _words("in at near the a an this that these those each every another brand")
 # ---- groups of verbs by what may follow "her" ----
-BUYING = _words("buy buys bought buying make makes made making sell sells sold selling bake baked cook cooked")
-TELLING = _words("tell tells told telling ask asks asked")
+BUYING = _words(
+    "buy buys bought buying make makes made making sell sells sold selling bake baked cook cooked"
+)
 TAKING = _words("take takes took taking taken last lasts lasted")
-LET_NOUNS = _words("hair dog dogs cat eyes hand hands head guard mother father friends friend kids children foot arm arms")
+LET_NOUNS = _words(
+    "hair dog dogs cat eyes hand hands head guard mother father friends friend kids children foot arm arms"
+)
 RESULTS = _words("""
     close tight free alive gone naked dead mad crazy nuts insane unconscious speechless awake captive hostage prisoner
     breathless senseless wrong bitter late
@@ -456,7 +455,9 @@ CATCHING = _words("""
     spotted remember remembered have has had stop stopped
 """)
 KEEPING = _words("keep keeps kept leave leaves left catch catches caught")
-CALLING_BACK = _words("call calls called calling text texted hit hits love loves loved want wants wanted ask asked")
+CALLING_BACK = _words(
+    "call calls called calling text texted hit hits love loves loved want wants wanted ask asked"
+)
 BODY_BACK = _words("""
     on behind in against down hurt hurts broke injured strained strain scratched scratch turned turn turns stretch
     stretched washed across of up
@@ -465,7 +466,9 @@ BACK_NOUNS = _words("""
     pain yard porch door pocket pockets seat problems injury surgery pack brace muscles garden pocketbook room tooth
     patio bedroom rent taxes
 """)
-KNOWING = _words("know knows knew known treat treats treated serve serves served wish wishes wished suit suits fit")
+KNOWING = _words(
+    "know knows knew known treat treats treated serve serves served wish wishes wished suit suits fit"
+)
 MAY_MODIFY = _words("""
     forever always never ever even often sometimes overnight nearby later now still already once then earlier further
     faster
@@ -478,3 +481,4 @@ ACQUAINTANCES = _words("""
     student students brother brothers sister sisters uncle aunt nephew niece teacher fan fans client clients coworker
     coworkers roommate roommates
 """)
+GREETINGS = _words("hello hi goodbye bye yes thanks congratulations sorry goodnight farewell")
