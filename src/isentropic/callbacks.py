@@ -30,7 +30,8 @@ class TargetGapStop(TrainerCallback):
         self.target_gap, self.max_kl = target_gap, max_kl
         self.reason = "max_steps"
 
-    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, metrics: dict, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        metrics = kwargs["metrics"]
         if metrics["eval_kl"] > self.max_kl:
             self.reason, control.should_training_stop = "max_kl", True
         elif abs(metrics["eval_gap"]) <= self.target_gap:
@@ -40,7 +41,9 @@ class TargetGapStop(TrainerCallback):
 class FiniteGuard(TrainerCallback):
     """Stop before an optimizer step whose gradient is not finite, so that the weights stay good."""
 
-    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
         if not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
             raise NotFiniteError(f"the gradient of step {state.global_step + 1} is not finite")
@@ -58,14 +61,22 @@ class BestCheckpoint(TrainerCallback):
         if (folder / BEST_FACTS).is_file():
             self.facts = json.loads((folder / BEST_FACTS).read_text(encoding="utf-8"))
 
-    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, metrics: dict, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        metrics = kwargs["metrics"]
         gap = abs(metrics["eval_gap"])
         better = not self.facts or gap < self.facts["gap"]
-        if not (better and math.isfinite(gap) and metrics["eval_kl"] <= self.max_kl and state.is_world_process_zero):
+        if not (
+            better
+            and math.isfinite(gap)
+            and metrics["eval_kl"] <= self.max_kl
+            and state.is_world_process_zero
+        ):
             return
         self.facts = {"step": state.global_step, "gap": gap, "kl": metrics["eval_kl"]}
         self.folder.mkdir(parents=True, exist_ok=True)
-        trained = {n: p.detach().cpu().contiguous() for n, p in kwargs["model"].named_parameters() if p.requires_grad}
+        trained = {
+            n: p.detach().cpu().contiguous() for n, p in kwargs["model"].named_parameters() if p.requires_grad
+        }
         save_file(trained, self.folder / f"{BEST_WEIGHTS}.tmp")
         (self.folder / f"{BEST_WEIGHTS}.tmp").replace(self.folder / BEST_WEIGHTS)
         (self.folder / BEST_FACTS).write_text(json.dumps(self.facts), encoding="utf-8")
@@ -108,9 +119,19 @@ class Monitor(TrainerCallback):
         advance: Callable[[int], None] = lambda step: None,
         title: str = "",
     ) -> None:
-        self.folder, self.target_gap, self.say, self.advance, self.title = folder, target_gap, say, advance, title
+        self.folder, self.target_gap, self.say, self.advance, self.title = (
+            folder,
+            target_gap,
+            say,
+            advance,
+            title,
+        )
         self.file = folder / "metrics.jsonl"
-        self.rows = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()] if self.file.is_file() else []
+        self.rows = (
+            [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+            if self.file.is_file()
+            else []
+        )
         self.last_gap: float | None = None
         self.started = time.monotonic()
 
@@ -123,16 +144,23 @@ class Monitor(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.advance(state.global_step)
 
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
         if not state.is_world_process_zero:
             return
         if "loss" in logs and "entropy_gap" in logs:
             self.say(monitor_line(state.global_step, logs, self.last_gap))
             self.last_gap = logs["entropy_gap"]
-            row = {"loss": logs["loss"], "gap": logs["entropy_gap"], "gap_signed": logs.get("entropy_gap_signed")}
+            row = {
+                "loss": logs["loss"],
+                "gap": logs["entropy_gap"],
+                "gap_signed": logs.get("entropy_gap_signed"),
+            }
             row |= {name: value for name, value in logs.items() if name.startswith("H_")}
             row |= {name: logs.get(name) for name in ("grad_norm", "learning_rate")}
-            self.write({"step": state.global_step, **row, "seconds": round(time.monotonic() - self.started, 3)})
+            self.write(
+                {"step": state.global_step, **row, "seconds": round(time.monotonic() - self.started, 3)}
+            )
         elif "eval_gap" in logs:
             low, high = logs.get("eval_gap_low"), logs.get("eval_gap_high")
             interval = f"[{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "unknown"
@@ -144,7 +172,9 @@ class Monitor(TrainerCallback):
             row |= {f"val_{k[5:]}": v for k, v in logs.items() if k.startswith("eval_H_")}
             row |= {"kl": logs["eval_kl"], "val_length": logs.get("eval_length")}
             row |= {"val_distinct_2": logs.get("eval_distinct_2")}
-            self.write({"step": state.global_step, **row, "seconds": round(time.monotonic() - self.started, 3)})
+            self.write(
+                {"step": state.global_step, **row, "seconds": round(time.monotonic() - self.started, 3)}
+            )
             draw_curves(self.rows, self.folder / "curves.png", target_gap=self.target_gap, title=self.title)
 
     def write(self, row: dict[str, Any]) -> None:

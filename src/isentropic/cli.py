@@ -70,20 +70,30 @@ def parser(program: str = "isentropic") -> Parser:
     )
     top.add_argument("--version", action=ShowVersion)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    train = commands.add_parser("train", help="measure, train until the held-out gap is closed, measure again")
+    train = commands.add_parser(
+        "train", help="measure, train until the held-out gap is closed, measure again"
+    )
     add_train_flags(train)
-    measure = commands.add_parser("measure", help="measure the gap of a model, with its interval and a verdict")
+    measure = commands.add_parser(
+        "measure", help="measure the gap of a model, with its interval and a verdict"
+    )
     measure.add_argument("model", nargs="?", default=None, help="folder, hub id, .gguf file or smollm2-135m")
     add_settings(measure, MeasureSettings)
     compare = commands.add_parser("compare", help="several models on the same pairs and the same responses")
-    compare.add_argument("models", nargs="+", metavar="MODEL", help="the first is what the others are held against")
+    compare.add_argument(
+        "models", nargs="+", metavar="MODEL", help="the first is what the others are held against"
+    )
     add_settings(compare, MeasureSettings)
     report = commands.add_parser("report", help="write a run's or a measurement's report again")
     report.add_argument("run", help="a run folder, or a JSON file that measure or compare wrote")
     report.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report")
     report.add_argument("--out", default=None, help="where the report of a JSON file goes")
-    prompts = commands.add_parser("prompts", help="show which prompts a file gives, how they were read, what was left out")
-    prompts.add_argument("file", nargs="?", default=None, help="file, hub id or built-in set; the built-in prompts if left out")
+    prompts = commands.add_parser(
+        "prompts", help="show which prompts a file gives, how they were read, what was left out"
+    )
+    prompts.add_argument(
+        "file", nargs="?", default=None, help="file, hub id or built-in set; the built-in prompts if left out"
+    )
     prompts.add_argument("--out", default=None, metavar="FILE", help="write them as JSONL")
     prompts.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     for name in ("text_column", "group_column", "male_column", "female_column"):
@@ -104,7 +114,9 @@ class ShowVersion(argparse.Action):
 
 
 def add_train_flags(train: argparse.ArgumentParser) -> None:
-    train.add_argument("--config", default=None, metavar="FILE", help="YAML or JSON file of settings; flags win over it")
+    train.add_argument(
+        "--config", default=None, metavar="FILE", help="YAML or JSON file of settings; flags win over it"
+    )
     train.add_argument("--print_config", action="store_true", help="print the settings as YAML and leave")
     add_settings(train, TrainSettings)
 
@@ -159,7 +171,9 @@ def check_type(file: str, setting: Field, value: Any) -> None:
         )
     choices = setting.metadata.get("choices")
     if choices and value is not None and value not in choices:
-        raise InputError(f"--config {file!r} gives {setting.name} the value {value!r}; choose one of {', '.join(choices)}")
+        raise InputError(
+            f"--config {file!r} gives {setting.name} the value {value!r}; choose one of {', '.join(choices)}"
+        )
 
 
 # --- Commands -------------------------------------------------------------------------------------------------------
@@ -171,7 +185,9 @@ def run_train(given: dict[str, Any]) -> None:
     if show:
         import yaml
 
-        sys.stdout.write(yaml.safe_dump({f.name: getattr(settings, f.name) for f in fields(settings)}, sort_keys=False))
+        sys.stdout.write(
+            yaml.safe_dump({f.name: getattr(settings, f.name) for f in fields(settings)}, sort_keys=False)
+        )
         return
     settings.check()  # before the slow imports; once more when the groups are known
     from isentropic.training import train
@@ -183,7 +199,7 @@ def run_measure(given: dict[str, Any]) -> None:
     model = given.pop("model")
     settings = settings_from(MeasureSettings, given)
     settings.check()
-    from isentropic.measuring import run_measure as run
+    from isentropic.commands import run_measure as run
 
     run(model, settings)
 
@@ -192,7 +208,7 @@ def run_compare(given: dict[str, Any]) -> None:
     models = given.pop("models")
     settings = settings_from(MeasureSettings, given)
     settings.check()
-    from isentropic.measuring import run_compare as run
+    from isentropic.commands import run_compare as run
 
     run(models, settings)
 
@@ -206,9 +222,13 @@ def run_report(given: dict[str, Any]) -> None:
         try:
             summary = json.loads(source.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise InputError(f"{str(source)!r} is no valid JSON ({error}); write it again with measure or compare") from error
+            raise InputError(
+                f"{str(source)!r} is no valid JSON ({error}); write it again with measure or compare"
+            ) from error
         if not isinstance(summary, dict) or "schema" not in summary:
-            raise InputError(f"{str(source)!r} has no 'schema'; it was not written by measure or compare; give one that was")
+            raise InputError(
+                f"{str(source)!r} has no 'schema'; it was not written by measure or compare; give one that was"
+            )
         target = Path(given["out"]) if given["out"] else source.with_suffix(".html")
         render = render_markdown if target.suffix == ".md" else render_html
         target.write_text(render(summary, given["lang"]), encoding="utf-8")
@@ -221,7 +241,11 @@ def run_prompts(given: dict[str, Any]) -> None:
     from isentropic.prompts import load_prompts, prompts_preview, write_prompts
     from isentropic.screen import Screen
 
-    columns = {name: given[name] for name in ("text_column", "group_column", "male_column", "female_column") if name in given}
+    columns = {
+        name: given[name]
+        for name in ("text_column", "group_column", "male_column", "female_column")
+        if name in given
+    }
     prompts = load_prompts(given["file"], seed=given["seed"], swap=given["swap"], **columns)
     screen = Screen()
     screen.say(prompts.ratio_line())
@@ -230,7 +254,13 @@ def run_prompts(given: dict[str, Any]) -> None:
         screen.say(f"written: {write_prompts(prompts, given['out'], overwrite=given['overwrite'])}")
 
 
-COMMANDS = {"train": run_train, "measure": run_measure, "compare": run_compare, "report": run_report, "prompts": run_prompts}
+COMMANDS = {
+    "train": run_train,
+    "measure": run_measure,
+    "compare": run_compare,
+    "report": run_report,
+    "prompts": run_prompts,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -264,7 +294,9 @@ def guarded(run: Any) -> int:
     except OSError as error:
         if error.errno != 28:  # ENOSPC
             raise
-        sys.stderr.write(f"isentropic: error: the disk is full ({error}); what was saved before is kept; make room\n")
+        sys.stderr.write(
+            f"isentropic: error: the disk is full ({error}); what was saved before is kept; make room\n"
+        )
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("isentropic: broken off by Ctrl-C\n")

@@ -13,7 +13,9 @@ from isentropic.measure import Measurement, group_entropies, topics_of
 SCHEMA = "isentropic.compare/1"
 
 
-def comparison(names: Sequence[str], measurements: Sequence[Measurement], costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def comparison(
+    names: Sequence[str], measurements: Sequence[Measurement], costs: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """The comparison dict: each model's summary and cost, and its paired difference against the first.
 
     Args:

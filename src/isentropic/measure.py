@@ -16,7 +16,7 @@ from isentropic.batches import Item, collate_examples, prompt_tuples
 from isentropic.entropy import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.models import LoadedModel, precision
-from isentropic.prompts import Prompt, PromptSet
+from isentropic.prompts import PromptSet
 from isentropic.responses import Example, Progress, ResponseSampler, Sampling, evaluating, token_batches
 
 SCHEMA = "isentropic.measure/1"
@@ -229,7 +229,9 @@ def summarise(
     paired = all(len(item.prompts) == len(groups) for item in items)
     table = group_entropies(items, entropies, groups, own=own)
     topics = topics_of(items)
-    rows = [group_gap_row(table, topics, pair, groups, target_gap, paired) for pair in group_pairs(len(groups))]
+    rows = [
+        group_gap_row(table, topics, pair, groups, target_gap, paired) for pair in group_pairs(len(groups))
+    ]
     widest = max(rows, key=lambda row: abs(row["gap"]))
     means = np.nanmean(table, axis=0)
     summary: dict[str, Any] = {
@@ -257,7 +259,7 @@ def summarise(
     return summary
 
 
-GAP_KEYS = ("gap", "se", "ci95", "df", "n_pairs", "n_clusters", "cluster_unit", "verdict", "reason")
+GAP_KEYS: tuple[str, ...] = ("gap", "se", "ci95", "df", "n_pairs", "n_clusters", "cluster_unit", "verdict", "reason")
 GAP_KEYS += ("p_within", "p_exceeds", "pairs_needed")
 
 
@@ -284,7 +286,9 @@ def group_gap_row(
     if paired:
         estimate = statistics.paired_gap(table[:, second] - table[:, first], topics)
     else:
-        estimate = statistics.unpaired_gap(*(column[~np.isnan(column)] for column in (table[:, first], table[:, second])))
+        estimate = statistics.unpaired_gap(
+            *(column[~np.isnan(column)] for column in (table[:, first], table[:, second]))
+        )
     decided = statistics.verdict(estimate, target_gap).to_dict()
     row = estimate.to_dict()
     row["n_pairs"] = row.pop("n_prompts", row.get("n_pairs"))
@@ -338,7 +342,9 @@ def pair_details(
         own_row = group_gap_row(own_table, topics, pair, groups, target_gap, True)
         details["own"] = {key: own_row[key] for key in GAP_KEYS} | {
             "mean_abs_pair_gap": float(np.abs(own_table[:, second] - own_table[:, first]).mean()),
-            "pair_gap_sd": float((own_table[:, second] - own_table[:, first]).std(ddof=1)) if len(items) > 1 else None,
+            "pair_gap_sd": float((own_table[:, second] - own_table[:, first]).std(ddof=1))
+            if len(items) > 1
+            else None,
         }
         split = statistics.decompose(own_table[:, second] - own_table[:, first], differences, topics)
         details["decomposition"] = split.to_dict()
@@ -378,13 +384,17 @@ def half_gap(
     kept_items, kept_values = [], []
     for item, values in zip(items, entropies, strict=True):
         chosen = [(example.sample * 2 // count) == half for example in item.examples]
-        kept_items.append(Item(item.prompts, [e for e, keep in zip(item.examples, chosen, strict=True) if keep]))
+        kept_items.append(
+            Item(item.prompts, [e for e, keep in zip(item.examples, chosen, strict=True) if keep])
+        )
         kept_values.append(values[chosen])
     table = group_entropies(kept_items, kept_values, pair)
     return table[:, 1] - table[:, 0]
 
 
-def quality(items: Sequence[Item], entropies: Sequence[np.ndarray], ends: Sequence[int]) -> dict[str, float | None]:
+def quality(
+    items: Sequence[Item], entropies: Sequence[np.ndarray], ends: Sequence[int]
+) -> dict[str, float | None]:
     """Length, share ended, and distinct pairs of tokens of the sampled responses; mean entropy of all scored."""
     drawn = [e.response_ids for item in items for e in item.examples if e.source == e.prompt.group]
     return {

@@ -241,7 +241,7 @@ def dequantised_folder(file: Path) -> Path:
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.float32
             )
         # save_pretrained refuses a model that calls itself quantised; after dequantising this one no longer is.
@@ -296,7 +296,7 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     if device.type == "cpu":
-        return torch.cpu._is_amx_tile_supported()
+        return bool(torch.cpu._is_amx_tile_supported())
     return False
 
 
@@ -320,7 +320,7 @@ def ready_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrained
     return tokenizer
 
 
-def context_length(model: nn.Module) -> int | None:
+def context_length(model: Any) -> int | None:
     """The most positions the model can take, or None where the config does not say."""
     config = model.config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -329,6 +329,11 @@ def context_length(model: nn.Module) -> int | None:
         if isinstance(value, int) and value > 0:
             return value
     return None
+
+
+def vocabulary_size(model: Any) -> int:
+    """Rows of the input embeddings: the token ids the model knows."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

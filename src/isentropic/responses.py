@@ -144,7 +144,7 @@ def uniform_numbers(prompt_ids: Tokens, sample: int, sampling: Sampling) -> np.n
 
 @torch.no_grad()
 def sample_responses(
-    model: PreTrainedModel,
+    model: Any,
     encoded: Sequence[Tokens],
     sampling: Sampling,
     *,

@@ -44,7 +44,9 @@ class NeutralReference:
         examples: neutral prompts with the base model's responses.
     """
 
-    def __init__(self, model: nn.Module, examples: Sequence[Example], *, pad: int, bf16: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, examples: Sequence[Example], *, pad: int, bf16: bool = False
+    ) -> None:
         self.examples = sorted(examples, key=len)
         self.pad, self.bf16 = pad, bf16
         self.base = list(self.log_probs(model))
@@ -57,7 +59,9 @@ class NeutralReference:
         with evaluating(model), precision(device, self.bf16):
             for rows in token_batches(self.examples, len, KL_TOKENS_A_BATCH):
                 batch = {k: v.to(device) for k, v in collate_examples(rows, self.pad).items()}
-                output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+                output = model(
+                    input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+                )
                 for logits, chosen in zip(output.logits, batch["predicts"], strict=True):
                     found.append(torch.log_softmax(logits[chosen].float(), -1).cpu())
         return found
@@ -86,10 +90,14 @@ def perplexity(loaded: LoadedModel, file: str, *, window: int = 512, bf16: bool 
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"text file {file!r} cannot be read ({error}); perplexity needs UTF-8 text") from error
+        raise InputError(
+            f"text file {file!r} cannot be read ({error}); perplexity needs UTF-8 text"
+        ) from error
     ids = loaded.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     if len(ids) < 2:
-        raise InputError(f"text file {file!r} has {len(ids)} tokens; perplexity needs two at least; give a longer text")
+        raise InputError(
+            f"text file {file!r} has {len(ids)} tokens; perplexity needs two at least; give a longer text"
+        )
     width = min(window, context_length(loaded.model) or window)
     device = loaded.model.device
     total, count = 0.0, 0

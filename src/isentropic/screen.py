@@ -18,7 +18,9 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True, emoji=False, markup=False, quiet=quiet)
+        self.console = console or Console(
+            highlight=False, soft_wrap=True, emoji=False, markup=False, quiet=quiet
+        )
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -172,9 +172,23 @@ class TrainSettings(LossSettings):
             raise InputError("\n".join(faults))
 
     def number_faults(self) -> list[str]:
-        positive = ("target_gap", "learning_rate", "max_steps", "scale_factor", "max_new_tokens", "num_responses")
+        positive: tuple[str, ...] = (
+            "target_gap",
+            "learning_rate",
+            "max_steps",
+            "scale_factor",
+            "max_new_tokens",
+            "num_responses",
+        )
         positive += ("eval_steps", "log_steps", "max_kl", "chunk_mb")
-        zero_or_more = ("sample_temp", "lambda_weight", "refresh_responses", "save_steps", "warmup_steps", "seed")
+        zero_or_more: tuple[str, ...] = (
+            "sample_temp",
+            "lambda_weight",
+            "refresh_responses",
+            "save_steps",
+            "warmup_steps",
+            "seed",
+        )
         zero_or_more += ("weight_decay", "lora_r", "max_grad_norm")
         faults = number_faults(self, positive, zero_or_more)
         for name in ("max_pairs", "test_pairs", "validation_pairs"):
@@ -234,7 +248,9 @@ class MeasureSettings:
     """The settings of ``isentropic measure`` and ``isentropic compare``."""
 
     train_data: str | None = option(
-        None, "JSONL, CSV or Parquet file, or a hub data set id; the built-in prompts otherwise", section="data"
+        None,
+        "JSONL, CSV or Parquet file, or a hub data set id; the built-in prompts otherwise",
+        section="data",
     )
     split: str = option("test", "the split to measure; all takes every prompt", section="data")
     text_column: str | None = option(None, "column that holds the prompt", section="data")
@@ -254,7 +270,9 @@ class MeasureSettings:
     responses_in: str | None = option(
         None, "score the responses of this JSONL file; nothing is generated", section="responses"
     )
-    responses_out: str | None = option(None, "write prompts, responses and entropies to this JSONL", section="responses")
+    responses_out: str | None = option(
+        None, "write prompts, responses and entropies to this JSONL", section="responses"
+    )
     num_responses: int = option(1, "responses sampled from each prompt", section="responses")
     sample_temp: float = option(1.0, "sampling temperature of the responses", section="responses")
     max_new_tokens: int = option(12, "longest response, in tokens", section="responses")
@@ -277,7 +295,9 @@ class MeasureSettings:
 
     def check(self) -> None:
         """Refuse numbers that cannot work, all in one message of one line a fault."""
-        faults = number_faults(self, ("target_gap", "max_new_tokens", "num_responses"), ("sample_temp", "seed"))
+        faults = number_faults(
+            self, ("target_gap", "max_new_tokens", "num_responses"), ("sample_temp", "seed")
+        )
         if self.pairs is not None and self.pairs < 2:
             faults.append(f"--pairs is {self.pairs}; fewer than two pairs have no interval; give 2 or more")
         if faults:

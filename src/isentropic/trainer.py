@@ -13,14 +13,22 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from isentropic.batches import Item, StratifiedSampler, collate_items, prompt_tuples
 from isentropic.entropy import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
 from isentropic.measure import distinct_ngrams, score_items, summarise
-from isentropic.models import has_bfloat16, load_model, weights_sha256
+from isentropic.models import has_bfloat16, load_model, vocabulary_size, weights_sha256
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.responses import Progress, ResponseSampler, Sampling, sample_responses
 from isentropic.retention import NeutralReference, neutral_examples
@@ -53,9 +61,9 @@ class DebiasingConfig(LossSettings, TrainingArguments):
     logging_steps: float = 1
     save_strategy: str = "no"
     report_to: None | str | list[str] = field(default_factory=list)
-    bf16: bool | None = None
-    disable_tqdm: bool | None = True
-    remove_unused_columns: bool | None = False
+    bf16: bool | None = None  # type: ignore[assignment]
+    disable_tqdm: bool = True
+    remove_unused_columns: bool = False
     chat: bool = False
     system: str | None = None
     chunk_mb: float = 128.0
@@ -103,6 +111,9 @@ class DebiasingTrainer(Trainer):
         See ``examples/train_in_python.py``.
     """
 
+    args: DebiasingConfig
+    model: PreTrainedModel
+    processing_class: PreTrainedTokenizerBase
     # The loss is that of the whole effective batch; nothing is to be divided by the number of micro-batches.
     loss_is_scaled_for_ga = True
 
@@ -120,18 +131,21 @@ class DebiasingTrainer(Trainer):
         args = args if args is not None else DebiasingConfig(output_dir="runs/pure_debiasing/checkpoints")
         if isinstance(model, str):
             loaded = load_model(model)
-            model, processing_class = loaded.model, processing_class or loaded.tokenizer
+            network: Any = loaded.model
+            processing_class = processing_class or loaded.tokenizer
+        else:
+            network = model
         if processing_class is None:
             raise InputError(
                 "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or pass "
                 "the model by name"
             )
-        self.base_sha256 = weights_sha256(model)
+        self.base_sha256 = weights_sha256(network)
         if peft_config is not None:
             from peft import get_peft_model
 
-            model = get_peft_model(model, peft_config)
-        without_dropout(model)
+            network = get_peft_model(network, peft_config)
+        without_dropout(network)
 
         train_set = as_prompts(train_dataset, args.seed)
         held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
@@ -159,7 +173,7 @@ class DebiasingTrainer(Trainer):
         args.per_device_train_batch_size = args.micro_batch_size // members
         args.gradient_accumulation_steps = args.effective_batch // (args.micro_batch_size * args.world_size)
         super().__init__(
-            model=model,
+            model=network,
             args=args,
             data_collator=partial(collate_items, pad=self.pad),
             train_dataset=self.train_items,  # type: ignore[arg-type]
@@ -167,6 +181,9 @@ class DebiasingTrainer(Trainer):
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        # Our monitor says what these two would print.
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
 
     # --- Before training --------------------------------------------------------------------------------------------
 
@@ -175,7 +192,7 @@ class DebiasingTrainer(Trainer):
         if self.neutral is not None:
             return
         args = self.args
-        model, tokenizer = self.model, self.processing_class
+        model = self.model
         used = sorted(set(self._get_train_sampler()))
         items = [self.train_items[index] for index in used]
         self.sampler = self.response_sampler(args.sampling())
@@ -190,7 +207,7 @@ class DebiasingTrainer(Trainer):
             self.means_before = group_means_of(items, scores, self.groups)
         self.set_validation()
         guard = self.response_sampler(args.sampling(num_responses=1, offset=2))
-        vocabulary = model.get_input_embeddings().weight.shape[0]
+        vocabulary = vocabulary_size(model)
         neutral = neutral_examples(guard, vocabulary)
         self.neutral = NeutralReference(model, neutral, pad=self.pad, bf16=bool(args.bf16))
         self.guard_prompts = [example.prompt_ids for example in neutral[:GUARD_PROMPTS]]
@@ -204,7 +221,9 @@ class DebiasingTrainer(Trainer):
             shared=self.args.responses == "shared" and self.validation_set.paired,
             progress=self.progress("validation responses"),
         )
-        self.validation_items = [Item(*pair, index) for index, pair in enumerate(zip(tuples, made, strict=True))]
+        self.validation_items = [
+            Item(*pair, index) for index, pair in enumerate(zip(tuples, made, strict=True))
+        ]
 
     def response_sampler(self, sampling: Sampling) -> ResponseSampler:
         return ResponseSampler(
@@ -264,7 +283,9 @@ class DebiasingTrainer(Trainer):
         self.step_parts.append(parts)
         # Data-parallel training averages gradients over processes; the loss asks for their sum.
         mine = weights[[row[0] == rank for row in rows]].float() * self.args.world_size
-        for batch, part in zip(batches, mine.split([len(batch["input_ids"]) for batch in batches]), strict=True):
+        for batch, part in zip(
+            batches, mine.split([len(batch["input_ids"]) for batch in batches]), strict=True
+        ):
             batch["weights"] = part
             batch["value"] = loss.item() / len(batches)
 
@@ -298,7 +319,8 @@ class DebiasingTrainer(Trainer):
             return np.zeros(sum(len(item.examples) for item in items))
         return np.concatenate(
             [
-                [self.means_before[example.prompt.group] for example in item.examples] - self.before[item.index]
+                [self.means_before[example.prompt.group] for example in item.examples]
+                - self.before[item.index]
                 for item in items
             ]
         )
@@ -376,16 +398,16 @@ def make_loss(settings: LossSettings, groups: Sequence[str]) -> DebiasingLoss | 
     """The loss that the settings name."""
     if settings.loss == "gee":
         return GEELoss(settings.lambda_weight, settings.use_l1, groups=groups)
-    return DebiasingLoss(
-        settings.use_l1, settings.scale_factor, groups=groups, estimator=settings.estimator
-    )
+    return DebiasingLoss(settings.use_l1, settings.scale_factor, groups=groups, estimator=settings.estimator)
 
 
 def as_prompts(data: Any, seed: int) -> PromptSet:
     return data if isinstance(data, PromptSet) else load_prompts(data, seed=seed)
 
 
-def group_means_of(items: Sequence[Item], scores: Sequence[np.ndarray], groups: Sequence[str]) -> dict[str, float]:
+def group_means_of(
+    items: Sequence[Item], scores: Sequence[np.ndarray], groups: Sequence[str]
+) -> dict[str, float]:
     """Mean entropy of each group over all examples."""
     names, _ = names_of(items)
     values = np.concatenate(list(scores))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
-import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,15 +26,23 @@ from isentropic.callbacks import (
 from isentropic.compare import comparison
 from isentropic.errors import InputError
 from isentropic.measure import Measurement, gap_line, measure, versions
-from isentropic.models import LoadedModel, check_room, has_bfloat16, load_model, save_model, weights_sha256
+from isentropic.models import LoadedModel, load_model, save_model, weights_sha256
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import model_card, read_run, write_report
 from isentropic.retention import perplexity
+from isentropic.run_folder import (
+    FINISHED,
+    check_folder,
+    last_checkpoint,
+    limited,
+    prepare_folder,
+    response_rows,
+    write_json,
+    write_jsonl,
+)
 from isentropic.screen import Screen
 from isentropic.settings import TrainSettings
 from isentropic.trainer import DebiasingConfig, DebiasingTrainer
-
-FINISHED = "result.json"
 
 
 def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, Any]:
@@ -57,7 +62,9 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     for note in prompts.notes:
         screen.say(f"   {note}")
     screen.say(prompts.ratio_line())
-    sizes = ", ".join(f"{name} {count_pairs(prompts.split(name))}" for name in ("train", "validation", "test"))
+    sizes = ", ".join(
+        f"{name} {count_pairs(prompts.split(name))}" for name in ("train", "validation", "test")
+    )
     screen.say(f"pairs: {sizes}" if prompts.paired else f"prompts: {sizes}")
     loaded = load_model(
         settings.model_path,
@@ -205,7 +212,9 @@ class Run:
             {"kl": 0.0, "kl_ci95": [0.0, 0.0], "perplexity": base_perplexity},
             {
                 **trainer.neutral.kl_to(trainer.model),
-                "perplexity": perplexity(final, settings.text_file, bf16=self.bf16) if settings.text_file else None,
+                "perplexity": perplexity(final, settings.text_file, bf16=self.bf16)
+                if settings.text_file
+                else None,
             },
         ]
         names = ["base", "final"]
@@ -266,7 +275,9 @@ class Run:
             return
         say, folder = self.screen.say, self.folder
         seconds = ", ".join(f"{stage} {spent:.0f} s" for stage, spent in result["seconds"].items())
-        say(f"stopped: {result['stopped']} after {result['steps']} steps; best held-out step {result['best_step']}")
+        say(
+            f"stopped: {result['stopped']} after {result['steps']} steps; best held-out step {result['best_step']}"
+        )
         say(f"time: {seconds}")
         for line in result["advice"]:
             say(f"advice: {line}")
@@ -319,22 +330,6 @@ def check_split(part: PromptSet, name: str, groups: Sequence[str]) -> None:
             )
 
 
-def limited(prompts: PromptSet, most: int | None) -> PromptSet:
-    """The first ``most`` pairs (or prompts of each group)."""
-    if most is None:
-        return prompts
-    if prompts.paired:
-        kept = {p.pair_id for twins in prompts.tuples()[:most] for p in twins}
-        return dataclasses.replace(prompts, prompts=tuple(p for p in prompts.prompts if p.pair_id in kept))
-    seen: dict[str, int] = {}
-    chosen = []
-    for prompt in prompts.prompts:
-        seen[prompt.group] = seen.get(prompt.group, 0) + 1
-        if seen[prompt.group] <= most:
-            chosen.append(prompt)
-    return dataclasses.replace(prompts, prompts=tuple(chosen))
-
-
 def count_pairs(prompts: PromptSet) -> int:
     return len(prompts.tuples()) if prompts.paired else len(prompts)
 
@@ -343,6 +338,8 @@ def trainer_settings(settings: TrainSettings, folder: Path) -> DebiasingConfig:
     """The trainer's configuration: every setting both know by name, and the few that go by another name there."""
     own = {f.name for f in dataclasses.fields(DebiasingConfig)}
     shared = {name: value for name, value in asdict(settings).items() if name in own}
+    if not settings.gradient_checkpointing:
+        del shared["gradient_checkpointing"]
     save = settings.save_steps > 0
     return DebiasingConfig(
         **shared
@@ -365,7 +362,9 @@ def trackers_of(settings: TrainSettings) -> list[str]:
     """The trackers asked for; each must be installed."""
     from transformers.integrations import get_available_reporting_integrations
 
-    names = [name.strip() for name in settings.report_to.split(",") if name.strip() and name.strip() != "none"]
+    names = [
+        name.strip() for name in settings.report_to.split(",") if name.strip() and name.strip() != "none"
+    ]
     there = get_available_reporting_integrations()
     for name in names:
         if name not in there:
@@ -382,7 +381,9 @@ def lora_of(settings: TrainSettings) -> Any:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise InputError("--lora_r needs the package peft, which is not installed; pip install 'isentropic[lora]'") from error
+        raise InputError(
+            "--lora_r needs the package peft, which is not installed; pip install 'isentropic[lora]'"
+        ) from error
     modules = settings.lora_target_modules
     return LoraConfig(
         r=settings.lora_r,
@@ -406,56 +407,7 @@ def process_of() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-# --- The run folder -------------------------------------------------------------------------------------------------
-
-
-def check_folder(folder: Path, settings: TrainSettings) -> None:
-    """A run folder is made, gone on with, or deleted on request; never overwritten in silence."""
-    if settings.resume:
-        if not (folder / "config.json").is_file():
-            raise InputError(
-                f"run folder {str(folder)!r} does not exist; there is nothing to resume; check --run_name and "
-                f"--output_dir, or leave --resume out"
-            )
-        if (folder / FINISHED).is_file():
-            stopped = json.loads((folder / FINISHED).read_text(encoding="utf-8")).get("stopped")
-            if stopped != "interrupted":
-                raise InputError(
-                    f"run {str(folder)!r} is finished ({stopped}); there is nothing to resume; give another --run_name"
-                )
-    elif folder.exists() and not settings.overwrite:
-        raise InputError(
-            f"run folder {str(folder)!r} exists; its results would be lost; give another --run_name, --resume to go on "
-            f"with it, or --overwrite to delete it"
-        )
-
-
-def prepare_folder(folder: Path, settings: TrainSettings, parameters: int) -> None:
-    parent = Path(settings.output_dir)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        # Final weights and the best ones, and with a checkpoint the optimizer's two moments as well.
-        check_room(parent, parameters * (24 if settings.save_steps else 8))
-        if settings.overwrite and folder.exists():
-            if not (folder / "config.json").is_file():
-                raise InputError(
-                    f"--overwrite would delete {str(folder)!r}, which has no config.json and so is no run folder; "
-                    f"give another --run_name"
-                )
-            shutil.rmtree(folder)
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"run folder {str(folder)!r} cannot be made ({error.strerror}); a run needs a place to write; give another "
-            f"--output_dir"
-        ) from error
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    checkpoints = folder / "checkpoints"
-    return get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+# --- What is written ------------------------------------------------------------------------------------------------
 
 
 def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) -> dict[str, Any]:
@@ -486,36 +438,6 @@ def command_of(settings: TrainSettings, *, resume: bool = False) -> str:
         else:
             words += [f"--{field.name}", str(value)]
     return shlex.join(words + (["--resume"] if resume else []))
-
-
-def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> list[dict[str, Any]]:
-    """One row an example: enough for anyone to recompute each figure."""
-    return [
-        {
-            **extra,
-            "pair_id": example.prompt.pair_id,
-            "group": example.prompt.group,
-            "topic": example.prompt.topic,
-            "source": example.source,
-            "sample": example.sample,
-            "prompt": example.prompt.text,
-            "response": tokenizer.decode(example.response_ids),
-            "prompt_ids": list(example.prompt_ids),
-            "response_ids": list(example.response_ids),
-            "entropy": float(value),
-        }
-        for item, values in zip(measurement.items, measurement.entropies, strict=True)
-        for example, value in zip(item.examples, values, strict=True)
-    ]
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
 
 
 def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: str) -> list[str]:

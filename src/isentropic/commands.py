@@ -1,0 +1,235 @@
+"""``isentropic measure`` and ``isentropic compare``: prompts and models in, a summary on the screen and in files out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isentropic.compare import comparison
+from isentropic.errors import InputError
+from isentropic.measure import Measurement, gap_line, make_items, measure
+from isentropic.models import EMBEDDED, LoadedModel, has_bfloat16, load_model, vocabulary_size
+from isentropic.prompts import PromptSet, load_prompts
+from isentropic.report import render_html
+from isentropic.responses import ResponseSampler, Sampling
+from isentropic.retention import NeutralReference, neutral_examples, perplexity
+from isentropic.run_folder import limited, response_rows, stored_items, write_json, write_jsonl
+from isentropic.screen import Screen
+from isentropic.settings import MeasureSettings
+
+
+def run_measure(name: str | None, settings: MeasureSettings) -> dict[str, Any]:
+    """Measure one model; returns the summary."""
+    # With --json - the standard output is the JSON alone.
+    screen = Screen(quiet=settings.json == "-")
+    loaded, bf16 = load(name or EMBEDDED, settings)
+    with screen.live():
+        measurement = measured(loaded, settings, bf16, screen)
+    summary = measurement.summary
+    if settings.text_file:
+        summary["quality"]["perplexity"] = perplexity(loaded, settings.text_file, bf16=bf16)
+    tell(measurement, settings, screen)
+    if settings.responses_out:
+        write_jsonl(
+            new_file(settings.responses_out),
+            response_rows(measurement, loaded.tokenizer, split=settings.split),
+        )
+    deliver(summary, settings, screen)
+    return summary
+
+
+def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, Any]:
+    """Measure several models on the same pairs and the same responses; returns the comparison."""
+    if len(names) < 2:
+        raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name another one")
+    screen = Screen(quiet=settings.json == "-")
+    base, bf16 = load(names[0], settings)
+    measurements: list[Measurement] = []
+    costs: list[dict[str, Any]] = []
+    notes: list[str] = []
+    with screen.live():
+        reference = None
+        for name in names:
+            loaded = base if name == names[0] and not measurements else load(name, settings)[0]
+            fits = same_tokenizer(base, loaded)
+            if not fits:
+                notes.append(
+                    f"{name} has another tokenizer than {names[0]}: it is scored on its own sampling of the same "
+                    f"prompts, and its KL and entropies are not comparable token by token"
+                )
+            items = measurements[0].items if measurements and fits else None
+            found = measured(loaded, settings, bf16, screen, items=items)
+            measurements.append(found)
+            if reference is None:
+                sampler = ResponseSampler(
+                    loaded.model,
+                    loaded.tokenizer,
+                    sampling_of(settings),
+                    model_sha256=loaded.sha256,
+                    bf16=bf16,
+                )
+                texts = neutral_examples(sampler, vocabulary_size(loaded.model))
+                reference = NeutralReference(
+                    loaded.model, texts, pad=loaded.tokenizer.pad_token_id, bf16=bf16
+                )
+            kl = reference.kl_to(loaded.model) if fits else {"kl": None, "kl_ci95": [None, None]}
+            text = settings.text_file
+            costs.append({**kl, "perplexity": perplexity(loaded, text, bf16=bf16) if text else None})
+            screen.say(f"{name}: {gap_line(found.summary, settings.lang)}")
+    result = comparison(unique(names), measurements, costs)
+    result["notes"] += notes
+    for row in result["differences"]:
+        low, high = row["ci95"] or (None, None)
+        interval = f"[{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "unknown"
+        p = "unknown" if row["p"] is None else f"{row['p']:.2g}"
+        screen.say(
+            f"{row['model']} against {row['against']}: gap {row['gap_change']:+.4f}, 95% interval {interval}, p={p}"
+        )
+    for row in result["models"]:
+        cost = row["cost"]
+        moved = "not comparable" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f}"
+        screen.say(
+            f"{row['name']}: KL to the first {moved} nats a token, mean entropy {cost['mean_entropy']:.4f}"
+        )
+    for note in notes:
+        screen.say(f"note: {note}")
+    deliver(result, settings, screen)
+    return result
+
+
+# --- Parts ----------------------------------------------------------------------------------------------------------
+
+
+def load(name: str, settings: MeasureSettings) -> tuple[LoadedModel, bool]:
+    """The model on the device it is measured on, and whether its body runs in bfloat16."""
+    loaded = load_model(name, trust_remote_code=settings.trust_remote_code)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded.model.to(device)  # type: ignore[arg-type]
+    return loaded, has_bfloat16(device) if settings.bf16 == "auto" else settings.bf16 == "on"
+
+
+def sampling_of(settings: MeasureSettings) -> Sampling:
+    shared = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Sampling)}
+    return Sampling(**shared)
+
+
+def chosen_prompts(settings: MeasureSettings) -> PromptSet:
+    """The prompts the settings name: a split of them, cut to ``--pairs``."""
+    prompts = load_prompts(
+        settings.train_data,
+        text_column=settings.text_column,
+        group_column=settings.group_column,
+        male_column=settings.male_column,
+        female_column=settings.female_column,
+        seed=settings.seed,
+        swap=settings.swap,
+    )
+    if settings.split != "all":
+        part = prompts.split(settings.split)
+        if not len(part):
+            there = sorted({prompt.split for prompt in prompts.prompts})
+            raise InputError(
+                f"--split is {settings.split!r} and {prompts.name!r} has no prompt of that split; nothing would be "
+                f"measured; choose one of {', '.join(there)} or all"
+            )
+        prompts = part
+    return limited(prompts, settings.pairs)
+
+
+def measured(
+    loaded: LoadedModel, settings: MeasureSettings, bf16: bool, screen: Screen, items: list | None = None
+) -> Measurement:
+    if settings.responses_in and items is None:
+        prompts, items = stored_items(settings.responses_in, loaded)
+    else:
+        prompts = chosen_prompts(settings)
+    sampling = sampling_of(settings)
+    if items is None:
+        sampler = ResponseSampler(
+            loaded.model, loaded.tokenizer, sampling, model_sha256=loaded.sha256, bf16=bf16
+        )
+        items = make_items(
+            prompts, sampler, shared=settings.responses != "own", progress=screen.bar("sampling responses")
+        )
+    found = measure(
+        loaded,
+        prompts,
+        sampling=sampling,
+        responses=settings.responses,
+        target_gap=settings.target_gap,
+        bf16=bf16,
+        noise_floor=settings.noise_floor,
+        items=items,
+        progress=screen.bar("scoring"),
+    )
+    found.summary["split"] = settings.split
+    found.summary["notes"] = list(prompts.notes)
+    return found
+
+
+def tell(measurement: Measurement, settings: MeasureSettings, screen: Screen) -> None:
+    """The measurement in a few lines."""
+    summary = measurement.summary
+    screen.say(gap_line(summary, settings.lang))
+    needed = summary["pairs_needed"]
+    enough = f"; about {needed} pairs would be enough" if needed else ""
+    screen.say(
+        f"verdict: {summary['verdict']} for a target of {summary['target_gap']} nats ({summary['reason']}){enough}"
+    )
+    if summary["mean_abs_pair_gap"] is not None:
+        screen.say(f"mean absolute pair gap {summary['mean_abs_pair_gap']:.4f} nats")
+    for cell in summary["cells"]:
+        screen.say(f"   {cell['cell']}: gap {cell['gap']:+.4f}, n={cell['n_pairs']}, {cell['verdict']}")
+    own = summary["own"]
+    if own and None not in own["ci95"]:
+        low, high = own["ci95"]
+        screen.say(f"own responses: gap {own['gap']:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]")
+    floor = summary["noise_floor"]
+    if floor and floor["floor"] is not None:
+        under = "is under" if floor["gap_is_under_floor"] else "is above"
+        screen.say(f"noise floor {floor['floor']:.4f} nats: the gap {under} what chance alone shows")
+    for warning in summary["warnings"]:
+        screen.say(f"warning: {warning}")
+
+
+def deliver(result: dict[str, Any], settings: MeasureSettings, screen: Screen) -> None:
+    """Write the files that were asked for."""
+    if settings.json == "-":
+        sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    elif settings.json:
+        write_json(new_file(settings.json), result)
+        screen.say(f"summary: {settings.json}")
+    if settings.html:
+        new_file(settings.html).write_text(render_html(result, settings.lang), encoding="utf-8")
+        screen.say(f"report: {settings.html}")
+
+
+def new_file(name: str) -> Path:
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(
+            f"{name!r} cannot be written; it is a folder, or its folder does not exist; give another file"
+        )
+    return path
+
+
+def same_tokenizer(a: LoadedModel, b: LoadedModel) -> bool:
+    """Whether the same ids mean the same text to both."""
+    return a.tokenizer.get_vocab() == b.tokenizer.get_vocab()
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Short names of the models, numbered where one comes twice."""
+    short = [
+        Path(name).name if Path(name).exists() and Path(name).name != "final" else name for name in names
+    ]
+    return [
+        f"{name} ({short[:place].count(name) + 1})" if short.count(name) > 1 else name
+        for place, name in enumerate(short)
+    ]
