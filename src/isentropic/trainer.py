@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,8 @@ from isentropic.settings import LossSettings
 
 log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
+STEERING = "steering.json"
+"""Beside a checkpoint: what the control variate needs to go on as if the run had never been cut."""
 
 
 @dataclass
@@ -165,7 +169,8 @@ class DebiasingTrainer(Trainer):
         self.progress = progress
         self.neutral: NeutralReference | None = None
         self.before: dict[int, np.ndarray] = {}
-        self.means_before: dict[str, float] = {}
+        self.anchor: dict[str, float] = {}
+        self.held_out_means: dict[str, float] = {}
         self.fresh: dict[int, int] = {}
         self.step_parts: list[dict[str, float]] = []
 
@@ -204,7 +209,6 @@ class DebiasingTrainer(Trainer):
         if args.steady and args.estimator != "pairwise" and not args.refresh_responses:
             scores = self.score(items, self.progress("entropies before training"))
             self.before = dict(zip(used, scores, strict=True))
-            self.means_before = group_means_of(items, scores, self.groups)
         self.set_validation()
         guard = self.response_sampler(args.sampling(num_responses=1, offset=2))
         vocabulary = vocabulary_size(model)
@@ -241,9 +245,22 @@ class DebiasingTrainer(Trainer):
         )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Sample the responses, then train as transformers does."""
+        """Sample the responses and measure the held-out gap, then train as transformers does."""
+        checkpoint = kwargs.get("resume_from_checkpoint")
         self.prepare()
+        if isinstance(checkpoint, str):
+            kept = json.loads((Path(checkpoint) / STEERING).read_text(encoding="utf-8"))
+            self.anchor, self.held_out_means = kept["anchor"], kept["held_out_means"]
+        elif not self.held_out_means:
+            self.evaluate()
         return super().train(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            kept = {"anchor": self.anchor, "held_out_means": self.held_out_means}
+            (folder / STEERING).write_text(json.dumps(kept), encoding="utf-8")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
         items = self.train_items
@@ -272,13 +289,15 @@ class DebiasingTrainer(Trainer):
         """Put ``c_i = dL/dH_i`` of the whole effective batch, over all processes, into each micro-batch."""
         items = [item for batch in batches for item in batch["items"]]
         rank = self.args.process_index
-        values = np.concatenate(self.score(items)) + self.shift(items)
+        values = np.concatenate(self.score(items)) - self.moved(items)
         groups, pairs = names_of(items)
         rows = [(rank, float(v), g, (rank, p)) for v, g, p in zip(values, groups, pairs, strict=True)]
         if self.args.world_size > 1:
             rows = gather_object(rows)
-        entropies = torch.tensor([row[1] for row in rows], dtype=torch.float64, requires_grad=True)
-        loss, parts = self.loss_fn(entropies, [row[2] for row in rows], [row[3] for row in rows])
+        names = [row[2] for row in rows]
+        entropies = self.anchored(torch.tensor([row[1] for row in rows], dtype=torch.float64), names)
+        entropies.requires_grad_(True)
+        loss, parts = self.loss_fn(entropies, names, [row[3] for row in rows])
         (weights,) = torch.autograd.grad(loss, entropies)
         self.step_parts.append(parts)
         # Data-parallel training averages gradients over processes; the loss asks for their sum.
@@ -303,27 +322,36 @@ class DebiasingTrainer(Trainer):
             return share - share.detach() + inputs["value"]
         groups, pairs = names_of(inputs["items"])
         entropies = self.scorer.score(model, *rows).means()
-        entropies = entropies + torch.from_numpy(self.shift(inputs["items"])).to(entropies)
+        entropies = entropies - torch.from_numpy(self.moved(inputs["items"])).to(entropies)
+        entropies = self.anchored(entropies, groups)
         loss, parts = self.loss_fn(entropies, groups, pairs)
         self.step_parts.append(parts)
         return loss / self.current_gradient_accumulation_steps
 
-    def shift(self, items: Sequence[Item]) -> np.ndarray:
-        """The control variate: what to add to each entropy so that group means speak of all training prompts.
-
-        ``H_i - H_i(0) + mean_g H(0)``: how far this response has moved, on top of the group's mean over the whole
-        training set before training. The expectation is the same and the spread far smaller, since a response's
-        entropy before and after a few steps is nearly the same number. Gradients are not touched.
-        """
+    def moved(self, items: Sequence[Item]) -> np.ndarray:
+        """How far each example's entropy must be counted back: its entropy before training, or 0 without steadying."""
         if not self.before:
             return np.zeros(sum(len(item.examples) for item in items))
-        return np.concatenate(
-            [
-                [self.means_before[example.prompt.group] for example in item.examples]
-                - self.before[item.index]
-                for item in items
-            ]
-        )
+        return np.concatenate([self.before[item.index] for item in items])
+
+    def anchored(self, moves: Tensor, groups: Sequence[str]) -> Tensor:
+        """The control variate: group means that start from held-out ones and move with the training responses.
+
+        A batch's gap is noisy since prompts differ; how far its entropies have moved since training began is not. So
+        the loss takes ``H_i - H_i(0) + anchor_g``, with the anchor set after each held-out measurement such that the
+        batch's group means equal the held-out ones. The gap that the gradient is scaled with is then the held-out
+        gap, plus what the training responses have moved since. Gradients are not touched.
+        """
+        if not self.before:
+            return moves
+        if self.held_out_means:
+            names = np.array(groups)
+            values = moves.detach().double().cpu().numpy()
+            self.anchor = {
+                g: mean - float(values[names == g].mean()) for g, mean in self.held_out_means.items()
+            }
+            self.held_out_means = {}
+        return moves + torch.tensor([self.anchor[group] for group in groups]).to(moves)
 
     def refreshed(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The micro-batch with its responses sampled anew from the weights of every Nth step."""
@@ -350,6 +378,7 @@ class DebiasingTrainer(Trainer):
         assert self.neutral is not None
         entropies = self.score(self.validation_items)
         summary = summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
+        self.held_out_means = {group: summary[f"H_{group}"] for group in self.groups}
         low, high = summary["ci95"]
         answers = sample_responses(
             self.model,
@@ -403,15 +432,6 @@ def make_loss(settings: LossSettings, groups: Sequence[str]) -> DebiasingLoss | 
 
 def as_prompts(data: Any, seed: int) -> PromptSet:
     return data if isinstance(data, PromptSet) else load_prompts(data, seed=seed)
-
-
-def group_means_of(
-    items: Sequence[Item], scores: Sequence[np.ndarray], groups: Sequence[str]
-) -> dict[str, float]:
-    """Mean entropy of each group over all examples."""
-    names, _ = names_of(items)
-    values = np.concatenate(list(scores))
-    return {group: float(values[[name == group for name in names]].mean()) for group in groups}
 
 
 def without_dropout(model: nn.Module) -> None:
