@@ -60,7 +60,7 @@ class LossSettings:
     )
     steady: bool = option(
         True,
-        "steady the gap of a batch with the entropies of the same responses before training (a control variate)",
+        "scale the gradient with the held-out gap, moved on by the batch (a control variate), not with a batch's own gap",
         section="loss",
     )
     responses: str = option(

@@ -258,7 +258,7 @@ class DebiasingTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
             kept = {"anchor": self.anchor, "held_out_means": self.held_out_means}
             (folder / STEERING).write_text(json.dumps(kept), encoding="utf-8")
 
