@@ -24,17 +24,21 @@ class NotFiniteError(ArithmeticError):
 
 
 class TargetGapStop(TrainerCallback):
-    """Stop when the held-out gap meets the target, or when the guard's limit is passed. Never on a minibatch."""
+    """Stop when the held-out gap is within ``stop_gap``, or when the guard's limit is passed. Never on a minibatch.
 
-    def __init__(self, target_gap: float, max_kl: float) -> None:
-        self.target_gap, self.max_kl = target_gap, max_kl
+    ``stop_gap`` is a share of the target: a run that stops at the very edge of the target lands beyond it on new
+    prompts every second time.
+    """
+
+    def __init__(self, stop_gap: float, max_kl: float) -> None:
+        self.stop_gap, self.max_kl = stop_gap, max_kl
         self.reason = "max_steps"
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
         if metrics["eval_kl"] > self.max_kl:
             self.reason, control.should_training_stop = "max_kl", True
-        elif abs(metrics["eval_gap"]) <= self.target_gap:
+        elif abs(metrics["eval_gap"]) <= self.stop_gap:
             self.reason, control.should_training_stop = "target", True
 
 

@@ -41,7 +41,10 @@ def option(default: Any, help: str, **extra: Any) -> Any:
 class LossSettings:
     """What is minimised, and on which responses."""
 
-    target_gap: float = option(0.01, "stop once the held-out gap is within this many nats", section="stop")
+    target_gap: float = option(0.01, "the gap to reach on held-out prompts, in nats", section="stop")
+    stop_margin: float = option(
+        0.5, "stop once the validation gap is within this share of the target; 1 stops at its very edge", section="stop"
+    )
     loss: str = option("debiasing", "the loss", choices=("debiasing", "gee"), section="loss")
     use_l1: bool = option(False, "absolute gap (L1) in place of its square (L2)", section="loss")
     scale_factor: float = option(1.0, "factor of the loss", section="loss")
@@ -180,7 +183,7 @@ class TrainSettings(LossSettings):
             "max_new_tokens",
             "num_responses",
         )
-        positive += ("eval_steps", "log_steps", "max_kl", "chunk_mb")
+        positive += ("eval_steps", "log_steps", "max_kl", "chunk_mb", "stop_margin")
         zero_or_more: tuple[str, ...] = (
             "sample_temp",
             "lambda_weight",

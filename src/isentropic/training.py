@@ -100,7 +100,7 @@ class Run:
         self.settings, self.screen, self.prompts, self.loaded = settings, screen, prompts, loaded
         self.folder, self.clock, self.writes = folder, clock, writes
         self.test = limited(prompts.split("test"), settings.test_pairs)
-        self.stop = TargetGapStop(settings.target_gap, settings.max_kl)
+        self.stop = TargetGapStop(settings.stop_margin * settings.target_gap, settings.max_kl)
         self.best = BestCheckpoint(folder / "checkpoints", settings.max_kl)
         self.interrupt = InterruptStop()
         self.trainer = self.make_trainer()
