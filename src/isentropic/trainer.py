@@ -73,6 +73,8 @@ class DebiasingConfig(LossSettings, TrainingArguments):
     chunk_mb: float = 128.0
 
     def __post_init__(self) -> None:
+        if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+            self.use_cpu = True  # or transformers refuses bfloat16, which newer processors do have
         if self.bf16 is None:
             self.bf16 = has_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         super().__post_init__()
@@ -177,6 +179,13 @@ class DebiasingTrainer(Trainer):
         members = len(self.groups)
         args.per_device_train_batch_size = args.micro_batch_size // members
         args.gradient_accumulation_steps = args.effective_batch // (args.micro_batch_size * args.world_size)
+        per_step = args.effective_batch // members
+        self.draws = args.max_steps * per_step
+        if args.max_steps <= 0:
+            self.draws = math.ceil(len(self.train_items) * args.num_train_epochs)
+            if args.world_size > 1:  # as many micro-batches on each process, or one would wait for ever
+                self.draws -= self.draws % (args.per_device_train_batch_size * args.world_size)
+            args.max_steps = math.ceil(self.draws / per_step)
         super().__init__(
             model=network,
             args=args,
@@ -263,12 +272,7 @@ class DebiasingTrainer(Trainer):
             (folder / STEERING).write_text(json.dumps(kept), encoding="utf-8")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
-        items = self.train_items
-        per_step = self.args.effective_batch // len(self.groups)
-        total = self.args.max_steps * per_step
-        if total <= 0:
-            total = math.ceil(len(items) * self.args.num_train_epochs)
-        return StratifiedSampler([item.topic for item in items], total, self.args.seed)
+        return StratifiedSampler([item.topic for item in self.train_items], self.draws, self.args.seed)
 
     # --- One step ---------------------------------------------------------------------------------------------------
 
@@ -436,9 +440,12 @@ def as_prompts(data: Any, seed: int) -> PromptSet:
 
 def without_dropout(model: nn.Module) -> None:
     """Switch dropout off: the entropy is to be that of the model that will answer, and the loss the same for any cut."""
+    names = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    for name in ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob"):
-        if getattr(model.config, name, 0):
-            setattr(model.config, name, 0.0)
+        # Some attention layers keep a number of their own, taken from the config when they were made.
+        for holder in (module, getattr(module, "config", None)):
+            for name in names:
+                if isinstance(getattr(holder, name, None), float):
+                    setattr(holder, name, 0.0)

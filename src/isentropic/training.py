@@ -352,7 +352,6 @@ def trainer_settings(settings: TrainSettings, folder: Path) -> DebiasingConfig:
             "bf16": {"auto": None, "on": True, "off": False}[settings.bf16],
             "report_to": trackers_of(settings),
             "run_name": settings.run_name,
-            "use_cpu": not has_accelerator(),
             "logging_nan_inf_filter": False,
         }
     )
@@ -392,12 +391,6 @@ def lora_of(settings: TrainSettings) -> Any:
         target_modules=[name.strip() for name in modules.split(",")] if modules else "all-linear",
         task_type="CAUSAL_LM",
     )
-
-
-def has_accelerator() -> bool:
-    import torch
-
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def process_of() -> tuple[int, int]:
