@@ -26,7 +26,7 @@ Tokens = tuple[int, ...]
 Progress = Callable[[int, int], None]  # (done, total)
 """Called after each batch with how many are done and how many there are."""
 
-TOKENS_A_BATCH = 4096
+TOKENS_A_BATCH = 2048
 """Padded tokens that go through the model at once where nothing is kept for a backward pass."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,9 @@ class NeutralReference:
         self.base = list(self.log_probs(model))
 
     @torch.no_grad()
-    def log_probs(self, model: nn.Module) -> list[Tensor]:
+    def log_probs(self, model: nn.Module) -> Iterator[Tensor]:
         """Log-probabilities at the positions that predict the responses: one (tokens, vocabulary) tensor a text."""
         device = next(model.parameters()).device
-        found: list[Tensor] = []
         with evaluating(model), precision(device, self.bf16):
             for rows in token_batches(self.examples, len, KL_TOKENS_A_BATCH):
                 batch = {k: v.to(device) for k, v in collate_examples(rows, self.pad).items()}
@@ -63,8 +62,7 @@ class NeutralReference:
                     input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
                 )
                 for logits, chosen in zip(output.logits, batch["predicts"], strict=True):
-                    found.append(torch.log_softmax(logits[chosen].float(), -1).cpu())
-        return found
+                    yield torch.log_softmax(logits[chosen].float(), -1).cpu()
 
     def kl_to(self, model: nn.Module) -> dict[str, Any]:
         """KL of the base to ``model``, nats a token, with its 95 % interval over texts."""

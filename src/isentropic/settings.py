@@ -43,7 +43,9 @@ class LossSettings:
 
     target_gap: float = option(0.01, "the gap to reach on held-out prompts, in nats", section="stop")
     stop_margin: float = option(
-        0.5, "stop once the validation gap is within this share of the target; 1 stops at its very edge", section="stop"
+        0.5,
+        "stop once the validation gap is within this share of the target; 1 stops at its very edge",
+        section="stop",
     )
     loss: str = option("debiasing", "the loss", choices=("debiasing", "gee"), section="loss")
     use_l1: bool = option(False, "absolute gap (L1) in place of its square (L2)", section="loss")

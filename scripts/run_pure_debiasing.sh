@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# ./scripts/run_pure_debiasing.sh [MODEL] [RUN_NAME] [TARGET_GAP] [MAX_STEPS] [-- further flags of train_debiasing.py]
+# All positions are optional; none at all debiases the embedded default. The run folder is runs/RUN_NAME here.
+set -euo pipefail
+
+root="$(cd "$(dirname "$0")/.." && pwd)"
+MICRO_BATCH_SIZE=16
+EFFECTIVE_BATCH=32
+LEARNING_RATE=2e-5
+EVAL_STEPS=4
+
+positions=()
+while [ $# -gt 0 ] && [ "$1" != "--" ]; do
+  positions+=("$1")
+  shift
+done
+[ $# -eq 0 ] || shift
+if [ ${#positions[@]} -gt 4 ] || [[ "${positions[0]:-}" == -* ]]; then
+  echo "usage: $0 [MODEL] [RUN_NAME] [TARGET_GAP] [MAX_STEPS] [-- further flags]" >&2
+  exit 2
+fi
+
+python="$root/.venv/bin/python"
+[ -x "$python" ] || python=python3
+
+exec "$python" "$root/train_debiasing.py" \
+  --model_path "${positions[0]:-smollm2-135m}" \
+  --run_name "${positions[1]:-pure_debiasing}" \
+  --target_gap "${positions[2]:-0.01}" \
+  --max_steps "${positions[3]:-20}" \
+  --micro_batch_size "$MICRO_BATCH_SIZE" \
+  --effective_batch "$EFFECTIVE_BATCH" \
+  --learning_rate "$LEARNING_RATE" \
+  --eval_steps "$EVAL_STEPS" \
+  "$@"
