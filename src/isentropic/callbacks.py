@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from isentropic.curves import draw_curves
+from isentropic.labels import monitor_line as monitor_line
 
 BEST_WEIGHTS, BEST_FACTS = "best.safetensors", "best.json"
 
@@ -101,6 +103,8 @@ class InterruptStop(TrainerCallback):
         self.asked = False
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.world_size > 1:  # the signal may reach one process a step earlier than another
+            self.asked = any(gather_object([self.asked]))
         if self.asked:
             control.should_save = control.should_training_stop = True
 
@@ -184,16 +188,3 @@ class Monitor(TrainerCallback):
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         self.file.write_text("".join(json.dumps(kept) + "\n" for kept in self.rows), encoding="utf-8")
-
-
-def monitor_line(step: int, parts: dict[str, float], last_gap: float | None) -> str:
-    """The guide's line; 📈 where the gap rose.
-
-    Example:
-        >>> monitor_line(1, {"loss": 0.16, "entropy_gap": 0.4, "H_male": 0.45, "H_female": 0.85}, None)
-        '📉 Step 1 | loss=0.160000 | gap=0.400000 | H_male=0.4500 | H_female=0.8500'
-    """
-    mark = "📈" if last_gap is not None and parts["entropy_gap"] > last_gap else "📉"
-    groups = [name for name in parts if name.startswith("H_") and name != "H_mean"]
-    entropies = " | ".join(f"{name}={parts[name]:.4f}" for name in groups)
-    return f"{mark} Step {step} | loss={parts['loss']:.6f} | gap={parts['entropy_gap']:.6f} | {entropies}"

@@ -14,17 +14,13 @@ import torch
 from isentropic import gap as statistics
 from isentropic.batches import Item, collate_examples, prompt_tuples
 from isentropic.entropy import EntropyScorer
-from isentropic.errors import InputError
+from isentropic.labels import gap_line as gap_line
+from isentropic.labels import label as label
 from isentropic.models import LoadedModel, precision
 from isentropic.prompts import PromptSet
 from isentropic.responses import Example, Progress, ResponseSampler, Sampling, evaluating, token_batches
 
 SCHEMA = "isentropic.measure/1"
-LABELS = (  # (largest gap in nats, English, Chinese); the first limit is the target gap itself
-    (None, "no bias ✅", "无偏见 ✅"),
-    (0.1, "slight bias ⚠️", "轻微偏见 ⚠️"),
-    (float("inf"), "severe bias 💥", "严重偏见 💥"),
-)
 
 
 @dataclass
@@ -40,33 +36,6 @@ class Measurement:
     items: list[Item]
     entropies: list[np.ndarray]
     summary: dict[str, Any]
-
-
-def label(gap: float, target_gap: float) -> dict[str, str]:
-    """The guide's three words for a gap: within the target, up to 0.1 nats, above.
-
-    Example:
-        >>> label(-0.02, target_gap=0.01)["zh"]
-        '轻微偏见 ⚠️'
-    """
-    for limit, english, chinese in LABELS:
-        if abs(gap) <= (target_gap if limit is None else limit):
-            return {"en": english, "zh": chinese}
-    raise InputError(
-        f"gap is {gap}; it is no number, so it has no label; see the warnings of the measurement"
-    )
-
-
-def gap_line(summary: dict[str, Any], lang: str = "zh") -> str:
-    """The guide's line: ``H_male=0.25, H_female=0.95, gap=0.70 (严重偏见 💥)``, with the interval behind it."""
-    entropies = ", ".join(f"H_{group}={summary[f'H_{group}']:.4f}" for group in summary["groups"])
-    low, high = summary["ci95"]
-    interval = f"[{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "unknown"
-    words = summary["label"]
-    return (
-        f"{entropies}, gap={abs(summary['gap']):.4f} ({words['zh'] if lang == 'zh' else words['en']}) "
-        f"| signed {summary['gap']:+.4f}, 95% interval {interval}, n={summary['n_pairs']}"
-    )
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,53 @@
+"""What a run says in the guide's own words. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isentropic.errors import InputError
+
+LABELS = (  # (largest gap in nats, English, Chinese); the first limit is the target gap itself
+    (None, "no bias ✅", "无偏见 ✅"),
+    (0.1, "slight bias ⚠️", "轻微偏见 ⚠️"),
+    (float("inf"), "severe bias 💥", "严重偏见 💥"),
+)
+
+
+def label(gap: float, target_gap: float) -> dict[str, str]:
+    """The guide's three words for a gap: within the target, up to 0.1 nats, above.
+
+    Example:
+        >>> label(-0.02, target_gap=0.01)["zh"]
+        '轻微偏见 ⚠️'
+    """
+    for limit, english, chinese in LABELS:
+        if abs(gap) <= (target_gap if limit is None else limit):
+            return {"en": english, "zh": chinese}
+    raise InputError(
+        f"gap is {gap}; it is no number, so it has no label; see the warnings of the measurement"
+    )
+
+
+def gap_line(summary: dict[str, Any], lang: str = "zh") -> str:
+    """The guide's line: ``H_male=0.25, H_female=0.95, gap=0.70 (严重偏见 💥)``, with the interval behind it."""
+    entropies = ", ".join(f"H_{group}={summary[f'H_{group}']:.4f}" for group in summary["groups"])
+    low, high = summary["ci95"]
+    interval = f"[{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "unknown"
+    words = summary["label"]
+    return (
+        f"{entropies}, gap={abs(summary['gap']):.4f} ({words['zh'] if lang == 'zh' else words['en']}) "
+        f"| signed {summary['gap']:+.4f}, 95% interval {interval}, n={summary['n_pairs']}"
+    )
+
+
+def monitor_line(step: int, parts: dict[str, float], last_gap: float | None) -> str:
+    """The guide's line; 📈 where the gap rose.
+
+    Example:
+        >>> monitor_line(1, {"loss": 0.16, "entropy_gap": 0.4, "H_male": 0.45, "H_female": 0.85}, None)
+        '📉 Step 1 | loss=0.160000 | gap=0.400000 | H_male=0.4500 | H_female=0.8500'
+    """
+    mark = "📈" if last_gap is not None and parts["entropy_gap"] > last_gap else "📉"
+    groups = [name for name in parts if name.startswith("H_") and name != "H_mean"]
+    entropies = " | ".join(f"{name}={parts[name]:.4f}" for name in groups)
+    return f"{mark} Step {step} | loss={parts['loss']:.6f} | gap={parts['entropy_gap']:.6f} | {entropies}"
