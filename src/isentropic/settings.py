@@ -103,7 +103,12 @@ class TrainSettings(LossSettings):
     output_dir: str = option("runs", "where run folders are made", section="run")
     max_steps: int = option(20, "most optimizer steps", section="steps")
     learning_rate: float = option(1e-5, "learning rate at the first step", section="steps")
-    lr_scheduler_type: str = option("linear", "how the learning rate falls", section="steps")
+    lr_scheduler_type: str = option(
+        "linear",
+        "how the learning rate falls",
+        choices=("linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"),
+        section="steps",
+    )
     warmup_steps: int = option(0, "steps of rising learning rate", section="steps")
     adam_beta1: float = option(0.0, "momentum of AdamW; 0.9 overshoots the target", section="steps")
     adam_beta2: float = option(0.999, "memory of AdamW's second moment", section="steps")

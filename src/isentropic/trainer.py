@@ -6,14 +6,14 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
@@ -24,8 +24,10 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 
 from isentropic.batches import Item, StratifiedSampler, collate_items, prompt_tuples
+from isentropic.callbacks import NotFiniteError
 from isentropic.entropy import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
@@ -38,8 +40,8 @@ from isentropic.settings import LossSettings
 
 log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
-STEERING = "steering.json"
-"""Beside a checkpoint: what the control variate needs to go on as if the run had never been cut."""
+STEERING = "steering_{rank}.json"
+"""In a checkpoint: what the control variate and refreshed responses need to go on as if the run had never been cut."""
 
 
 @dataclass
@@ -198,6 +200,10 @@ class DebiasingTrainer(Trainer):
         # Our monitor says what these two would print.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                # transformers sets it when training begins; what is logged before went to the working directory.
+                callback.logging_dir = str(Path(str(args.output_dir)) / "tensorboard")
 
     # --- Before training --------------------------------------------------------------------------------------------
 
@@ -258,18 +264,34 @@ class DebiasingTrainer(Trainer):
         checkpoint = kwargs.get("resume_from_checkpoint")
         self.prepare()
         if isinstance(checkpoint, str):
-            kept = json.loads((Path(checkpoint) / STEERING).read_text(encoding="utf-8"))
-            self.anchor, self.held_out_means = kept["anchor"], kept["held_out_means"]
+            self.load_steering(Path(checkpoint))
         elif not self.held_out_means:
             self.evaluate()
         return super().train(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        if self.is_world_process_zero():
-            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-            kept = {"anchor": self.anchor, "held_out_means": self.held_out_means}
-            (folder / STEERING).write_text(json.dumps(kept), encoding="utf-8")
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        fresh = {
+            index: (number, [example.response_ids for example in self.train_items[index].examples])
+            for index, number in self.fresh.items()
+        }
+        kept = {"anchor": self.anchor, "held_out_means": self.held_out_means, "fresh": fresh}
+        (folder / STEERING.format(rank=self.args.process_index)).write_text(
+            json.dumps(kept), encoding="utf-8"
+        )
+
+    def load_steering(self, folder: Path) -> None:
+        file = folder / STEERING.format(rank=self.args.process_index)
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        self.anchor, self.held_out_means = kept["anchor"], kept["held_out_means"]
+        for index, (number, responses) in kept["fresh"].items():
+            item = self.train_items[int(index)]
+            item.examples = [
+                replace(example, response_ids=tuple(ids))
+                for example, ids in zip(item.examples, responses, strict=True)
+            ]
+            self.fresh[item.index] = number
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
         return StratifiedSampler([item.topic for item in self.train_items], self.draws, self.args.seed)
@@ -381,8 +403,9 @@ class DebiasingTrainer(Trainer):
         self.prepare()
         assert self.neutral is not None
         entropies = self.score(self.validation_items)
+        if not all(np.isfinite(values).all() for values in entropies):
+            raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
         summary = summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
-        self.held_out_means = {group: summary[f"H_{group}"] for group in self.groups}
         low, high = summary["ci95"]
         answers = sample_responses(
             self.model,
@@ -403,6 +426,9 @@ class DebiasingTrainer(Trainer):
             "length": float(np.mean([len(answer) for answer in drawn])),
             "distinct_2": distinct_ngrams(drawn, 2),
         }
+        if self.args.world_size > 1:  # all processes are to come to the same decision, to the last bit
+            (found,) = broadcast_object_list([found])
+        self.held_out_means = {group: found[f"H_{group}"] for group in self.groups}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items() if value is not None}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

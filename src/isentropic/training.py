@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 
 from isentropic.callbacks import (
     BEST_WEIGHTS,
@@ -26,13 +27,22 @@ from isentropic.callbacks import (
 from isentropic.compare import comparison
 from isentropic.errors import InputError
 from isentropic.measure import Measurement, gap_line, measure, versions
-from isentropic.models import LoadedModel, load_model, save_model, weights_sha256
+from isentropic.models import (
+    LoadedModel,
+    context_length,
+    load_model,
+    save_model,
+    vocabulary_size,
+    weights_sha256,
+)
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import model_card, read_run, write_report
-from isentropic.retention import perplexity
+from isentropic.responses import encode_prompts
+from isentropic.retention import perplexity, read_text
 from isentropic.run_folder import (
     FINISHED,
     check_folder,
+    check_same_run,
     last_checkpoint,
     limited,
     prepare_folder,
@@ -43,6 +53,9 @@ from isentropic.run_folder import (
 from isentropic.screen import Screen
 from isentropic.settings import TrainSettings
 from isentropic.trainer import DebiasingConfig, DebiasingTrainer
+
+LOGIT_BYTES = 14
+"""The most that one logit takes on its way to an entropy: bfloat16, float32, and two float32 working copies."""
 
 
 def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, Any]:
@@ -57,7 +70,10 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     prompts = load_data(settings)
     settings.check(groups=len(prompts.groups), world_size=world_size)
     folder = Path(settings.output_dir) / settings.run_name
-    check_folder(folder, settings)
+    if rank == 0:
+        check_folder(folder, settings)
+    config = trainer_settings(settings, folder)
+    parts = splits_of(prompts, settings)
 
     for note in prompts.notes:
         screen.say(f"   {note}")
@@ -73,13 +89,17 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     )
     clock.mark("load")
     parameters = sum(p.numel() for p in loaded.model.parameters())
+    check_model(settings, config, parts, loaded)
+    check_processes(config, prompts, loaded)
+    if settings.resume and rank == 0:
+        check_same_run(folder, prompts, loaded)
     screen.say(f"model: {loaded.name}, {parameters / 1e6:.0f} M parameters")
 
-    # From here on the run folder is ours to write.
+    # All that can be refused has been; from here on the run folder is ours to write.
     if rank == 0:
         prepare_folder(folder, settings, parameters)
         write_json(folder / "config.json", config_of(settings, prompts, loaded))
-    run = Run(settings, screen, prompts, loaded, folder, clock, rank == 0)
+    run = Run(settings, screen, config, parts, loaded, folder, clock, rank == 0)
     with screen.live():
         return run.go()
 
@@ -91,15 +111,21 @@ class Run:
         self,
         settings: TrainSettings,
         screen: Screen,
-        prompts: PromptSet,
+        config: DebiasingConfig,
+        parts: dict[str, PromptSet],
         loaded: LoadedModel,
         folder: Path,
         clock: Clock,
         writes: bool,
     ) -> None:
-        self.settings, self.screen, self.prompts, self.loaded = settings, screen, prompts, loaded
+        self.settings, self.screen, self.config, self.parts, self.loaded = (
+            settings,
+            screen,
+            config,
+            parts,
+            loaded,
+        )
         self.folder, self.clock, self.writes = folder, clock, writes
-        self.test = limited(prompts.split("test"), settings.test_pairs)
         self.stop = TargetGapStop(settings.stop_margin * settings.target_gap, settings.max_kl)
         self.best = BestCheckpoint(folder / "checkpoints", settings.max_kl)
         self.interrupt = InterruptStop()
@@ -114,6 +140,7 @@ class Run:
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
+        base_perplexity = self.perplexity_of(self.loaded)
         self.clock.mark("responses")
         reason = self.learn()
         self.clock.mark("training")
@@ -121,16 +148,12 @@ class Run:
             screen.say(f"stopped at step {self.trainer.state.global_step}; a checkpoint is kept. Go on with:")
             screen.say(f"  {command_of(settings, resume=True)}")
             return self.write_result(reason, before.summary, None)
-        result = self.finish(reason, before)
+        result = self.finish(reason, before, base_perplexity)
         self.say_end(result)
         return result
 
     def make_trainer(self) -> DebiasingTrainer:
         settings = self.settings
-        train_set = limited(self.prompts.split("train"), settings.max_pairs)
-        validation = limited(self.prompts.split("validation"), settings.validation_pairs)
-        for name, part in (("train", train_set), ("validation", validation), ("test", self.test)):
-            check_split(part, name, self.prompts.groups)
         self.monitor = Monitor(
             self.folder,
             settings.target_gap,
@@ -140,9 +163,9 @@ class Run:
         )
         return DebiasingTrainer(
             model=self.loaded.model,
-            args=trainer_settings(settings, self.folder),
-            train_dataset=train_set,
-            eval_dataset=validation,
+            args=self.config,
+            train_dataset=self.parts["train"],
+            eval_dataset=self.parts["validation"],
             processing_class=self.loaded.tokenizer,
             peft_config=lora_of(settings),
             callbacks=[self.monitor, self.best, self.stop, FiniteGuard(), self.interrupt],
@@ -154,7 +177,7 @@ class Run:
         stage = "test responses and entropies before" if items is None else "test entropies after"
         return measure(
             dataclasses.replace(loaded, model=self.trainer.model),
-            self.test,
+            self.parts["test"],
             sampling=self.trainer.args.sampling(num_responses=1, offset=4),
             responses=self.settings.responses,
             target_gap=self.settings.target_gap,
@@ -171,6 +194,7 @@ class Run:
         if settings.resume and checkpoint is None:
             self.screen.say("   no checkpoint was saved; starting from the first step")
         if checkpoint is None:
+            self.monitor.rows, self.best.facts = [], {}
             start = trainer.evaluate()
             if abs(start["eval_gap"]) <= settings.target_gap and not settings.force:
                 self.screen.say(
@@ -182,24 +206,18 @@ class Run:
         with self.on_interrupt():
             try:
                 trainer.train(resume_from_checkpoint=checkpoint)
+                if not self.interrupt.asked and trainer.state.global_step % settings.eval_steps:
+                    trainer.evaluate()
             except NotFiniteError as error:
                 self.screen.say(f"{error}; stopped, and the best weights so far are kept")
                 return "not_finite"
-        if self.interrupt.asked:
-            return "interrupted"
-        if trainer.state.global_step % settings.eval_steps:
-            trainer.evaluate()
-        return self.stop.reason
+        return "interrupted" if self.interrupt.asked else self.stop.reason
 
-    def finish(self, reason: str, before: Measurement) -> dict[str, Any]:
+    def finish(self, reason: str, before: Measurement, base_perplexity: float | None) -> dict[str, Any]:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer, settings = self.trainer, self.settings
         if not self.writes:
             return {}
-        base_perplexity = None
-        changed = self.best.facts.get("step", 0) > 0
-        if settings.text_file:
-            base_perplexity = self.base_perplexity()
         if reason != "already_within":
             self.best.restore(trainer.model)
         final = dataclasses.replace(
@@ -210,12 +228,7 @@ class Run:
         assert trainer.neutral is not None
         costs = [
             {"kl": 0.0, "kl_ci95": [0.0, 0.0], "perplexity": base_perplexity},
-            {
-                **trainer.neutral.kl_to(trainer.model),
-                "perplexity": perplexity(final, settings.text_file, bf16=self.bf16)
-                if settings.text_file
-                else None,
-            },
+            {**trainer.neutral.kl_to(trainer.model), "perplexity": self.perplexity_of(final)},
         ]
         names = ["base", "final"]
         write_json(self.folder / "comparison.json", comparison(names, [before, after], costs))
@@ -224,17 +237,18 @@ class Run:
         self.screen.say(f"after   {gap_line(after.summary, settings.lang)}")
         self.save_final()
         self.clock.mark("saving")
-        result = self.write_result(reason, before.summary, after.summary, changed)
+        result = self.write_result(reason, before.summary, after.summary)
         write_report(self.folder, settings.lang)
         (self.folder / "final" / "README.md").write_text(model_card(read_run(self.folder)), encoding="utf-8")
         # What resumes an unfinished run is of no use to a finished one.
         (self.folder / "checkpoints" / BEST_WEIGHTS).unlink(missing_ok=True)
         return result
 
-    def base_perplexity(self) -> float:
-        """The base model's perplexity; read again from disk, since the weights in memory have been trained."""
-        base = load_model(self.settings.model_path, trust_remote_code=self.settings.trust_remote_code)
-        return perplexity(base, str(self.settings.text_file), bf16=self.bf16)
+    def perplexity_of(self, loaded: LoadedModel) -> float | None:
+        """The perplexity of the text file, if one was given and this process writes it down."""
+        if not self.settings.text_file or not self.writes:
+            return None
+        return perplexity(loaded, self.settings.text_file, bf16=self.bf16)
 
     def save_final(self) -> None:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
@@ -255,14 +269,14 @@ class Run:
         write_jsonl(self.folder / "responses.jsonl", rows)
 
     def write_result(
-        self, reason: str, before: dict[str, Any], after: dict[str, Any] | None, changed: bool = True
+        self, reason: str, before: dict[str, Any], after: dict[str, Any] | None
     ) -> dict[str, Any]:
         result = {
             "stopped": reason,
             "best_step": self.best.facts.get("step", 0),
             "steps": self.trainer.state.global_step,
             "seconds": self.clock.seconds,
-            "advice": advice(self.settings, self.monitor.rows, reason) if changed else [],
+            "advice": advice(self.settings, self.monitor.rows, reason),
             "label_before": before["label"],
             "label_after": after["label"] if after else None,
         }
@@ -319,6 +333,60 @@ def load_data(settings: TrainSettings) -> PromptSet:
     )
 
 
+def splits_of(prompts: PromptSet, settings: TrainSettings) -> dict[str, PromptSet]:
+    """Training, validation and test prompts, cut to the sizes asked for."""
+    most = {
+        "train": settings.max_pairs,
+        "validation": settings.validation_pairs,
+        "test": settings.test_pairs,
+    }
+    parts = {name: limited(prompts.split(name), count) for name, count in most.items()}
+    for name, part in parts.items():
+        check_split(part, name, prompts.groups)
+    return parts
+
+
+def check_model(
+    settings: TrainSettings, config: DebiasingConfig, parts: dict[str, PromptSet], loaded: LoadedModel
+) -> None:
+    """Refuse what this model cannot do, before anything is written."""
+    for part in parts.values():
+        encode_prompts(part.prompts, loaded.tokenizer, config.sampling(), context_length(loaded.model))
+    needed = LOGIT_BYTES * vocabulary_size(loaded.model) / 2**20
+    if settings.chunk_mb < needed:
+        raise InputError(
+            f"--chunk_mb is {settings.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give as much "
+            f"or more"
+        )
+    if settings.lora_r and settings.lora_target_modules:
+        linear = {n for n, m in loaded.model.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
+        for name in split_names(settings.lora_target_modules):
+            if not any(module == name or module.endswith(f".{name}") for module in linear):
+                there = ", ".join(sorted({module.rsplit(".", 1)[-1] for module in linear}))
+                raise InputError(
+                    f"--lora_target_modules names {name!r}, which this model does not have; the adapter would go "
+                    f"nowhere; choose among {there}"
+                )
+    if settings.text_file:
+        read_text(settings.text_file)
+
+
+def check_processes(config: DebiasingConfig, prompts: PromptSet, loaded: LoadedModel) -> None:
+    """All processes of a run train the same model on the same prompts."""
+    if config.world_size == 1:
+        return
+    for what, flag, mine in (
+        ("prompts", "--train_data", prompts.sha256),
+        ("weights", "--model_path", loaded.sha256),
+    ):
+        found = gather_object([mine])
+        if len(set(found)) > 1:
+            raise InputError(
+                f"the {len(found)} processes have different {what} ({', '.join(sha[:8] for sha in found)}); each would "
+                f"train towards something else; give every process the same {flag}"
+            )
+
+
 def check_split(part: PromptSet, name: str, groups: Sequence[str]) -> None:
     """Each split needs each group, twice: once is no interval."""
     counts = part.counts()
@@ -328,6 +396,10 @@ def check_split(part: PromptSet, name: str, groups: Sequence[str]) -> None:
                 f"the {name} split of {part.name!r} has {counts.get(group, 0)} prompts of group {group!r}; a gap with "
                 f"an interval needs two at least; give more rows, or a column 'split'"
             )
+
+
+def split_names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def count_pairs(prompts: PromptSet) -> int:
@@ -361,9 +433,7 @@ def trackers_of(settings: TrainSettings) -> list[str]:
     """The trackers asked for; each must be installed."""
     from transformers.integrations import get_available_reporting_integrations
 
-    names = [
-        name.strip() for name in settings.report_to.split(",") if name.strip() and name.strip() != "none"
-    ]
+    names = [name for name in split_names(settings.report_to) if name != "none"]
     there = get_available_reporting_integrations()
     for name in names:
         if name not in there:
@@ -388,7 +458,7 @@ def lora_of(settings: TrainSettings) -> Any:
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha or 2 * settings.lora_r,
         lora_dropout=0.0,
-        target_modules=[name.strip() for name in modules.split(",")] if modules else "all-linear",
+        target_modules=split_names(modules) if modules else "all-linear",
         task_type="CAUSAL_LM",
     )
 
