@@ -4,7 +4,7 @@
 set -euo pipefail
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
-MICRO_BATCH_SIZE=16
+MICRO_BATCH_SIZE=8
 EFFECTIVE_BATCH=32
 LEARNING_RATE=2e-5
 EVAL_STEPS=4

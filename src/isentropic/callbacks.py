@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from isentropic.curves import draw_curves
 from isentropic.labels import monitor_line as monitor_line
 
-BEST_WEIGHTS, BEST_FACTS = "best.safetensors", "best.json"
+BEST_WEIGHTS, BEST_FACTS = "best", "best.json"
+SHARD_BYTES = 64 * 2**20
 
 
 class NotFiniteError(ArithmeticError):
@@ -58,7 +60,7 @@ class FiniteGuard(TrainerCallback):
 class BestCheckpoint(TrainerCallback):
     """Keep the trained weights of the step whose held-out gap is smallest, among those within the guard's limit.
 
-    The weights are kept in ``best.safetensors`` (trainable parameters alone), the facts in ``best.json``.
+    The weights are kept in the folder ``best`` (trainable parameters alone), the facts in ``best.json``.
     """
 
     def __init__(self, folder: Path, max_kl: float) -> None:
@@ -80,20 +82,32 @@ class BestCheckpoint(TrainerCallback):
             return
         self.facts = {"step": state.global_step, "gap": gap, "kl": metrics["eval_kl"]}
         self.folder.mkdir(parents=True, exist_ok=True)
-        trained = {
-            n: p.detach().cpu().contiguous() for n, p in kwargs["model"].named_parameters() if p.requires_grad
-        }
-        save_file(trained, self.folder / f"{BEST_WEIGHTS}.tmp")
-        (self.folder / f"{BEST_WEIGHTS}.tmp").replace(self.folder / BEST_WEIGHTS)
+        self.save(kwargs["model"])
         (self.folder / BEST_FACTS).write_text(json.dumps(self.facts), encoding="utf-8")
+
+    def save(self, model: nn.Module) -> None:
+        """Write the trainable parameters in small shards: safetensors holds a copy of each file it writes."""
+        new, kept = self.folder / f"{BEST_WEIGHTS}.new", self.folder / BEST_WEIGHTS
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        shard: dict[str, torch.Tensor] = {}
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        for number, (name, parameter) in enumerate(trained):
+            shard[name] = parameter.detach().cpu().contiguous()
+            full = sum(value.nbytes for value in shard.values()) >= SHARD_BYTES
+            if full or number == len(trained) - 1:
+                save_file(shard, new / f"{number:05d}.safetensors")
+                shard = {}
+        shutil.rmtree(kept, ignore_errors=True)
+        new.rename(kept)
 
     def restore(self, model: nn.Module) -> None:
         """Put the kept weights back into the model."""
-        kept = load_file(self.folder / BEST_WEIGHTS)
+        parameters = dict(model.named_parameters())
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in kept:
-                    parameter.copy_(kept[name])
+            for file in sorted((self.folder / BEST_WEIGHTS).glob("*.safetensors")):
+                for name, value in load_file(file).items():
+                    parameters[name].copy_(value)
 
 
 class InterruptStop(TrainerCallback):

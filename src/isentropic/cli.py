@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import sys
@@ -105,7 +106,8 @@ def parser(program: str = "isentropic") -> Parser:
 
 class ShowVersion(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and leave")
+        words = "show the version and leave"
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=words)
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
         from importlib.metadata import version
@@ -152,12 +154,17 @@ def read_config(file: str, kind: type) -> dict[str, Any]:
             nearest = difflib.get_close_matches(str(name), types, 1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             raise InputError(f"--config {file!r} has the unknown key {name!r}, which would be ignored{hint}")
-        check_type(file, types[name], value)
+        content[name] = typed(file, types[name], value)
     return content
 
 
-def check_type(file: str, setting: Field, value: Any) -> None:
+def typed(file: str, setting: Field, value: Any) -> Any:
+    """The value as the setting takes it, or why it cannot be."""
     expected = str(setting.type)
+    if expected.startswith("float") and isinstance(value, str):
+        # YAML reads 1e-05 as text, and that is how JSON writes it.
+        with contextlib.suppress(ValueError):
+            value = float(value)
     fits = {
         "bool": isinstance(value, bool),
         "int": isinstance(value, int) and not isinstance(value, bool),
@@ -166,14 +173,14 @@ def check_type(file: str, setting: Field, value: Any) -> None:
     }[expected.split(" ")[0]]
     if not fits and not (value is None and "None" in expected):
         raise InputError(
-            f"--config {file!r} gives {setting.name} the value {value!r}, which is no {expected}; mend that line (YAML "
-            f"reads 1e-5 as text: write 1.0e-5)"
+            f"--config {file!r} gives {setting.name} the value {value!r}, which is no {expected}; mend that line"
         )
     choices = setting.metadata.get("choices")
     if choices and value is not None and value not in choices:
         raise InputError(
             f"--config {file!r} gives {setting.name} the value {value!r}; choose one of {', '.join(choices)}"
         )
+    return value
 
 
 # --- Commands -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as student_t
 
 from isentropic import gap as statistics
 from isentropic.batches import Item, collate_examples, prompt_tuples
@@ -228,7 +229,17 @@ def summarise(
     return summary
 
 
-GAP_KEYS: tuple[str, ...] = ("gap", "se", "ci95", "df", "n_pairs", "n_clusters", "cluster_unit", "verdict", "reason")
+GAP_KEYS: tuple[str, ...] = (
+    "gap",
+    "se",
+    "ci95",
+    "df",
+    "n_pairs",
+    "n_clusters",
+    "cluster_unit",
+    "verdict",
+    "reason",
+)
 GAP_KEYS += ("p_within", "p_exceeds", "pairs_needed")
 
 
@@ -318,6 +329,43 @@ def pair_details(
         split = statistics.decompose(own_table[:, second] - own_table[:, first], differences, topics)
         details["decomposition"] = split.to_dict()
     return details
+
+
+def held_out_now(
+    pool: tuple[Sequence[Item], Sequence[np.ndarray]],
+    before: Sequence[np.ndarray],
+    now: Sequence[np.ndarray],
+    items: Sequence[Item],
+    groups: Sequence[str],
+) -> dict[str, Any]:
+    """The gap during training, from all that was held out: every prompt before training, the validation prompts since.
+
+    .. math:: \\hat g(t) = g_{pool}(0) + (g_{val}(t) - g_{val}(0))
+
+    Before the first step the training prompts are as unseen as the validation prompts, so both tell the gap at step 0;
+    the change since comes from the validation prompts alone, pair by pair. Standard error: the root of the two
+    squared. Twins only.
+
+    Args:
+        pool: training and validation items with their entropies before training.
+        before, now: entropies of the validation ``items`` before training and now.
+    """
+    start = group_entropies(*pool, groups)
+    change = group_entropies(items, now, groups) - group_entropies(items, before, groups)
+    means = start.mean(0) + change.mean(0)
+    a, b = max(group_pairs(len(groups)), key=lambda pair: abs(means[pair[1]] - means[pair[0]]))
+    at_start = statistics.paired_gap(start[:, b] - start[:, a], topics_of(pool[0]))
+    since = statistics.paired_gap(change[:, b] - change[:, a], topics_of(items))
+    se = float(np.hypot(at_start.se, since.se if since.known else 0.0))
+    gap = float(means[b] - means[a])
+    half = se * float(student_t.ppf(0.975, at_start.df)) if at_start.known else None
+    return {
+        "gap": gap,
+        "se": se if at_start.known else None,
+        "ci95": [gap - half, gap + half] if half is not None else [None, None],
+        **{f"H_{group}": float(mean) for group, mean in zip(groups, means, strict=True)},
+        "H_mean": float(means.mean()),
+    }
 
 
 def floor_of(

@@ -82,16 +82,20 @@ def ratio_with_interval(totals: np.ndarray, counts: np.ndarray) -> dict[str, Any
     return {"kl": ratio, "kl_ci95": list(estimate.ci95) if known and estimate else [None, None]}
 
 
+def read_text(file: str) -> str:
+    """The text of a file, as perplexity takes it."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"text file {file!r} cannot be read ({error}); perplexity needs UTF-8 text; check the path"
+        ) from error
+
+
 @torch.no_grad()
 def perplexity(loaded: LoadedModel, file: str, *, window: int = 512, bf16: bool = False) -> float:
     """``exp(-mean log p)`` over a text file, in windows that do not overlap, the first token of each not scored."""
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"text file {file!r} cannot be read ({error}); perplexity needs UTF-8 text"
-        ) from error
-    ids = loaded.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    ids = loaded.tokenizer(read_text(file), add_special_tokens=False, verbose=False).input_ids
     if len(ids) < 2:
         raise InputError(
             f"text file {file!r} has {len(ids)} tokens; perplexity needs two at least; give a longer text"

@@ -55,6 +55,20 @@ def check_folder(folder: Path, settings: TrainSettings) -> None:
         )
 
 
+def check_same_run(folder: Path, prompts: PromptSet, loaded: LoadedModel) -> None:
+    """A run goes on with the model and the prompts it began with."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for what, key, now, flag in (
+        ("another model", "model_sha256", loaded.sha256, "--model_path"),
+        ("other prompts", "data_sha256", prompts.sha256, "--train_data"),
+    ):
+        if config.get(key) != now:
+            raise InputError(
+                f"run {str(folder)!r} was started with {what} ({key} {str(config.get(key))[:8]}, now {now[:8]}); the "
+                f"rest of it would be another run; give the same {flag}, or another --run_name"
+            )
+
+
 def prepare_folder(folder: Path, settings: TrainSettings, parameters: int) -> None:
     parent = Path(settings.output_dir)
     try:

@@ -144,7 +144,7 @@ class TrainSettings(LossSettings):
     swap: bool = option(False, "make each prompt's twin with the swap engine", section="data")
     max_pairs: int | None = option(None, "use at most this many training pairs", section="data")
     test_pairs: int | None = option(None, "use at most this many test pairs", section="data")
-    validation_pairs: int | None = option(64, "use at most this many validation pairs", section="data")
+    validation_pairs: int | None = option(None, "use at most this many validation pairs", section="data")
     chat: bool = option(False, "put prompts through the tokenizer's chat template", section="responses")
     system: str | None = option(None, "system message of the chat", section="responses")
     preset: str | None = option(None, "a set of settings by name", choices=tuple(PRESETS), section="run")
@@ -161,7 +161,7 @@ class TrainSettings(LossSettings):
     report_to: str = option(
         "none", "where metrics go: none, tensorboard, wandb or trackio, several by comma", section="run"
     )
-    chunk_mb: float = option(128.0, "memory for logits, in MB", section="steps")
+    chunk_mb: float = option(32.0, "memory for logits, in MB", section="steps")
     resume: bool = option(False, "go on from the run's last checkpoint", section="run")
     overwrite: bool = option(False, "delete the run's folder if it exists", section="run")
     force: bool = option(

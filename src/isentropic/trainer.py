@@ -31,7 +31,7 @@ from isentropic.callbacks import NotFiniteError
 from isentropic.entropy import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
-from isentropic.measure import distinct_ngrams, score_items, summarise
+from isentropic.measure import distinct_ngrams, held_out_now, score_items, summarise
 from isentropic.models import has_bfloat16, load_model, vocabulary_size, weights_sha256
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.responses import Progress, ResponseSampler, Sampling, sample_responses
@@ -72,7 +72,7 @@ class DebiasingConfig(LossSettings, TrainingArguments):
     remove_unused_columns: bool = False
     chat: bool = False
     system: str | None = None
-    chunk_mb: float = 128.0
+    chunk_mb: float = 32.0
 
     def __post_init__(self) -> None:
         if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
@@ -158,6 +158,7 @@ class DebiasingTrainer(Trainer):
         train_set = as_prompts(train_dataset, args.seed)
         held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
         self.groups = train_set.groups
+        self.train_set_name = train_set.name
         self.pad = processing_class.pad_token_id
         self.shared = args.responses == "shared" and train_set.paired and args.matched
         self.train_items = [
@@ -173,6 +174,8 @@ class DebiasingTrainer(Trainer):
         self.progress = progress
         self.neutral: NeutralReference | None = None
         self.before: dict[int, np.ndarray] = {}
+        self.pool: tuple[list[Item], list[np.ndarray]] | None = None
+        self.validation_before: list[np.ndarray] = []
         self.anchor: dict[str, float] = {}
         self.held_out_means: dict[str, float] = {}
         self.fresh: dict[int, int] = {}
@@ -221,10 +224,14 @@ class DebiasingTrainer(Trainer):
         )
         for item, examples in zip(items, made, strict=True):
             item.examples = examples
+        pooled = self.validation_set.name == self.train_set_name
         if args.steady and args.estimator != "pairwise" and not args.refresh_responses:
             scores = self.score(items, self.progress("entropies before training"))
             self.before = dict(zip(used, scores, strict=True))
         self.set_validation()
+        if self.before and self.validation_set.paired and self.shared and pooled:
+            self.validation_before = self.score(self.validation_items)
+            self.pool = (items + self.validation_items, [*scores, *self.validation_before])
         guard = self.response_sampler(args.sampling(num_responses=1, offset=2))
         vocabulary = vocabulary_size(model)
         neutral = neutral_examples(guard, vocabulary)
@@ -405,7 +412,12 @@ class DebiasingTrainer(Trainer):
         entropies = self.score(self.validation_items)
         if not all(np.isfinite(values).all() for values in entropies):
             raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
-        summary = summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
+        if self.pool is None:
+            summary = summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
+        else:
+            summary = held_out_now(
+                self.pool, self.validation_before, entropies, self.validation_items, self.groups
+            )
         low, high = summary["ci95"]
         answers = sample_responses(
             self.model,

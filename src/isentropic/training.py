@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -206,7 +207,9 @@ class Run:
         with self.on_interrupt():
             try:
                 trainer.train(resume_from_checkpoint=checkpoint)
-                if not self.interrupt.asked and trainer.state.global_step % settings.eval_steps:
+                # transformers measures after the last step too, but not in every version.
+                last = [row["step"] for row in trainer.state.log_history if "eval_gap" in row][-1:]
+                if not self.interrupt.asked and last != [trainer.state.global_step]:
                     trainer.evaluate()
             except NotFiniteError as error:
                 self.screen.say(f"{error}; stopped, and the best weights so far are kept")
@@ -218,6 +221,9 @@ class Run:
         trainer, settings = self.trainer, self.settings
         if not self.writes:
             return {}
+        trainer.model.zero_grad(set_to_none=True)
+        trainer.accelerator.free_memory()
+        trainer.optimizer = None  # its moments are twice the weights, and nothing trains any more
         if reason != "already_within":
             self.best.restore(trainer.model)
         final = dataclasses.replace(
@@ -241,7 +247,7 @@ class Run:
         write_report(self.folder, settings.lang)
         (self.folder / "final" / "README.md").write_text(model_card(read_run(self.folder)), encoding="utf-8")
         # What resumes an unfinished run is of no use to a finished one.
-        (self.folder / "checkpoints" / BEST_WEIGHTS).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "checkpoints" / BEST_WEIGHTS, ignore_errors=True)
         return result
 
     def perplexity_of(self, loaded: LoadedModel) -> float | None:
