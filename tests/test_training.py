@@ -1,0 +1,618 @@
+"""Whole runs of ``isentropic train`` on a tiny model: what they write, how they stop, how they go on, what they refuse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_folder, make_prompts, make_tokenizer
+from rich.console import Console
+
+from isentropic.cli import main, settings_from
+from isentropic.errors import InputError
+from isentropic.measure import measure
+from isentropic.models import load_model
+from isentropic.screen import Screen
+from isentropic.settings import TrainSettings
+from isentropic.training import train
+
+FILES = (
+    "config.json metrics.jsonl responses.jsonl gap_before.json gap_after.json comparison.json curves.png "
+    "report.html report.md result.json final/config.json final/model.safetensors final/README.md"
+).split()
+SETTINGS: dict[str, Any] = {
+    "bf16": "off",
+    "max_steps": 5,
+    "eval_steps": 2,
+    "effective_batch": 16,
+    "micro_batch_size": 4,
+    "max_new_tokens": 6,
+    "learning_rate": 1e-3,
+    "target_gap": 1e-6,
+    "max_kl": 10.0,
+    "save_steps": 0,
+}
+
+
+class Watcher(Screen):
+    """A screen that remembers its lines and does something when one holds ``at``."""
+
+    def __init__(self, at: str = "", do: Callable[[], None] = lambda: None) -> None:
+        super().__init__(console=Console(file=open(os.devnull, "w")))
+        self.at, self.do = at, do
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        if self.at and self.at in line:
+            self.at = ""
+            self.do()
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+@pytest.fixture
+def go(
+    tmp_path: Path, tiny_folder: Path, tiny_file: Path
+) -> Callable[..., tuple[dict[str, Any], Path, Watcher]]:
+    """``go("name", setting=...)`` makes a run: what ``train`` returned, the run folder, and what was said."""
+
+    def run(
+        name: str = "run", screen: Watcher | None = None, **changes: Any
+    ) -> tuple[dict[str, Any], Path, Watcher]:
+        given = {
+            "model_path": str(tiny_folder),
+            "train_data": str(tiny_file),
+            "output_dir": str(tmp_path / "runs"),
+        }
+        settings = settings_from(TrainSettings, {**given, **SETTINGS, "run_name": name, **changes})
+        screen = screen or Watcher()
+        return train(settings, screen), Path(settings.output_dir) / name, screen
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_file: Path) -> Path:
+    """The folder of one finished run through the command line. Read it only."""
+    runs = tmp_path_factory.mktemp("runs")
+    assert main(["train", *flags(tiny_folder, tiny_file, runs), "--run_name", "finished"]) == 0
+    return runs / "finished"
+
+
+def flags(model: Path, data: Path, runs: Path, **changes: Any) -> list[str]:
+    settings = {"model_path": model, "train_data": data, "output_dir": runs, **SETTINGS, **changes}
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+def exit_code(words: list[str]) -> int:
+    """What the shell would see: argparse leaves by itself, our own refusals are returned."""
+    try:
+        return main(words)
+    except SystemExit as left:
+        return int(str(left.code))
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def plain(folder: Path) -> Any:
+    """The model as any user of transformers would load it."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def weights(folder: Path) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for _, p in sorted(plain(folder).named_parameters())])
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file below a folder and the hash of what it holds."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@torch.no_grad()
+def naive_entropy(model: Any, row: dict[str, Any]) -> float:
+    ids = torch.tensor([row["prompt_ids"] + row["response_ids"]])
+    p = model(input_ids=ids).logits[0, len(row["prompt_ids"]) - 1 : -1].double().softmax(-1)
+    return float(-(p * p.log()).sum(-1).mean())
+
+
+# ---- the run folder ----------------------------------------------------------------------------------------------
+
+
+def test_the_run_folder_is_complete(finished):
+    missing = [
+        name for name in FILES if not (finished / name).is_file() or not (finished / name).stat().st_size
+    ]
+    assert not missing
+    assert not list(finished.rglob("best.safetensors")) and not list(finished.rglob("*.tmp"))
+    result = read(finished / "result.json")
+    assert result["stopped"] == "max_steps" and result["steps"] == 5
+    assert {"load", "before", "responses", "training", "after"} <= result["seconds"].keys()
+    config = read(finished / "config.json")
+    assert config["schema"] == "isentropic.config/1" and config["seed"] == 42 and config["max_steps"] == 5
+    assert len(config["data_sha256"]) == len(config["model_sha256"]) == 64
+    assert config["data_sha256"] == make_prompts().sha256
+
+
+def test_metrics_have_every_step_and_every_measurement(finished):
+    found = rows(finished / "metrics.jsonl")
+    steps = [row for row in found if "loss" in row]
+    held_out = [row for row in found if "val_gap" in row]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in held_out] == [0, 2, 4, 5]
+    names = {"gap", "gap_signed", "H_male", "H_female", "H_mean", "grad_norm", "learning_rate", "seconds"}
+    assert all(names <= row.keys() for row in steps)
+    for row in held_out:
+        low, high = row["val_ci95"]
+        assert low < row["val_gap"] < high and row["val_se"] > 0
+        assert row["val_gap"] == pytest.approx(row["val_H_female"] - row["val_H_male"], abs=1e-6)
+        assert {"kl", "val_length", "val_distinct_2"} <= row.keys()
+    assert [row["learning_rate"] for row in steps] == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
+
+
+def test_every_figure_follows_from_the_responses(finished, tiny_folder):
+    """Anyone can recompute the two test gaps: rows in, naive logits, mean over the pairs."""
+    found = rows(finished / "responses.jsonl")
+    assert len(found) == 12 * 4
+    base, final = plain(tiny_folder), plain(finished / "final")
+    for row in found:
+        assert row["entropy"] == pytest.approx(naive_entropy(base, row), abs=1e-4)
+        assert row["entropy_after"] == pytest.approx(naive_entropy(final, row), abs=1e-4)
+        assert row["response"] == make_tokenizer().decode(row["response_ids"])
+    for file, name in (("gap_before.json", "entropy"), ("gap_after.json", "entropy_after")):
+        means = {g: sum(r[name] for r in found if r["group"] == g) / 24 for g in ("male", "female")}
+        summary = read(finished / file)
+        assert summary["gap"] == pytest.approx(means["female"] - means["male"], abs=1e-6)
+        assert summary["H_male"] == pytest.approx(means["male"], abs=1e-6)
+    test_pairs = {p.pair_id for p in make_prompts().split("test").prompts}
+    assert {row["pair_id"] for row in found} == test_pairs
+
+
+def test_final_is_the_best_held_out_step(go, tiny_folder):
+    """A rate that overshoots: the best step is not the last, and its weights are what is saved."""
+    result, folder, _ = go(lr_scheduler_type="constant", max_steps=8)
+    held_out = {row["step"]: row for row in rows(folder / "metrics.jsonl") if "val_gap" in row}
+    best = min(held_out, key=lambda step: abs(held_out[step]["val_gap"]))
+    assert result["best_step"] == best and 0 < best < 8
+    comparison = read(folder / "comparison.json")
+    assert comparison["models"][1]["cost"]["kl_to_first"] == pytest.approx(held_out[best]["kl"], rel=1e-4)
+    # The validation gap of what was saved, measured from outside on the same responses.
+    from isentropic.responses import Sampling
+
+    validation = make_prompts().split("validation")
+    sampling = Sampling(max_new_tokens=6, seed=42 + 1)
+    base = measure(load_model(str(tiny_folder)), validation, sampling=sampling)
+    final = measure(load_model(str(folder / "final")), validation, sampling=sampling, items=base.items)
+    assert base.summary["gap"] == pytest.approx(held_out[0]["val_gap"], abs=1e-5)
+    assert final.summary["gap"] == pytest.approx(held_out[best]["val_gap"], abs=1e-5)
+    assert final.summary["model_sha256"] == read(folder / "gap_after.json")["model_sha256"]
+
+
+def test_the_final_tokenizer_is_the_users(finished, tiny_folder):
+    from transformers import AutoTokenizer
+
+    ours, theirs = (
+        AutoTokenizer.from_pretrained(finished / "final"),
+        AutoTokenizer.from_pretrained(tiny_folder),
+    )
+    assert ours.get_vocab() == theirs.get_vocab() and ours.eos_token == theirs.eos_token
+
+
+def test_config_json_runs_again_to_the_same_weights(finished, tmp_path):
+    given = ["--config", str(finished / "config.json"), "--run_name", "again", "--output_dir", str(tmp_path)]
+    assert main(["train", *given]) == 0
+    assert torch.equal(weights(finished / "final"), weights(tmp_path / "again" / "final"))
+    assert read(finished / "gap_after.json")["gap"] == read(tmp_path / "again" / "gap_after.json")["gap"]
+
+
+def test_the_reports_name_the_run(finished):
+    html = (finished / "report.html").read_text(encoding="utf-8")
+    assert "<html" in html and "finished" in html and "http://" not in html.replace("http://www.w3.org", "")
+    gap = read(finished / "gap_before.json")["gap"]
+    assert f"{abs(gap):.6f}" in html.replace("−", "-")
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "tiny-llama" in (finished / "final" / "README.md").read_text(encoding="utf-8")
+
+
+# ---- when it stops -----------------------------------------------------------------------------------------------
+
+
+def test_a_model_within_the_target_is_left_unchanged(go, tiny_folder):
+    result, folder, screen = go(target_gap=5.0)
+    assert result["stopped"] == "already_within" and result["steps"] == 0
+    assert "left unchanged" in screen.text and "--force" in screen.text
+    assert torch.equal(weights(tiny_folder), weights(folder / "final"))
+    assert read(folder / "gap_before.json")["gap"] == read(folder / "gap_after.json")["gap"]
+    assert (folder / "report.html").is_file() and result["advice"] == []
+
+
+def test_force_trains_all_the_same(go):
+    result, folder, _ = go(target_gap=5.0, force=True)
+    assert result["stopped"] == "target" and result["steps"] == 2
+    assert [row["step"] for row in rows(folder / "metrics.jsonl") if "loss" in row] == [1, 2]
+
+
+def test_the_guard_stops_a_model_that_moves_too_far(go, tiny_folder):
+    result, folder, _ = go(max_kl=1e-9, eval_steps=1)
+    assert result["stopped"] == "max_kl" and result["steps"] == 1 and result["best_step"] == 0
+    assert torch.equal(weights(tiny_folder), weights(folder / "final"))
+
+
+@pytest.mark.parametrize("eval_steps", [1, 3])
+def test_not_finite_stops_with_the_best_kept(go, tiny_folder, eval_steps):
+    """A learning rate that throws the weights out of the numbers, met by the held-out measurement or by the gradient."""
+    result, folder, screen = go(learning_rate=1e30, eval_steps=eval_steps)
+    assert result["stopped"] == "not_finite" and result["best_step"] == 0
+    assert "not finite" in screen.text and any("learning_rate" in line for line in result["advice"])
+    assert torch.equal(weights(tiny_folder), weights(folder / "final"))
+    assert (folder / "report.html").is_file()
+    json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+
+
+# ---- cut and resumed ---------------------------------------------------------------------------------------------
+
+
+class Crash(Exception):
+    """Stands for a machine that goes down."""
+
+
+def crash() -> None:
+    raise Crash
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def assert_same_run(cut: Path, whole: Path) -> None:
+    assert torch.equal(weights(cut / "final"), weights(whole / "final"))
+    ours, theirs = (
+        [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder / "metrics.jsonl")]
+        for folder in (cut, whole)
+    )
+    assert ours == theirs
+    assert read(cut / "result.json")["best_step"] == read(whole / "result.json")["best_step"]
+    assert read(cut / "gap_after.json")["gap"] == read(whole / "gap_after.json")["gap"]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_run_cut_by_ctrl_c_and_resumed_is_the_run_never_cut(go, step):
+    _, whole, _ = go("whole")
+    result, cut, screen = go("cut", Watcher(f"Step {step} |", ctrl_c))
+    assert result["stopped"] == "interrupted" and step <= result["steps"] <= step + 1
+    assert "--resume" in screen.lines[-1]
+    assert not (cut / "final").exists()
+    result, _, _ = go("cut", resume=True)
+    assert result["stopped"] == "max_steps" and result["steps"] == 5
+    assert_same_run(cut, whole)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steady": False, "loss": "gee", "adam_beta1": 0.9},
+        {"refresh_responses": 1},
+        {"refresh_responses": 4, "effective_batch": 32},
+        {"responses": "own"},
+        {"matched": False, "micro_batch_size": 16},
+        {"lora_r": 2, "learning_rate": 1e-2},
+    ],
+    ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()),
+)
+def test_exact_resume_whatever_the_settings(go, changes):
+    if "lora_r" in changes:
+        pytest.importorskip("peft")
+    _, whole, _ = go("whole", **changes)
+    go("cut", Watcher("Step 2 |", ctrl_c), **changes)
+    go("cut", resume=True, **changes)
+    assert_same_run(cut=whole.parent / "cut", whole=whole)
+
+
+def test_a_crash_after_a_checkpoint_is_resumed_from_it(go):
+    _, whole, _ = go("whole", save_steps=2)
+    with pytest.raises(Crash):
+        go("cut", Watcher("Step 4 |", crash), save_steps=2)
+    cut = whole.parent / "cut"
+    assert rows(cut / "metrics.jsonl")[-1]["step"] == 3
+    assert not (cut / "result.json").exists()
+    go("cut", resume=True, save_steps=2)
+    assert_same_run(cut, whole)
+
+
+def test_a_crash_before_any_checkpoint_starts_again(go):
+    _, whole, _ = go("whole")
+    with pytest.raises(Crash):
+        go("cut", Watcher("Step 3 |", crash))
+    _, cut, screen = go("cut", resume=True)
+    assert "no checkpoint" in screen.text
+    assert_same_run(cut, whole)
+
+
+def test_resume_with_other_data_or_another_model_is_refused(go, tmp_path):
+    _, cut, _ = go("cut", Watcher("Step 1 |", ctrl_c))
+    before = content(cut)
+    other = write_pairs(tmp_path / "other.jsonl", 30)
+    with pytest.raises(InputError, match="other prompts"):
+        go("cut", resume=True, train_data=other)
+    with pytest.raises(InputError, match="another model"):
+        go("cut", resume=True, model_path=str(make_folder(tmp_path / "other-model", seed=3)))
+    assert content(cut) == before
+
+
+def test_ctrl_c_prints_the_command_that_resumes(tmp_path, tiny_folder, tiny_file):
+    """A real process, a real signal, and the printed command run as printed."""
+    command = [sys.executable, "-m", "isentropic"]
+    given = flags(tiny_folder, tiny_file, tmp_path, max_steps=400, eval_steps=400, run_name="cut me")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*command, "train", *given],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    said = []
+    for line in process.stdout:
+        said.append(line.rstrip("\n"))
+        if "Step 2 |" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest, errors = process.communicate(timeout=120)
+    said += rest.splitlines()
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    (printed,) = [line.strip() for line in said if line.strip().endswith("--resume")]
+    assert read(tmp_path / "cut me" / "result.json")["stopped"] == "interrupted"
+    words = shlex.split(printed)
+    assert words[:2] == ["isentropic", "train"]
+    # Few steps more: a later flag wins.
+    steps = str(read(tmp_path / "cut me" / "result.json")["steps"] + 2)
+    ended = subprocess.run(
+        [*command, *words[1:], "--max_steps", steps],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=180,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert read(tmp_path / "cut me" / "result.json")["stopped"] == "max_steps"
+    assert (tmp_path / "cut me" / "final" / "model.safetensors").is_file()
+
+
+# ---- refused, with nothing overwritten -----------------------------------------------------------------------------
+
+
+def write_pairs(path: Path, count: int, **more: Any) -> str:
+    lines = [
+        json.dumps({"male": f"he {n} and he", "female": f"she {n} and she", "topic": f"t{n % 5}", **more})
+        + "\n"
+        for n in range(count)
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def test_a_run_folder_that_exists_is_refused(finished, tiny_folder, tiny_file, capsys):
+    before = content(finished)
+    given = flags(tiny_folder, tiny_file, finished.parent, run_name="finished")
+    assert main(["train", *given]) == 2
+    error = capsys.readouterr().err
+    assert "exists" in error and "--resume" in error and "--overwrite" in error and error.count("\n") == 1
+    assert main(["train", *given, "--resume"]) == 2
+    assert "finished (max_steps)" in capsys.readouterr().err
+    assert content(finished) == before
+
+
+def refused(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
+    """Settings that cannot work, and a word of the line that says so."""
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"male": "he", "female": "she"}\n{"male": "he', encoding="utf-8")
+    return {
+        "model": ({"model_path": str(tmp_path / "nothing")}, "does not exist"),
+        "data": ({"train_data": str(tmp_path / "nothing.jsonl")}, "nothing.jsonl"),
+        "malformed": ({"train_data": str(broken)}, "line 2"),
+        "few": ({"train_data": write_pairs(tmp_path / "few.jsonl", 3)}, "needs two at least"),
+        "micro": ({"micro_batch_size": 1}, "--micro_batch_size is 1"),
+        "tracker": ({"report_to": "nosuchtracker"}, "nosuchtracker"),
+        "lora modules": ({"lora_r": 2, "lora_target_modules": "no_such_layer"}, "no_such_layer"),
+        "schedule": ({"lr_scheduler_type": "zigzag"}, "zigzag"),
+        "chat": ({"chat": True}, "chat template"),
+        "context": ({"max_new_tokens": 255}, "context"),
+        "text": ({"text_file": str(tmp_path / "nothing.txt")}, "nothing.txt"),
+        "four bits": ({"load_in_4bit": True}, "4bit"),
+        "chunk": ({"chunk_mb": 1e-6}, "chunk"),
+    }
+
+
+CASES = "model,data,malformed,few,micro,tracker,lora modules,schedule,chat,context,text,four bits,chunk"
+
+
+@pytest.mark.parametrize("case", CASES.split(","))
+def test_overwrite_deletes_nothing_before_all_is_checked(case, tmp_path, tiny_folder, tiny_file, capsys):
+    if case == "four bits" and torch.cuda.is_available():
+        pytest.skip("a GPU may have what --load_in_4bit needs")
+    changes, word = refused(tmp_path)[case]
+    old = tmp_path / "runs" / "old"
+    old.mkdir(parents=True)
+    (old / "config.json").write_text("{}", encoding="utf-8")
+    (old / "final.txt").write_text("hours of work", encoding="utf-8")
+    before = content(tmp_path)
+    given = {"model_path": tiny_folder, "train_data": tiny_file, **SETTINGS, "run_name": "old"}
+    given |= {"output_dir": tmp_path / "runs", **changes}
+    words = [
+        w
+        for name, value in given.items()
+        for w in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+    ]
+    assert exit_code(["train", *words, "--overwrite"]) == 2
+    error = capsys.readouterr().err
+    assert word in error and error.startswith("isentropic") and error.count("\n") == 1
+    assert content(tmp_path) == before
+
+
+def test_overwrite_wants_a_run_folder(go, tmp_path):
+    mine = tmp_path / "runs" / "photos"
+    mine.mkdir(parents=True)
+    (mine / "holiday.jpg").write_text("x", encoding="utf-8")
+    with pytest.raises(InputError, match="no run folder"):
+        go("photos", overwrite=True)
+    assert (mine / "holiday.jpg").is_file()
+
+
+def test_overwrite_starts_afresh(go):
+    _, folder, _ = go("run", max_steps=2)
+    (folder / "old.txt").write_text("x", encoding="utf-8")
+    result, _, _ = go("run", max_steps=1, overwrite=True)
+    assert result["steps"] == 1 and not (folder / "old.txt").exists()
+    assert [row["step"] for row in rows(folder / "metrics.jsonl") if "loss" in row] == [1]
+
+
+# ---- other ways to train -----------------------------------------------------------------------------------------
+
+
+def test_own_responses(go):
+    result, folder, _ = go(responses="own", max_steps=2)
+    assert result["steps"] == 2
+    assert read(folder / "gap_before.json")["responses"] == "own"
+    assert all(row["source"] == row["group"] for row in rows(folder / "responses.jsonl"))
+
+
+def test_the_ancestors_preset(go):
+    result, folder, _ = go(preset="ancestor", effective_batch=4, micro_batch_size=2, max_steps=2)
+    config = read(folder / "config.json")
+    assert (
+        config["gap_over"] == "micro_batch" and config["matched"] is False and config["preset"] == "ancestor"
+    )
+    assert result["steps"] == 2
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
+def test_other_models(go, tmp_path, kind):
+    model = make_folder(tmp_path / kind, kind, pad=None)
+    result, folder, _ = go(model_path=str(model), max_steps=2)
+    assert result["steps"] == 2 and plain(folder / "final").config.model_type == kind
+
+
+def test_unpaired_csv(go, tmp_path):
+    """Prompts without twins: own responses, Welch's interval, a report all the same."""
+    lines = ["input,gender"] + [f"he has {n} pens,male" for n in range(20)]
+    lines += [f"she has {n} pens today,female" for n in range(14)]
+    file = tmp_path / "mine.csv"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result, folder, screen = go(train_data=str(file), max_steps=2)
+    summary = read(folder / "gap_after.json")
+    assert result["steps"] == 2 and summary["cluster_unit"] == "prompt" and summary["responses"] == "own"
+    assert "20:14" in screen.text and (folder / "report.html").is_file()
+
+
+def test_three_groups(go, tmp_path):
+    file = tmp_path / "three.jsonl"
+    file.write_text(
+        "".join(
+            json.dumps({"prompt": f"{who} met {n}", "group": group, "pair_id": n, "topic": f"t{n % 4}"})
+            + "\n"
+            for n in range(40)
+            for group, who in (("young", "a boy"), ("grown", "a man"), ("old", "an old man"))
+        ),
+        encoding="utf-8",
+    )
+    result, folder, _ = go(
+        train_data=str(file), group_column="group", effective_batch=12, micro_batch_size=3, max_steps=2
+    )
+    summary = read(folder / "gap_after.json")
+    assert result["steps"] == 2 and set(summary["groups"]) == {"young", "grown", "old"}
+    assert len(summary["group_gaps"]) == 3
+    assert all(
+        f"H_{g}" in row for row in rows(folder / "metrics.jsonl") if "loss" in row for g in summary["groups"]
+    )
+
+
+def test_lora_saves_an_adapter_and_the_merged_model(go, tiny_folder):
+    pytest.importorskip("peft")
+    result, folder, _ = go(lora_r=2, merge_lora=True, learning_rate=1e-2, force=True)
+    assert (folder / "final" / "adapter_model.safetensors").is_file()
+    assert not (folder / "final" / "model.safetensors").exists()
+    adapter, merged, base = plain(folder / "final"), plain(folder / "final" / "merged"), plain(tiny_folder)
+    ids = torch.arange(2, 30)[None]
+    with torch.no_grad():
+        assert torch.allclose(adapter(ids).logits, merged(ids).logits, atol=1e-4)
+        if result["best_step"]:
+            assert not torch.allclose(base(ids).logits, merged(ids).logits, atol=1e-4)
+    again = measure(load_model(str(folder / "final")), make_prompts().split("test"))
+    other = measure(
+        load_model(str(folder / "final" / "merged")), make_prompts().split("test"), items=again.items
+    )
+    assert again.summary["gap"] == pytest.approx(other.summary["gap"], abs=1e-5)
+
+
+def test_perplexity_before_and_after(go, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The nurse put on her coat and went home. " * 20, encoding="utf-8")
+    _, folder, _ = go(text_file=str(text), max_steps=2, force=True)
+    before, after = (row["cost"]["perplexity"] for row in read(folder / "comparison.json")["models"])
+    assert before > 1 and after > 1
+
+
+def test_tensorboard_gets_our_names(go, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, folder, _ = go(report_to="tensorboard", max_steps=4)
+    (board_folder,) = {file.parent for file in folder.rglob("events.out.tfevents*")}
+    assert not (tmp_path / "here" / "runs").exists()
+    board = EventAccumulator(str(board_folder))
+    board.Reload()
+    tags = set(board.Tags()["scalars"])
+    wanted = "loss entropy_gap entropy_gap_signed H_male H_female H_mean grad_norm learning_rate".split()
+    assert {f"train/{name}" for name in wanted} <= tags
+    assert {f"eval/{name}" for name in ("gap", "gap_se", "kl", "H_male", "H_female")} <= tags
+    steps = {row["step"]: row["gap"] for row in rows(folder / "metrics.jsonl") if "loss" in row}
+    written = {event.step: event.value for event in board.Scalars("train/entropy_gap")}
+    assert written == pytest.approx(steps, rel=1e-5)
+
+
+def test_a_report_in_chinese(go):
+    _, folder, screen = go(max_steps=1, lang="zh")
+    assert "偏见" in (folder / "report.html").read_text(encoding="utf-8")
+    assert any("偏见" in line for line in screen.lines if line.startswith("before"))
+
+
+def test_the_monitor_line_is_the_guides(go):
+    import re
+
+    _, folder, screen = go(max_steps=3)
+    lines = [line for line in screen.lines if "Step" in line and "loss=" in line]
+    form = (
+        r"(📉|📈) Step \d+ \| loss=\d+\.\d{6} \| gap=\d+\.\d{6} \| H_male=\d+\.\d{4} \| H_female=\d+\.\d{4}"
+    )
+    assert len(lines) == 3 and all(re.fullmatch(form, line) for line in lines)
+    gaps = [row["gap"] for row in rows(folder / "metrics.jsonl") if "loss" in row]
+    rose = [line.startswith("📈") for line in lines]
+    assert rose == [False] + [b > a for a, b in zip(gaps, gaps[1:], strict=False)]
