@@ -1,0 +1,130 @@
+"""One optimizer step of ours against a plain supervised step of transformers' Trainer on the same tokens.
+
+    python benchmarks/supervised_step.py [--pairs 8] [--steps 5] [--repeats 3] [--model NAME]
+
+The pairs of one effective batch with shared responses (4 sequences a pair), all in one forward pass. The supervised
+side trains on the same sequences with the cross-entropy of the same response tokens, under the same settings. Time is
+from the end of a step to the end of the next; each process warms up with two steps.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from functools import partial
+from typing import Any
+
+from common import Row, interleaved, medians, model_name, number, parser, peak_mb, publish, run_job, start_peak
+from common import table as markdown
+
+SIDES = ("supervised", "isentropic")
+WARM_UP = 2
+
+
+def one_run(job: Row) -> Row:
+    import torch
+    from transformers import Trainer, TrainerCallback
+
+    from isentropic.batches import collate_items
+    from isentropic.models import load_model
+    from isentropic.prompts import load_prompts
+    from isentropic.run_folder import limited
+    from isentropic.trainer import DebiasingConfig, DebiasingTrainer
+
+    if not job["quick"]:
+        torch.set_num_threads(job["threads"])
+    tokens: set[int] = set()
+
+    class Watch(TrainerCallback):
+        def __init__(self) -> None:
+            self.held = self.last = 0.0
+            self.seconds: list[float] = []
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step > WARM_UP:
+                self.seconds.append(time.perf_counter() - self.last)
+            elif state.global_step == WARM_UP:
+                self.held = start_peak()
+            self.last = time.perf_counter()
+
+    def counted(items: Any, pad: int) -> Row:
+        batch = collate_items(items, pad)
+        tokens.add(int(batch["predicts"].sum()))
+        return batch
+
+    def supervised(items: Any, pad: int) -> Row:
+        batch = counted(items, pad)
+        labels = torch.full_like(batch["input_ids"], -100)
+        labels[:, 1:] = batch["input_ids"][:, 1:].masked_fill(~batch["predicts"][:, :-1], -100)
+        return {**{key: batch[key] for key in ("input_ids", "attention_mask")}, "labels": labels}
+
+    loaded = load_model(job["model"])
+    prompts = load_prompts()
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = DebiasingConfig(
+            output_dir=folder, effective_batch=2 * job["pairs"], micro_batch_size=2 * job["pairs"],
+            max_steps=WARM_UP + job["steps"], eval_strategy="no", logging_strategy="no", use_cpu=True,
+        )  # fmt: skip
+        train_set = limited(prompts.split("train"), job["pairs"])
+        validation = limited(prompts.split("validation"), 2)
+        trainer: Trainer = DebiasingTrainer(
+            loaded.model, settings, train_set, validation, loaded.tokenizer, callbacks=[watch]
+        )
+        trainer.data_collator = partial(counted, pad=loaded.tokenizer.pad_token_id)
+        trainer.prepare()  # the responses; both sides train on them
+        if job["side"] == "supervised":
+            trainer = Trainer(
+                model=loaded.model,
+                args=settings,
+                data_collator=partial(supervised, pad=loaded.tokenizer.pad_token_id),
+                train_dataset=trainer.train_items,
+                callbacks=[watch],
+            )
+        trainer.train()
+    assert len(tokens) == 1, "every step holds all pairs"
+    return {
+        "seconds": statistics.median(watch.seconds),
+        "tokens": tokens.pop(),
+        "peak_mb": peak_mb(),
+        "working_mb": peak_mb() - watch.held,
+        "bf16": bool(settings.bf16),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    flags = parser(__doc__, "supervised_step", repeats=3)
+    flags.add_argument("--pairs", type=int, default=8, help="pairs of the effective batch")
+    flags.add_argument("--steps", type=int, default=5, help="timed steps of a run")
+    args = flags.parse_args(arguments)
+    if args.job:
+        print(json.dumps(one_run(args.job)))
+        return
+    if args.quick:
+        args.repeats, args.pairs, args.steps = 1, 2, 2
+    job = {"model": model_name(args), **{key: getattr(args, key) for key in ("quick", "threads", "pairs", "steps")}}
+    runs = interleaved(SIDES, args.repeats, lambda side: run_job(__file__, {**job, "side": side}, one_run))
+    middle = {side: medians(found) for side, found in runs.items()}
+    plain, ours = middle["supervised"], middle["isentropic"]
+    ratios = {key: ours[key] / plain[key] if plain[key] else None for key in ("seconds", "peak_mb", "working_mb")}
+    text = markdown(
+        ["time, of supervised", "peak memory, of supervised", "step", "seconds", "response tokens", "peak MB",
+         "beyond weights and optimizer state, MB"],
+        [
+            [
+                *(number(ratios[key]) if side == "isentropic" else "" for key in ("seconds", "peak_mb")),
+                side,
+                number(row["seconds"], ".3f"),
+                number(row["tokens"], ".0f"),
+                *(number(row[key], ".0f") for key in ("peak_mb", "working_mb")),
+            ]
+            for side, row in reversed(middle.items())
+        ],
+    )  # fmt: skip
+    publish(args, "supervised_step", text, {"ratios": ratios, "sides": middle, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()
