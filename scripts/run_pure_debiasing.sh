@@ -23,6 +23,9 @@ fi
 python="$root/.venv/bin/python"
 [ -x "$python" ] || python=python3
 
+# glibc would keep freed blocks of up to 32 MB for later; give the larger ones back.
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4194304}"
+
 exec "$python" "$root/train_debiasing.py" \
   --model_path "${positions[0]:-smollm2-135m}" \
   --run_name "${positions[1]:-pure_debiasing}" \

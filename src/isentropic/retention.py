@@ -19,9 +19,9 @@ from isentropic.models import LoadedModel, context_length, precision
 from isentropic.prompts import Prompt
 from isentropic.responses import Example, ResponseSampler, evaluating, token_batches
 
-REFERENCE_BYTES = 192 * 2**20
+REFERENCE_BYTES = 96 * 2**20
 """Memory for the base model's log-probabilities; neutral texts beyond it are left out."""
-KL_TOKENS_A_BATCH = 768
+KL_TOKENS_A_BATCH = 384
 
 
 def neutral_examples(sampler: ResponseSampler, vocab_size: int) -> list[Example]:
