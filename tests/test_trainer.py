@@ -185,6 +185,9 @@ def twin_run(trainer: DebiasingTrainer, loss_name: str) -> Run:
     )
     steady = args.steady and loss_name != "pairwise"
     start = {item.index: naive_entropies(model, [item]).detach() for item in trainer.train_items}
+    used = [trainer.train_items[i] for i in sorted(set(order))]
+    pool = naive_means(model, used + trainer.validation_items, groups) if steady else {}
+    validation = naive_means(model, trainer.validation_items, groups)
     anchor: dict[str, float] = {}
     steps = []
     for step, batch in enumerate(batches):
@@ -194,7 +197,8 @@ def twin_run(trainer: DebiasingTrainer, loss_name: str) -> Run:
             h = h - torch.cat([start[item.index] for item in batch])
             names = [e.prompt.group for item in batch for e in item.examples]
             if step % EVERY == 0:
-                held_out = naive_means(model, trainer.validation_items, groups)
+                now = naive_means(model, trainer.validation_items, groups)
+                held_out = {g: pool[g] + now[g] - validation[g] for g in groups}
                 anchor = {g: held_out[g] - h[[n == g for n in names]].mean().item() for g in groups}
             h = h + torch.tensor([anchor[name] for name in names])
         loss, means = naive_loss(loss_name, h, batch, groups)
@@ -440,12 +444,19 @@ def test_epochs_are_passes_over_the_pairs():
 # ---- what is logged ----------------------------------------------------------------------------------------------
 
 
-def test_the_held_out_gap_is_that_of_the_weights_of_the_moment():
-    trainer = trainer_of(max_steps=4, eval_steps=4)
+@pytest.mark.parametrize("steady", [False, True])
+def test_the_held_out_gap_is_that_of_the_weights_of_the_moment(steady):
+    """Steady runs add the change on the validation prompts to the gap of all prompts before training."""
+    trainer = trainer_of(max_steps=4, eval_steps=4, steady=steady)
     run = run_of(trainer)
+    used = [trainer.train_items[i] for i in sorted(set(trainer._get_train_sampler()))]
+    items = trainer.validation_items
+    start = naive_means(make_model(), items + used if steady else items, trainer.groups)
+    validation = naive_means(make_model(), items, trainer.groups)
+    now = naive_means(trainer.model, items, trainer.groups)
+    expected = [start, {g: start[g] + now[g] - validation[g] for g in trainer.groups}]
     assert [row["step"] for row in run.held_out] == [0, 4]
-    for row, model in zip(run.held_out, (make_model(), trainer.model), strict=True):
-        means = naive_means(model, trainer.validation_items, trainer.groups)
+    for row, means in zip(run.held_out, expected, strict=True):
         assert row["eval_gap"] == pytest.approx(means["female"] - means["male"], abs=1e-5)
         assert row["eval_H_male"] == pytest.approx(means["male"], abs=1e-5)
         assert row["eval_gap_low"] < row["eval_gap"] < row["eval_gap_high"]
