@@ -32,7 +32,9 @@ Row = dict[str, Any]
 def parser(doc: str, name: str, *, repeats: int | None = None) -> argparse.ArgumentParser:
     """The flags every benchmark has."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="a tiny random model in this process: a smoke test")
+    made.add_argument(
+        "--quick", action="store_true", help="a tiny random model in this process: a smoke test"
+    )
     made.add_argument("--model", default=EMBEDDED, help="folder, hub id, .gguf file or the embedded default")
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     made.add_argument("--threads", type=int, default=cores)
@@ -92,9 +94,7 @@ def run_job(script: str, job: Row, one_run: Callable[[Row], Row]) -> Row:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def interleaved(
-    sides: Iterable[str], repeats: int, run: Callable[[str], Row | None]
-) -> dict[str, list[Row]]:
+def interleaved(sides: Iterable[str], repeats: int, run: Callable[[str], Row | None]) -> dict[str, list[Row]]:
     """``repeats`` runs of each side, the sides taking turns."""
     runs: dict[str, list[Row]] = {side: [] for side in sides}
     for number in range(repeats):

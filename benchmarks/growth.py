@@ -11,7 +11,18 @@ from __future__ import annotations
 import json
 import time
 
-from common import Row, interleaved, medians, model_name, number, parser, peak_mb, publish, run_job, start_peak
+from common import (
+    Row,
+    interleaved,
+    medians,
+    model_name,
+    number,
+    parser,
+    peak_mb,
+    publish,
+    run_job,
+    start_peak,
+)
 from common import table as markdown
 
 TIMES = (1, 2, 4, 8)
@@ -95,7 +106,9 @@ def main(arguments: list[str] | None = None) -> None:
     flags = parser(__doc__, "growth", repeats=3)
     flags.add_argument("--sequences", type=int, default=8, help="sequences at x1")
     flags.add_argument("--length", type=int, default=24, help="response tokens of a sequence")
-    flags.add_argument("--pairs", type=int, default=30, help="pairs at x1 in measure; the other size is ten times that")
+    flags.add_argument(
+        "--pairs", type=int, default=30, help="pairs at x1 in measure; the other size is ten times that"
+    )
     args = flags.parse_args(arguments)
     if args.job:
         print(json.dumps(one_run(args.job)))

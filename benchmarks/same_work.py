@@ -49,7 +49,9 @@ def ancestor_step(
     device = torch.device("cpu")
     generating, scored = 0.0, 0
     for texts in batches:
-        rows = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False)
+        rows = tokenizer(
+            texts, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False
+        )
         start = time.perf_counter()
         with torch.no_grad(), precision(device, bf16):
             output = model.generate(
@@ -157,9 +159,7 @@ def run_ours(job: Row) -> Row:
         )  # fmt: skip
         responses.InverseSampler = NeverEnds
         try:
-            trainer = Timed(
-                loaded.model, settings, prompts, prompts, loaded.tokenizer, callbacks=[watch]
-            )
+            trainer = Timed(loaded.model, settings, prompts, prompts, loaded.tokenizer, callbacks=[watch])
             trainer.train()
         finally:
             responses.InverseSampler = sampler
@@ -193,7 +193,9 @@ def one_run(job: Row) -> Row:
 def main(arguments: list[str] | None = None) -> None:
     flags = parser(__doc__, "same_work", repeats=3)
     flags.add_argument("--new_tokens", type=int, default=128)
-    flags.add_argument("--bf16", default="auto", choices=("auto", "on", "off"), help="precision of both sides")
+    flags.add_argument(
+        "--bf16", default="auto", choices=("auto", "on", "off"), help="precision of both sides"
+    )
     args = flags.parse_args(arguments)
     if args.job:
         print(json.dumps(one_run(args.job)))
@@ -213,7 +215,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"the sides did not do the same work: {work} response tokens were scored")
     middle = {side: medians(found) for side, found in runs.items()}
     theirs, ours = middle["ancestor"], middle["isentropic"]
-    ratios = {key: theirs[key] / ours[key] if ours[key] else None for key in ("seconds", "peak_mb", "working_mb")}
+    ratios = {
+        key: theirs[key] / ours[key] if ours[key] else None for key in ("seconds", "peak_mb", "working_mb")
+    }
     text = markdown(
         ["times faster", "peak memory, times", "working memory, times", "step", "seconds", "of it generation",
          "peak MB", "beyond weights and optimizer state, MB"],

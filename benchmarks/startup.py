@@ -60,10 +60,18 @@ def main(arguments: list[str] | None = None) -> None:
         middle[side] = statistics.median(run["seconds"] for run in found)
         until = "the end" if side == "--help" else f"the first line ({found[0]['line']})"
         rows.append(
-            [number(middle[side] / GOALS[side]), f"isentropic {side}", number(middle[side]), until, GOALS[side]]
+            [
+                number(middle[side] / GOALS[side]),
+                f"isentropic {side}",
+                number(middle[side]),
+                until,
+                GOALS[side],
+            ]
         )
     text = markdown(["of the goal", "command", "seconds", "until", "goal, seconds"], rows)
-    publish(args, "startup", text, {"medians": middle, "goals": GOALS, "load_average_before": load, "runs": runs})
+    publish(
+        args, "startup", text, {"medians": middle, "goals": GOALS, "load_average_before": load, "runs": runs}
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,18 @@ import time
 from functools import partial
 from typing import Any
 
-from common import Row, interleaved, medians, model_name, number, parser, peak_mb, publish, run_job, start_peak
+from common import (
+    Row,
+    interleaved,
+    medians,
+    model_name,
+    number,
+    parser,
+    peak_mb,
+    publish,
+    run_job,
+    start_peak,
+)
 from common import table as markdown
 
 SIDES = ("supervised", "isentropic")
@@ -104,11 +115,16 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if args.quick:
         args.repeats, args.pairs, args.steps = 1, 2, 2
-    job = {"model": model_name(args), **{key: getattr(args, key) for key in ("quick", "threads", "pairs", "steps")}}
+    job = {
+        "model": model_name(args),
+        **{key: getattr(args, key) for key in ("quick", "threads", "pairs", "steps")},
+    }
     runs = interleaved(SIDES, args.repeats, lambda side: run_job(__file__, {**job, "side": side}, one_run))
     middle = {side: medians(found) for side, found in runs.items()}
     plain, ours = middle["supervised"], middle["isentropic"]
-    ratios = {key: ours[key] / plain[key] if plain[key] else None for key in ("seconds", "peak_mb", "working_mb")}
+    ratios = {
+        key: ours[key] / plain[key] if plain[key] else None for key in ("seconds", "peak_mb", "working_mb")
+    }
     text = markdown(
         ["time, of supervised", "peak memory, of supervised", "step", "seconds", "response tokens", "peak MB",
          "beyond weights and optimizer state, MB"],

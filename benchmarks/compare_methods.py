@@ -1,0 +1,172 @@
+"""Untouched, pure, GEE and the ancestor's way: the same pairs, the same responses, equal steps and equal time.
+
+    python benchmarks/compare_methods.py [--seeds 3] [--runs runs/compare_methods] [--docs docs/results.md]
+
+For each seed: `isentropic train` with its defaults (pure), which stops on its own; then GEE and the ancestor's way for
+as many steps, and for as many steps as fit into the seconds pure spent on its steps; then `isentropic compare` on all of
+them. Pure and GEE keep their best validated weights, the ancestor's way the last ones, as it did. What is finished is
+read and not made again, so this can be run in pieces; --keep keeps the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from common import (
+    Row,
+    drop_weights,
+    into_page,
+    isentropic,
+    medians,
+    model_name,
+    number,
+    parser,
+    publish,
+    train_run,
+)
+from common import table as markdown
+
+METHODS: dict[str, list[str]] = {"GEE": ["--loss", "gee"], "ancestor": ["--preset", "ancestor"]}
+NEVER = 1e-9  # a target no run meets: nothing stops before its last step
+
+
+def step_seconds(rows: list[Row]) -> list[float]:
+    """Seconds of every step that follows a step, not a held-out measurement."""
+    return [
+        after["seconds"] - before["seconds"]
+        for before, after in zip(rows, rows[1:], strict=False)
+        if "loss" in before and "loss" in after
+    ]
+
+
+def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
+    """Train every method; returns the folder of the model that each one gives."""
+    runs, extra = args.runs / f"seed{seed}", ["--seed", seed, *args.others]
+    pure = train_run(runs, "pure", [*extra, "--save_steps", 0, "--force"], args)
+    steps = max(1, pure["result"]["steps"])
+    each = step_seconds(pure["steps"])
+    budget = steps * statistics.median(each) if each else pure["result"]["seconds"]["training"]
+    models = {"pure": runs / "pure" / "final"}
+    for method, flags in METHODS.items():
+        same = fixed_steps(args, runs, method, flags, steps, "steps", extra)
+        each = step_seconds(same["steps"])
+        one = statistics.median(each) if each else same["result"]["seconds"]["training"] / steps
+        longer = min(args.most_steps, max(1, round(budget / one)))
+        fixed_steps(args, runs, method, flags, longer, "time", extra)
+        for kind, count in (("steps", steps), ("time", longer)):
+            run = runs / f"{method}-equal-{kind}"
+            last = run / "checkpoints" / f"checkpoint-{count}"
+            models[f"{method}, equal {kind}"] = last if method == "ancestor" else run / "final"
+    return models
+
+
+def fixed_steps(
+    args: argparse.Namespace,
+    runs: Path,
+    method: str,
+    flags: list[str],
+    steps: int,
+    kind: str,
+    extra: list[Any],
+) -> Row:
+    """A run of a given number of steps. The ancestor measures nothing on the way and keeps its last weights."""
+    ancestor = method == "ancestor"
+    given = [*extra, "--max_steps", steps, "--target_gap", NEVER, "--force", "--max_kl", 1e9, *flags]
+    given += ["--save_steps", steps if ancestor else 0, *(["--eval_steps", steps] if ancestor else [])]
+    return train_run(runs, f"{method}-equal-{kind}", given, args)
+
+
+def compared(args: argparse.Namespace, seed: int) -> Row:
+    """The comparison of one seed's models, with the steps and seconds of each run."""
+    file = args.runs / f"seed{seed}.json"
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    models = train_all(args, seed)
+    scratch = args.runs / f"seed{seed}" / "compare.json"
+    pairs = ["--pairs", args.pairs] if args.pairs else []
+    words = ["compare", model_name(args), *models.values(), "--seed", seed, *pairs, "--no-noise_floor"]
+    isentropic(*words, "--json", scratch, threads=args.threads, quick=args.quick)
+    found = json.loads(scratch.read_text(encoding="utf-8"))
+    changes = [None, *found["differences"]]
+    rows = []
+    for name, row, change in zip(["untouched", *models], found["models"], changes, strict=True):
+        summary, cost = row["summary"], row["cost"]
+        kept = {
+            key: summary[key] for key in ("gap", "ci95", "mean_abs_pair_gap", "H_mean", "verdict", "n_pairs")
+        }
+        kept |= {"kl": cost["kl_to_first"], "distinct_2": cost["distinct_2"], "change": change}
+        rows.append({"method": name, **kept, **run_facts(models.get(name))})
+    file.write_text(json.dumps({"seed": seed, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    if not args.keep:
+        drop_weights(args.runs / f"seed{seed}")
+    return {"seed": seed, "rows": rows}
+
+
+def run_facts(model: Path | None) -> Row:
+    """Steps and step seconds of the run that gave a model."""
+    if model is None:
+        return {"steps": 0, "seconds": 0.0}
+    run = next(folder for folder in model.parents if (folder / "metrics.jsonl").is_file())
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = json.loads((run / "result.json").read_text(encoding="utf-8"))["steps"]
+    each = step_seconds(rows)
+    return {"steps": steps, "seconds": steps * statistics.median(each) if each else None}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    flags = parser(__doc__, "compare_methods")
+    flags.add_argument("--seeds", type=int, default=3)
+    flags.add_argument("--pairs", type=int, help="test pairs that are compared; all of them if left out")
+    flags.add_argument("--most_steps", type=int, default=500, help="most steps of an equal-time run")
+    flags.add_argument(
+        "--runs", type=Path, default=Path("runs/compare_methods"), help="where the runs are kept"
+    )
+    flags.add_argument("--docs", type=Path, help="put the table on this page")
+    flags.add_argument("--keep", action="store_true", help="keep the models")
+    args, args.others = flags.parse_known_args(arguments)
+    if args.quick:
+        args.seeds, args.pairs, args.most_steps = 1, 4, 3
+        args.others += ["--validation_pairs", "4", "--max_pairs", "4", "--test_pairs", "4"]
+        args.others += (
+            ["--effective_batch", "4", "--max_steps", "2"] if "--max_steps" not in args.others else []
+        )
+    else:
+        # What `train` measures before and after is measured again, on all models at once, by `compare`.
+        args.others = ["--test_pairs", "32", *args.others]
+    args.runs.mkdir(parents=True, exist_ok=True)
+    seeds = [compared(args, seed) for seed in range(args.seeds)]
+    by_method: dict[str, list[Row]] = {}
+    for seed in seeds:
+        for row in seed["rows"]:
+            by_method.setdefault(row["method"], []).append(row)
+    untouched = by_method["untouched"]
+    rows, middle = [], {}
+    for method, found in by_method.items():
+        left = [abs(row["gap"] / base["gap"]) for row, base in zip(found, untouched, strict=True)]
+        row = middle[method] = {**medians(found), "gap_left": statistics.median(left)}
+        gaps = ", ".join(f"{r['gap']:+.4f} ± {(r['ci95'][1] - r['ci95'][0]) / 2:.4f}" for r in found)
+        rows.append(
+            [number(row["gap_left"]), method, gaps, number(row["mean_abs_pair_gap"], ".4f"), number(row["H_mean"], ".3f"),
+             number(row["kl"], ".5f"), number(row["distinct_2"], ".3f"), number(row["steps"], ".0f"),
+             number(row.get("seconds"), ".0f")]
+        )  # fmt: skip
+    text = markdown(
+        ["gap left, share", "method", "test gap of each seed, with 95 % interval", "mean abs pair gap", "mean entropy",
+         "KL", "distinct 2-grams", "steps", "seconds of steps"],
+        rows,
+    )  # fmt: skip
+    text += (
+        f"\n\nMedians of {args.seeds} seeds; {untouched[0]['n_pairs']} test pairs on shared responses of the untouched "
+        "model, the same for every row of a seed. Gap in nats, KL in nats a token of neutral text."
+    )
+    page = publish(args, "compare_methods", text, {"medians": middle, "seeds": seeds})
+    if args.docs:
+        into_page(args.docs, "compare_methods", page, "Results")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Every benchmark runs with --quick, says its ratio first, and leaves its figures behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a benchmark's main with --quick; returns its figures and the first row of its table by column."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("ISENTROPIC_CACHE", str(tmp_path / "cache"))
+
+    def run(name: str, *words: str) -> tuple[dict[str, Any], dict[str, str]]:
+        out = tmp_path / f"{name}.json"
+        importlib.import_module(name).main(["--quick", "--out", str(out), *words])
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        figures = json.loads(out.read_text(encoding="utf-8"))
+        assert figures["schema"] == f"isentropic.bench.{name}/1"
+        assert figures["machine"]["cores"] >= 1 and figures["machine"]["memory_gb"] > 0
+        assert all(len(row) == len(cells[0]) for row in cells)
+        return figures, dict(zip(cells[0], cells[2], strict=True))
+
+    yield run
+    for name in [
+        name
+        for name, module in sys.modules.items()
+        if str(BENCHMARKS) in str(getattr(module, "__file__", ""))
+    ]:
+        if name != "common":  # its tiny model serves them all
+            del sys.modules[name]
+
+
+def test_same_work(quick: Any) -> None:
+    figures, first = quick("same_work")
+    theirs, ours = (figures["sides"][side] for side in ("ancestor", "isentropic"))
+    assert theirs["scored_tokens"] == ours["scored_tokens"] == 4 * 8
+    assert first["step"] == "isentropic"
+    assert float(first["times faster"]) == pytest.approx(theirs["seconds"] / ours["seconds"], abs=0.01)
+    assert 0 < ours["generating_seconds"] < ours["seconds"]
+
+
+def test_time_to_target(quick: Any) -> None:
+    figures, first = quick("time_to_target")
+    assert first["way"] == "isentropic"
+    runs = {side: found[0] for side, found in figures["runs"].items()}
+    # One ruler: before training all three have the same gap.
+    assert len({run["gap_before"] for run in runs.values()}) == 1
+    limit = runs["isentropic"]["seconds"] + runs["isentropic"]["preparing_seconds"]
+    assert runs["ancestor"]["limit"] == pytest.approx(limit)
+    assert all([runs[side]["points"][k]["step"] for k in (0, -1)] == [0, 2] for side in ("isentropic", "GEE"))
+    seconds = [point["seconds"] for point in runs["isentropic"]["points"]]
+    assert seconds == sorted(seconds)
+
+
+def test_supervised_step(quick: Any) -> None:
+    figures, first = quick("supervised_step")
+    assert first["step"] == "isentropic"
+    assert figures["sides"]["isentropic"]["tokens"] == figures["sides"]["supervised"]["tokens"] > 0
+
+
+def test_growth(quick: Any) -> None:
+    figures, first = quick("growth")
+    assert first["time of one, of x1"] == "1.00"
+    assert [figures["sides"][f"tokens x{n}"]["tokens"] for n in (1, 2, 4, 8)] == [12, 24, 48, 96]
+    assert [figures["sides"][f"prompts x{n}"]["pairs"] for n in (1, 10)] == [3, 30]
+
+
+def test_startup(quick: Any) -> None:
+    figures, first = quick("startup")
+    assert float(first["of the goal"]) > 0
+    assert figures["runs"]["--help"][0]["line"].startswith("usage: isentropic")
+    assert figures["runs"]["measure"][0]["line"].endswith("...")
+
+
+def test_loss_table(quick: Any, tmp_path: Path) -> None:
+    page = tmp_path / "losses.md"
+    words = ("--runs", str(tmp_path / "runs"), "--docs", str(page))
+    figures, first = quick("loss_table", *words)
+    assert first["estimator"] == "plain"
+    assert set(figures["runs"]) == {"plain 2", "unbiased 2", "pairwise 2"}
+    run = figures["runs"]["plain 2"][0]
+    assert run["ci95"][0] <= run["gap"] <= run["ci95"][1] and run["steps"] == 1
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
+    # A second call reads the finished runs and puts the table where it was.
+    written = page.read_text(encoding="utf-8")
+    again, _ = quick("loss_table", *words)
+    assert again["runs"] == figures["runs"]
+    assert page.read_text(encoding="utf-8").count("<!--") == written.count("<!--") == 2
+
+
+def test_compare_methods(quick: Any, tmp_path: Path) -> None:
+    figures, first = quick("compare_methods", "--runs", str(tmp_path / "runs"))
+    assert first["method"] == "untouched" and first["gap left, share"] == "1.00"
+    rows = {row["method"]: row for row in figures["seeds"][0]["rows"]}
+    assert list(rows) == ["untouched", "pure"] + [
+        f"{method}, equal {kind}" for method in ("GEE", "ancestor") for kind in ("steps", "time")
+    ]
+    assert rows["untouched"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert (
+        rows["pure"]["steps"]
+        == rows["GEE, equal steps"]["steps"]
+        == rows["ancestor, equal steps"]["steps"]
+        == 2
+    )
+    # The ancestor's last weights are compared, not the untouched ones.
+    assert rows["ancestor, equal steps"]["kl"] > 0
+    assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+def test_false_certification(quick: Any, tmp_path: Path) -> None:
+    figures, first = quick("false_certification")
+    assert first["ancestor (20 steps) / ours"]
+    for cell in figures["cells"]:
+        assert cell["certified"] + cell["exceeds"] + cell["insufficient"] == pytest.approx(1)
+        assert cell["certified"] <= 0.05 < cell["within_20_steps"] <= cell["within_50_steps"]
+    again, _ = quick("false_certification", "--from_json", str(tmp_path / "false_certification.json"))
+    assert again["cells"] == figures["cells"]
