@@ -10,6 +10,7 @@ from torch import Tensor
 from isentropic.errors import InputError
 from isentropic.losses.group_means import (
     check_entropies,
+    check_names,
     gap_between,
     group_means,
     membership,
@@ -78,11 +79,9 @@ class DebiasingLoss:
             raise InputError(
                 "use_l1 with estimator 'unbiased'; only a square has an unbiased estimate; drop one of the two"
             )
-        if len(groups) < 2:
-            raise InputError(f"groups is {tuple(groups)}; a gap needs two; name at least two groups")
         self.use_l1 = use_l1
         self.scale_factor = scale_factor
-        self.groups = tuple(groups)
+        self.groups = check_names(groups)
         self.estimator = estimator
 
     def __call__(

@@ -7,7 +7,14 @@ from collections.abc import Hashable, Sequence
 from torch import Tensor
 
 from isentropic.errors import InputError
-from isentropic.losses.group_means import check_entropies, gap_between, group_means, membership, named_metrics
+from isentropic.losses.group_means import (
+    check_entropies,
+    check_names,
+    gap_between,
+    group_means,
+    membership,
+    named_metrics,
+)
 
 
 class GEELoss:
@@ -46,7 +53,7 @@ class GEELoss:
             )
         self.lambda_weight = lambda_weight
         self.use_l1 = use_l1
-        self.groups = tuple(groups)
+        self.groups = check_names(groups)
 
     def __call__(
         self, entropies: Tensor, groups: Sequence[str], pairs: Sequence[Hashable] | None = None

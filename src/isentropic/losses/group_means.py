@@ -11,6 +11,15 @@ from torch import Tensor
 from isentropic.errors import InputError
 
 
+def check_names(groups: Sequence[str]) -> tuple[str, ...]:
+    """The names a loss compares: two at least, each once."""
+    if len(groups) < 2:
+        raise InputError(f"groups is {tuple(groups)}; a gap needs two; name at least two groups")
+    if len(set(groups)) < len(groups):
+        raise InputError(f"groups is {tuple(groups)}; the same name twice has no gap; name each group once")
+    return tuple(groups)
+
+
 def membership(groups: Sequence[str], names: Sequence[str], device: torch.device | None = None) -> Tensor:
     """One row of True and False a group: ``membership(...)[g, i]`` says whether sample i belongs to group g.
 
