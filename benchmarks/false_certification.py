@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from common import Row, model_name, parser, publish
 from common import table as markdown
-
 from isentropic.gap import paired_gap, verdict
 
 SEED = 20240607
