@@ -1,39 +1,34 @@
-# Every target does its own set-up: a fresh machine needs python3 (3.10 or later), make and PyPI.
+# Each goal does all its own set-up: it makes .venv, installs with pip, and runs.
 PYTHON ?= python3
-PY := .venv/bin/python
-READY := .venv/.ready
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
 
 .PHONY: demo test check bench clean
 
-# Debias the embedded model: runs/demo/report.html shows what came of it.
-demo: $(READY)
+# The main job: debias the embedded model on the built-in prompts and write runs/demo.
+demo: $(STAMP)
 	./scripts/run_pure_debiasing.sh smollm2-135m demo -- --overwrite
 
-test: $(READY)
-	$(PY) -m pytest
+test: $(STAMP)
+	$(BIN)/python -m pytest
 
-check: $(READY)
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m mypy
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-# The clock and the memory, one after the other; figures go to benchmarks/results/. The other scripts there are studies
-# of the method: each says at its top how it is run and what it needs.
-bench: $(READY)
-	set -e; for name in startup entropy_engine same_work time_to_target supervised_step growth; do \
-	  echo "== $$name"; $(PY) benchmarks/$$name.py; \
-	done
+bench: $(STAMP)
+	for script in benchmarks/entropy_engine.py benchmarks/same_work.py benchmarks/supervised_step.py \
+		benchmarks/growth.py benchmarks/startup.py benchmarks/time_to_target.py; do \
+		$(BIN)/python $$script || exit 1; done
 
-# Removes what the targets above made, the run of `make demo` included. Other runs stay.
+$(STAMP): requirements.lock pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist runs/demo
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-
-# torch first, with what it asks for (on a GPU machine: the CUDA libraries); then all the rest, at exact versions.
-$(READY): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed; set PYTHON=...")'
-	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache
