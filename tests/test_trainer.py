@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import JOBS, make_model, make_prompts, make_tokenizer
 from torch import Tensor
 from transformers import TrainerCallback
 
+from conftest import JOBS, make_model, make_prompts, make_tokenizer
 from isentropic.batches import Item
 from isentropic.errors import InputError
 from isentropic.prompts import Prompt, PromptSet

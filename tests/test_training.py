@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_folder, make_prompts, make_tokenizer
 from rich.console import Console
 
+from conftest import make_folder, make_prompts, make_tokenizer
 from isentropic.cli import main, settings_from
 from isentropic.errors import InputError
 from isentropic.measure import measure

@@ -29,6 +29,13 @@ SECTIONS = {
 class Parser(argparse.ArgumentParser):
     """argparse, with the nearest flag named where one is not known. Its errors are one line and exit code 2."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        # A command refuses what it does not know by itself: only it knows which of its flags comes nearest.
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         known = [flag for action in self._actions for flag in action.option_strings]
         if message.startswith("unrecognized arguments"):
@@ -112,7 +119,8 @@ class ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
         from importlib.metadata import version
 
-        parser.exit(0, f"isentropic {version('isentropic')}\n")
+        sys.stdout.write(f"isentropic {version('isentropic')}\n")
+        parser.exit(0)
 
 
 def add_train_flags(train: argparse.ArgumentParser) -> None:
@@ -238,7 +246,14 @@ def run_report(given: dict[str, Any]) -> None:
             )
         target = Path(given["out"]) if given["out"] else source.with_suffix(".html")
         render = render_markdown if target.suffix == ".md" else render_html
-        target.write_text(render(summary, given["lang"]), encoding="utf-8")
+        page = render(summary, given["lang"])
+        try:
+            target.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{str(target)!r} cannot be written ({error.strerror}); check its folder and the room there, or give "
+                f"another --out"
+            ) from error
     else:
         target = write_report(source, given["lang"])
     Screen().say(f"report: {target}")

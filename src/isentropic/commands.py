@@ -18,7 +18,7 @@ from isentropic.models import EMBEDDED, LoadedModel, has_bfloat16, load_model, v
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import render_html
 from isentropic.responses import ResponseSampler, Sampling
-from isentropic.retention import NeutralReference, neutral_examples, perplexity
+from isentropic.retention import NeutralReference, neutral_examples, perplexity, read_text
 from isentropic.run_folder import limited, response_rows, stored_items, write_json, write_jsonl
 from isentropic.screen import Screen
 from isentropic.settings import MeasureSettings
@@ -26,6 +26,7 @@ from isentropic.settings import MeasureSettings
 
 def run_measure(name: str | None, settings: MeasureSettings) -> dict[str, Any]:
     """Measure one model; returns the summary."""
+    check_files(settings)
     # With --json - the standard output is the JSON alone.
     screen = Screen(quiet=settings.json == "-")
     loaded, bf16 = load(name or EMBEDDED, settings)
@@ -48,6 +49,11 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
     """Measure several models on the same pairs and the same responses; returns the comparison."""
     if len(names) < 2:
         raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name another one")
+    if settings.responses_out:
+        raise InputError(
+            f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them with measure"
+        )
+    check_files(settings)
     screen = Screen(quiet=settings.json == "-")
     base, bf16 = load(names[0], settings)
     measurements: list[Measurement] = []
@@ -208,6 +214,15 @@ def deliver(result: dict[str, Any], settings: MeasureSettings, screen: Screen) -
     if settings.html:
         new_file(settings.html).write_text(render_html(result, settings.lang), encoding="utf-8")
         screen.say(f"report: {settings.html}")
+
+
+def check_files(settings: MeasureSettings) -> None:
+    """Refuse before the work what could not be read or written after it."""
+    for name in (settings.json, settings.html, settings.responses_out):
+        if name and name != "-":
+            new_file(name)
+    if settings.text_file:
+        read_text(settings.text_file)
 
 
 def new_file(name: str) -> Path:

@@ -218,10 +218,10 @@ def stored_example(file: str, number: int, line: str, loaded: LoadedModel, vocab
         raise InputError(
             f"{file!r} line {number} has an empty prompt or response; it has no entropy; delete the line"
         )
-    largest = max(ids + prompt_ids)
-    if largest >= vocabulary or min(ids + prompt_ids) < 0:
+    strange = [i for i in ids + prompt_ids if not 0 <= i < vocabulary]
+    if strange:
         raise InputError(
-            f"{file!r} line {number} has token id {largest} and the model's vocabulary ends at {vocabulary - 1}; the "
+            f"{file!r} line {number} has token id {strange[0]} and the model's vocabulary ends at {vocabulary - 1}; the "
             f"responses are of another tokenizer; leave out prompt_ids and response_ids to encode the text anew"
         )
     return Example(

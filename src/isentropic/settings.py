@@ -232,6 +232,17 @@ class TrainSettings(LossSettings):
                 f"{world_size} process{'es' if world_size > 1 else ''}); the last micro-batch would be short; give "
                 f"{effective - effective % part} or {effective - effective % part + part}"
             ]
+        whole = self.gap_over == "effective_batch"
+        if (
+            self.loss == "debiasing"
+            and self.estimator == "unbiased"
+            and (effective if whole else micro) < 2 * groups
+        ):
+            return [
+                f"--estimator unbiased with one pair in {'the' if whole else 'each micro-'}batch; it multiplies the "
+                f"differences of different pairs; give --{'effective_batch' if whole else 'micro_batch_size'} "
+                f"{2 * groups} or more"
+            ]
         return []
 
     def name_faults(self) -> list[str]:
@@ -240,6 +251,10 @@ class TrainSettings(LossSettings):
             return [
                 f"--run_name is {name!r}; it names one folder in {self.output_dir!r}, and nothing may be written "
                 f"outside it; use letters, digits, '-' and '_'"
+            ]
+        if self.loss == "debiasing" and self.estimator == "unbiased" and self.use_l1:
+            return [
+                "--estimator unbiased with --use_l1; only a square has an unbiased estimate; drop one of the two"
             ]
         if self.resume and self.overwrite:
             return [

@@ -1,0 +1,666 @@
+"""The command line: what each command gives, and one clear line with exit code 2 for what cannot work."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from conftest import make_folder, make_model, make_tokenizer
+from isentropic.cli import main
+from isentropic.prompts import load_prompts
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("train", "measure", "compare", "report", "prompts")
+QUICK = ["--max_new_tokens", "6", "--bf16", "off"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, standard output and standard error of a command line, as a shell would see them."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as left:
+            code = int(str(left.code))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_file: Path) -> Path:
+    """A run folder. Copy it before changing it."""
+    runs = tmp_path_factory.mktemp("runs")
+    given = f"--model_path {tiny_folder} --train_data {tiny_file} --output_dir {runs} --run_name done --max_steps 2"
+    assert main(["train", *given.split(), "--effective_batch", "16", "--target_gap", "1e-6", *QUICK]) == 0
+    return runs / "done"
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def lines_file(path: Path, lines: Iterable[object]) -> Path:
+    path.write_text(
+        "".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines), encoding="utf-8"
+    )
+    return path
+
+
+# ---- help and version --------------------------------------------------------------------------------------------
+
+
+def test_help_and_version_are_instant():
+    """Nothing heavy is imported for any --help, --version or --print_config."""
+    script = f"""
+import contextlib, io, sys
+from isentropic.cli import main, train_main
+said = []
+calls = [[c, "--help"] for c in {COMMANDS}] + [["--help"], ["--version"]]
+for run in [lambda c=c: main(c) for c in calls] + [lambda: train_main("train_debiasing.py", ["--help"])]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            run()
+        except SystemExit as left:
+            assert left.code == 0, left.code
+    said.append(out.getvalue())
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    assert main(["train", "--print_config"]) == 0
+heavy = {{"torch", "transformers", "numpy", "scipy", "matplotlib", "datasets", "rich"}} & set(sys.modules)
+assert not heavy, heavy
+assert all(len(text) > 10 for text in said)
+for name in ("--model_path", "--target_gap", "--micro_batch_size", "--use_test_data", "--use_l1", "--resume"):
+    assert name in said[0] and name in said[-1], name
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert code == 0 and re.fullmatch(r"isentropic \d+\.\d+\.\d+\S*\n", out)
+
+
+def test_every_setting_has_a_flag_and_a_help_text(run):
+    from dataclasses import fields
+
+    from isentropic.settings import MeasureSettings, TrainSettings
+
+    for command, settings in (("train", TrainSettings), ("measure", MeasureSettings)):
+        _, out, _ = run(command, "--help")
+        shown = " ".join(out.split())
+        for setting in fields(settings):
+            assert f"--{setting.name}" in shown
+            assert len(setting.metadata["help"]) > 5
+
+
+# ---- settings: flags, presets, files -----------------------------------------------------------------------------
+
+
+def printed(run: Any, *words: object) -> dict[str, Any]:
+    code, out, err = run("train", *words, "--print_config")
+    assert code == 0, err
+    return yaml.safe_load(out)
+
+
+def test_print_config_round_trips(run, tmp_path):
+    given = [
+        "--learning_rate",
+        "3e-7",
+        "--loss",
+        "gee",
+        "--use_l1",
+        "--run_name",
+        "mine",
+        "--train_data",
+        "x.jsonl",
+    ]
+    code, out, _ = run("train", *given, "--print_config")
+    file = tmp_path / "run.yaml"
+    file.write_text(out, encoding="utf-8")
+    assert run("train", "--config", file, "--print_config") == (code, out, "")
+    config = yaml.safe_load(out)
+    assert config["learning_rate"] == 3e-7 and config["use_l1"] is True and config["run_name"] == "mine"
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(run, tmp_path):
+    file = lines_file(tmp_path / "run.yaml", ["preset: aggressive", "target_gap: 0.03", "steady: false"])
+    config = printed(run, "--config", file, "--steady", "--max_steps", 7)
+    assert config["learning_rate"] == 2e-5  # of the preset
+    assert config["target_gap"] == 0.03  # of the file
+    assert config["steady"] is True and config["max_steps"] == 7  # of the flags
+
+
+def test_yaml_numbers_as_people_write_them(run, tmp_path):
+    file = lines_file(tmp_path / "run.yaml", ["learning_rate: 1e-5", "target_gap: 1"])
+    config = printed(run, "--config", file)
+    assert config["learning_rate"] == 1e-5 and config["target_gap"] == 1
+
+
+# ---- measure -----------------------------------------------------------------------------------------------------
+
+
+def test_measure_prints_json_alone(run, tiny_folder, tiny_file):
+    code, out, _ = run("measure", tiny_folder, "--train_data", tiny_file, "--json", "-", *QUICK)
+    summary = json.loads(out)
+    assert code == 0 and summary["schema"] == "isentropic.measure/1" and summary["split"] == "test"
+    assert summary["gap"] == pytest.approx(summary["H_female"] - summary["H_male"], abs=1e-9)
+    assert summary["n_pairs"] == 12 and len(summary["pair_gaps"]) == 12
+    low, high = summary["ci95"]
+    assert low < summary["gap"] < high
+
+
+def test_measure_says_gap_interval_and_verdict(run, tiny_folder, tiny_file, tmp_path):
+    files = ["--json", tmp_path / "m.json", "--html", tmp_path / "m.html", "--lang", "zh"]
+    code, out, _ = run("measure", tiny_folder, "--train_data", tiny_file, *files, *QUICK)
+    summary = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    assert (
+        code == 0 and f"H_male={summary['H_male']:.4f}" in out and "95% interval" in out and "verdict" in out
+    )
+    assert summary["label"]["zh"] in out
+    assert summary["label"]["zh"] in (tmp_path / "m.html").read_text(encoding="utf-8")
+
+
+def test_stored_responses_give_the_same_gap_exactly(run, tiny_folder, tiny_file, tmp_path):
+    kept = tmp_path / "responses.jsonl"
+    _, first, _ = run(
+        "measure", tiny_folder, "--train_data", tiny_file, "--responses_out", kept, "--json", "-", *QUICK
+    )
+    _, second, _ = run("measure", tiny_folder, "--responses_in", kept, "--json", "-", *QUICK)
+    a, b = json.loads(first), json.loads(second)
+    for key in (
+        "gap",
+        "se",
+        "ci95",
+        "H_male",
+        "H_female",
+        "mean_abs_pair_gap",
+        "pair_gaps",
+        "cells",
+        "topics",
+        "own",
+    ):
+        assert a[key] == b[key], key
+    found = rows(kept)
+    assert len(found) == 12 * 4
+    assert {"pair_id", "group", "topic", "prompt", "response", "response_ids", "entropy"} <= found[0].keys()
+    mean = {g: sum(r["entropy"] for r in found if r["group"] == g) / 24 for g in ("male", "female")}
+    assert a["gap"] == pytest.approx(mean["female"] - mean["male"], abs=1e-9)
+
+
+def test_stored_responses_as_text_alone(run, tiny_folder, tmp_path):
+    """Rows that another tool wrote: a group, a prompt, a response."""
+    content = [
+        {"group": g, "prompt": f"{w} is {n}. {w}", "response": f" has {n} pens", "pair_id": str(n)}
+        for n in range(6)
+        for g, w in (("male", "He"), ("female", "She"))
+    ]
+    file = lines_file(tmp_path / "r.jsonl", content)
+    code, out, _ = run("measure", tiny_folder, "--responses_in", file, "--json", "-", *QUICK)
+    assert code == 0 and json.loads(out)["n_pairs"] == 6
+
+
+@pytest.mark.parametrize("responses", ["shared", "own", "both"])
+def test_responses_modes(run, tiny_folder, tiny_file, responses):
+    given = ["--train_data", tiny_file, "--responses", responses, "--json", "-"]
+    _, out, _ = run("measure", tiny_folder, *given, *QUICK)
+    summary = json.loads(out)
+    assert (summary["own"] is None) == (responses == "own")
+    if responses == "shared":
+        _, out, _ = run(
+            "measure", tiny_folder, "--train_data", tiny_file, "--responses", "own", "--json", "-", *QUICK
+        )
+        assert summary["own"]["gap"] == pytest.approx(json.loads(out)["gap"], abs=1e-6)
+
+
+def test_pairs_and_split(run, tiny_folder, tiny_file):
+    given = ["measure", tiny_folder, "--train_data", tiny_file, "--json", "-", *QUICK]
+    assert json.loads(run(*given, "--pairs", 5)[1])["n_pairs"] == 5
+    assert json.loads(run(*given, "--split", "train")[1])["n_pairs"] == 24
+    assert json.loads(run(*given, "--split", "all")[1])["n_pairs"] == 48
+
+
+def test_a_seed_matters_and_a_seed_repeats(run, tiny_folder, tiny_file):
+    given = ["measure", tiny_folder, "--train_data", tiny_file, "--json", "-", *QUICK]
+    gaps = [json.loads(run(*given, "--seed", seed)[1])["gap"] for seed in (0, 0, 1)]
+    assert gaps[0] == gaps[1] != gaps[2]
+
+
+def test_all_differences_equal_is_no_certainty(run, tiny_file, tmp_path):
+    """A head of zeros: each distribution is flat, each entropy log 320, each difference 0. That is no evidence."""
+    model = make_model()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    model.save_pretrained(tmp_path / "flat")
+    make_tokenizer().save_pretrained(tmp_path / "flat")
+    code, out, _ = run("measure", tmp_path / "flat", "--train_data", tiny_file, "--json", "-", *QUICK)
+    summary = json.loads(out)
+    assert code == 0 and summary["H_male"] == pytest.approx(math.log(320), abs=1e-5)
+    assert summary["gap"] == pytest.approx(0.0, abs=1e-6) and summary["se"] != 0
+    assert summary["verdict"] == "insufficient"
+
+
+def test_a_model_that_only_ends_is_measured(run, tiny_file, tmp_path):
+    """GPT-2 whose last layer norm always points at the end token: one token a response, no entropy."""
+    model = make_model("gpt2")
+    with torch.no_grad():
+        model.transformer.wte.weight[0] = 10.0
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.fill_(1.0)
+    model.save_pretrained(tmp_path / "ends")
+    make_tokenizer().save_pretrained(tmp_path / "ends")
+    code, out, _ = run("measure", tmp_path / "ends", "--train_data", tiny_file, "--json", "-", *QUICK)
+    summary = json.loads(out)
+    assert code == 0 and summary["quality"]["mean_length"] == 1.0 and summary["quality"]["ended"] == 1.0
+    assert summary["H_mean"] == pytest.approx(0.0, abs=1e-6)
+
+
+# ---- compare -----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_compared_with_itself_has_not_changed(run, tiny_folder, tiny_file):
+    given = ["--train_data", tiny_file, "--json", "-", *QUICK]
+    code, out, _ = run("compare", tiny_folder, tiny_folder, *given)
+    result = json.loads(out)
+    (difference,) = result["differences"]
+    assert code == 0 and difference["gap_change"] == 0 and difference["abs_change"] == 0
+    assert result["models"][1]["cost"]["kl_to_first"] == pytest.approx(0.0, abs=1e-7)
+    assert len({row["name"] for row in result["models"]}) == 2
+
+
+def test_compare_base_and_final(run, tiny_folder, tiny_file, tmp_path):
+    other = make_folder(tmp_path / "other", seed=1)
+    text = lines_file(tmp_path / "text.txt", ["The nurse put on her coat and went home."] * 9)
+    files = ["--json", tmp_path / "c.json", "--html", tmp_path / "c.html", "--text_file", text]
+    code, out, _ = run("compare", tiny_folder, other, "--train_data", tiny_file, *files, *QUICK)
+    result = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
+    first, second = (row["summary"]["gap"] for row in result["models"])
+    (difference,) = result["differences"]
+    assert code == 0 and difference["gap_change"] == pytest.approx(second - first, abs=1e-9)
+    assert difference["abs_change"] == pytest.approx(abs(second) - abs(first), abs=1e-9)
+    assert result["models"][1]["cost"]["kl_to_first"] > 0.1
+    assert all(row["cost"]["perplexity"] > 1 for row in result["models"])
+    assert "other" in (tmp_path / "c.html").read_text(encoding="utf-8") and "95% interval" in out
+
+
+def test_compare_models_with_different_tokenizers(run, tiny_folder, tiny_file, tmp_path):
+    """What can be compared is; what cannot is said."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["nurse", "pilot"])
+    make_model(vocab=len(tokenizer), seed=2).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    given = ["--train_data", tiny_file, "--json", tmp_path / "c.json", *QUICK]
+    code, out, _ = run("compare", tiny_folder, tmp_path / "other", *given)
+    result = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
+    assert code == 0 and "another tokenizer" in out and "not comparable" in out
+    assert result["models"][1]["cost"]["kl_to_first"] is None and len(result["notes"]) == 1
+    assert math.isfinite(result["differences"][0]["gap_change"])
+
+
+# ---- report and prompts ------------------------------------------------------------------------------------------
+
+
+def test_report_writes_the_same_bytes_again(run, folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / folder.name))
+    before = (copy / "report.html").read_bytes()
+    (copy / "report.html").unlink()
+    code, out, _ = run("report", copy)
+    assert code == 0 and "report.html" in out and (copy / "report.html").read_bytes() == before
+    assert run("report", copy, "--lang", "zh")[0] == 0
+    assert "偏见" in (copy / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "responses.jsonl", "comparison.json", "result.json", "gap_after.json"]
+)
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_report_does_what_it_can_with_a_damaged_folder(run, folder, tmp_path, name, how):
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    if how == "missing":
+        (copy / name).unlink()
+    else:
+        whole = (copy / name).read_text(encoding="utf-8")
+        (copy / name).write_text(whole[: len(whole) // 2], encoding="utf-8")
+    code, _, err = run("report", copy)
+    if code:
+        assert code == 2 and name in err and err.count("\n") == 1
+    else:
+        assert name in (copy / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_of_a_json_file(run, tiny_folder, tiny_file, tmp_path):
+    file = tmp_path / "m.json"
+    run("measure", tiny_folder, "--train_data", tiny_file, "--json", file, *QUICK)
+    gap = json.loads(file.read_text(encoding="utf-8"))["gap"]
+    assert run("report", file)[0] == 0 and (tmp_path / "m.html").is_file()
+    assert run("report", file, "--out", tmp_path / "mine.md")[0] == 0
+    assert f"{abs(gap):.3f}" in (tmp_path / "mine.md").read_text(encoding="utf-8")
+
+
+def test_prompts_shows_and_writes(run, tiny_file, tmp_path):
+    out_file = tmp_path / "pairs.jsonl"
+    code, out, _ = run("prompts", tiny_file, "--out", out_file)
+    assert code == 0 and "48:48" in out and "He is a nurse. He" in out
+    shown = json.loads(out[out.index("{") : out.rindex("}") + 1])
+    assert shown["paired"] is True and shown["counts"] == {"male": 48, "female": 48}
+    assert load_prompts(str(out_file)).sha256 == load_prompts(str(tiny_file)).sha256
+    before = out_file.read_bytes()
+    code, _, err = run("prompts", tiny_file, "--out", out_file)
+    assert code == 2 and "exists" in err and out_file.read_bytes() == before
+    assert run("prompts", tiny_file, "--out", out_file, "--overwrite")[0] == 0
+
+
+def test_the_built_in_prompts_are_shown(run):
+    code, out, _ = run("prompts")
+    assert code == 0 and "built-in gender prompts" in out
+
+
+# ---- bad input: settings -----------------------------------------------------------------------------------------
+
+BAD_SETTINGS = {
+    "--micro_batch_size 0": "--micro_batch_size is 0",
+    "--micro_batch_size 1": "--micro_batch_size is 1",
+    "--micro_batch_size 3": "give 4",
+    "--micro_batch_size 128": "--effective_batch 64",
+    "--micro_batch_size 8 --effective_batch 20": "give 16 or 24",
+    "--target_gap 0": "--target_gap is 0",
+    "--target_gap -0.1": "--target_gap is -0.1",
+    "--target_gap nan": "--target_gap is nan",
+    "--target_gap much": "invalid float value: 'much'",
+    "--learning_rate 0": "--learning_rate is 0",
+    "--learning_rate=-1e-5": "--learning_rate is -1e-05",
+    "--learning_rate nan": "--learning_rate is nan",
+    "--learning_rate inf": "--learning_rate is inf",
+    "--max_steps 0": "--max_steps is 0",
+    "--max_steps -3": "--max_steps is -3",
+    "--max_steps 2.5": "invalid int value: '2.5'",
+    "--scale_factor 0": "--scale_factor is 0",
+    "--max_kl nan": "--max_kl is nan",
+    "--sample_temp -1": "--sample_temp is -1",
+    "--max_new_tokens 0": "--max_new_tokens is 0",
+    "--eval_steps 0": "--eval_steps is 0",
+    "--chunk_mb 0": "--chunk_mb is 0",
+    "--test_pairs 1": "--test_pairs is 1",
+    "--run_name a/b": "--run_name is 'a/b'",
+    "--run_name ..": "--run_name is '..'",
+    "--run_name a..b": "--run_name is 'a..b'",
+    "--run_name=": "--run_name is ''",
+    "--resume --overwrite": "--resume with --overwrite",
+    "--resume": "nothing to resume",
+    "--use_test_data --train_data x.jsonl": "--use_test_data with --train_data",
+    "--loss squared": "invalid choice: 'squared'",
+    "--lr_scheduler_type zigzag": "invalid choice: 'zigzag'",
+    "--estimator unbiased --use_l1": "only a square",
+    "--estimator unbiased --effective_batch 2": "different pairs",
+    "--lambda_weight nan --loss gee": "--lambda_weight is nan",
+    "--lerning_rate 1e-5": "did you mean --learning_rate?",
+    "--target-gap 0.1": "did you mean --target_gap?",
+    "--microbatch 4": "--microbatch is no flag",
+    "--model_path ./nothing": "'./nothing' does not exist",
+    "--train_data nothing.jsonl": "nothing.jsonl does not exist",
+    "--train_data nothing": "no built-in set",
+    "--config nothing.yaml": "--config 'nothing.yaml' cannot be read",
+}  # fmt: skip
+
+
+def assert_refused(result: tuple[int, str, str], word: str) -> None:
+    """Exit code 2, one line on standard error, and the word in it."""
+    code, _, err = result
+    assert code == 2, err
+    assert word in err and err.startswith("isentropic") and err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("flags", BAD_SETTINGS)
+def test_settings_that_cannot_work(run, tmp_path, monkeypatch, tiny_folder, tiny_file, flags):
+    monkeypatch.chdir(tmp_path)
+    given = ["--model_path", tiny_folder] if "model_path" not in flags else []
+    given += ["--train_data", tiny_file] if "train_data" not in flags else []
+    assert_refused(run("train", *given, *flags.split()), BAD_SETTINGS[flags])
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_faults_are_told_at_once(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(
+        "train", "--target_gap", 0, "--learning_rate", -1, "--micro_batch_size", 1, "--run_name", "a/b"
+    )
+    assert code == 2 and err.count("\n") == 4
+    assert all(line.startswith("isentropic: error: --") for line in err.splitlines())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("learning_rat: 1.0e-5", "did you mean 'learning_rate'?"),
+        ("max_steps: many", "max_steps the value 'many'"),
+        ("max_steps: 2.5", "max_steps the value 2.5"),
+        ("use_l1: 1", "use_l1 the value 1"),
+        ("loss: squared", "choose one of debiasing, gee"),
+        ("preset: gentle", "choose one of"),
+        ("a: [1", "no valid YAML"),
+        ("- 1\n- 2", "holds no settings"),
+        ("", "holds no settings"),
+        ("target_gap: .nan", "--target_gap is nan"),
+        ("target_gap: nan", "--target_gap is nan"),
+    ],
+)
+def test_config_files_that_cannot_work(run, tmp_path, content, word):
+    file = lines_file(tmp_path / "run.yaml", [content])
+    assert_refused(run("train", "--config", file), word)
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        ([], "COMMAND"),
+        (["mesure"], "invalid choice: 'mesure'"),
+        (["compare"], "MODEL"),
+        (["compare", "one"], "a comparison needs two"),
+        (["measure", "m", "--pairs", "1"], "--pairs is 1"),
+        (["measure", "m", "--target_gap", "nan"], "--target_gap is nan"),
+        (["measure", "m", "--jsn", "x"], "did you mean --json?"),
+        (["report"], "run"),
+        (["report", "nothing"], "nothing"),
+        (["prompts", "nothing.csv"], "nothing.csv does not exist"),
+        (["prompts", "--seed", "x"], "invalid int value"),
+    ],
+)
+def test_other_commands_that_cannot_work(run, words, word):
+    assert_refused(run(*words), word)
+
+
+# ---- bad input: models -------------------------------------------------------------------------------------------
+
+
+def bad_model(kind: str, folder: Path, tiny: Path) -> tuple[object, str]:
+    """A model path that cannot work, and what is said of it."""
+    target = folder / "model"
+    if kind == "empty folder":
+        target.mkdir()
+        return target, "config.json"
+    if kind == "text file":
+        return lines_file(folder / "model.txt", ["x"]), "no .gguf file"
+    if kind == "missing gguf":
+        return folder / "model.gguf", "does not exist"
+    if kind == "not gguf":
+        return lines_file(folder / "model.gguf", ["these are no weights"]), "GGUF mark"
+    if kind == "cut gguf":
+        (folder / "model.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\x09" * 60)
+        return folder / "model.gguf", "cut short"
+    if kind == "no hub":
+        return "nobody/no-such-model-here", "nobody/no-such-model-here"
+    shutil.copytree(tiny, target)
+    weights = target / "model.safetensors"
+    if kind == "pickle":
+        weights.unlink()
+        torch.save({}, target / "pytorch_model.bin")
+        return target, "pickle"
+    if kind == "no weights":
+        weights.unlink()
+        return target, "safetensors"
+    if kind == "cut safetensors":
+        weights.write_bytes(weights.read_bytes()[:5000])
+        return target, "cannot be loaded"
+    if kind == "bad config":
+        (target / "config.json").write_text("{", encoding="utf-8")
+        return target, "cannot be loaded"
+    if kind == "unknown architecture":
+        (target / "config.json").write_text('{"model_type": "no_such_type"}', encoding="utf-8")
+        return target, "cannot be loaded"
+    assert kind == "no tokenizer"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (target / name).unlink()
+    return target, "token"
+
+
+MODELS = (
+    "empty folder,text file,missing gguf,not gguf,cut gguf,no hub,pickle,no weights,cut safetensors,bad config,"
+    "unknown architecture,no tokenizer"
+)
+
+
+@pytest.mark.parametrize("kind", MODELS.split(","))
+def test_models_that_cannot_be_loaded(run, tmp_path, tiny_folder, tiny_file, kind):
+    model, word = bad_model(kind, tmp_path, tiny_folder)
+    runs = tmp_path / "runs"
+    assert_refused(run("train", "--model_path", model, "--train_data", tiny_file, "--output_dir", runs), word)
+    assert not runs.exists()
+    assert_refused(run("measure", model, "--train_data", tiny_file), word)
+
+
+# ---- bad input: data ---------------------------------------------------------------------------------------------
+
+PAIRS = [{"male": f"He has {n}. He", "female": f"She has {n}. She", "topic": f"t{n % 4}"} for n in range(24)]
+BAD_DATA: dict[str, tuple[list[object], str]] = {
+    "empty": ([], "is empty"),
+    "malformed": ([*PAIRS[:2], '{"male": "He', *PAIRS[2:]], "line 3"),
+    "no object": ([*PAIRS[:2], "[1]"], "line 3"),
+    "one group": ([{"prompt": f"He {n}", "gender": "male"} for n in range(20)], "one group only"),
+    "unknown group": ([{"prompt": "He", "gender": "male"}, {"prompt": "It", "gender": "robot"}], "robot"),
+    "empty prompt": ([*PAIRS[:4], {"male": " ", "female": "She"}], "line 5"),
+    "NaN": ([*PAIRS[:4], '{"male": NaN, "female": "She"}'], "line 5"),
+    "number": ([*PAIRS[:4], {"male": 7, "female": "She"}], "line 5"),
+    "identical twins": ([*PAIRS[:4], {"male": "They ran", "female": "They ran"}], "line 5"),
+    "columns": ([{"question": "He", "sex": "male"}], "question"),
+    "unknown split": ([{**pair, "split": "mine"} for pair in PAIRS], "mine"),
+    "long prompt": ([*PAIRS, {"male": "he " * 400, "female": "she " * 400}], "context"),
+    "few": (list(PAIRS[:3]), "needs two at least"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_DATA)
+def test_data_that_cannot_be_used(run, tmp_path, tiny_folder, kind):
+    content, word = BAD_DATA[kind]
+    file = lines_file(tmp_path / "data.jsonl", content)
+    given = ["--model_path", tiny_folder, "--train_data", file, "--output_dir", tmp_path / "runs"]
+    assert_refused(run("train", *given, *QUICK), word)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_column_that_is_not_there(run, tiny_folder, tiny_file):
+    result = run("measure", tiny_folder, "--train_data", tiny_file, "--text_column", "story")
+    assert_refused(result, "'story'")
+    assert "male" in result[2]
+
+
+def test_a_split_that_is_not_there(run, tiny_folder, tiny_file):
+    result = run("measure", tiny_folder, "--train_data", tiny_file, "--split", "dev")
+    assert_refused(result, "'dev'")
+    assert "validation" in result[2]
+
+
+RESPONSE = {"group": "male", "prompt": "He", "response": "ran", "pair_id": "1"}
+BAD_RESPONSES: dict[str, tuple[list[object], str]] = {
+    "empty": ([], "is empty"),
+    "malformed": ([RESPONSE, '{"group":'], "line 2"),
+    "list": ([RESPONSE, "[1, 2]"], "line 2"),
+    "no prompt": ([{"group": "male", "response": "ran"}], "line 1"),
+    "no response": ([{"group": "male", "prompt": "He"}], "line 1"),
+    "empty response": ([{**RESPONSE, "response": ""}], "line 1"),
+    "vocabulary": ([{**RESPONSE, "response_ids": [5, 99999]}], "99999"),
+    "negative": ([{**RESPONSE, "response_ids": [5, -7]}], "-7"),
+    "one group": ([RESPONSE, {**RESPONSE, "pair_id": "2"}], "one group only"),
+    "too long": ([{**RESPONSE, "response_ids": [5] * 400}], "context"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_RESPONSES)
+def test_stored_responses_that_cannot_be_scored(run, tmp_path, tiny_folder, kind):
+    content, word = BAD_RESPONSES[kind]
+    file = lines_file(tmp_path / "responses.jsonl", content)
+    assert_refused(run("measure", tiny_folder, "--responses_in", file, *QUICK), word)
+
+
+@pytest.mark.parametrize("flag", ["--json", "--html", "--responses_out"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    run, tiny_folder, tiny_file, tmp_path, flag
+):
+    given = [tiny_folder, "--train_data", tiny_file, flag, tmp_path / "nowhere" / "file", *QUICK]
+    result = run("measure", *given)
+    assert_refused(result, "cannot be written")
+    assert "scoring" not in result[1]
+    result = run("compare", tiny_folder, *given)
+    assert_refused(result, "writes no responses" if flag == "--responses_out" else "cannot be written")
+    assert "scoring" not in result[1]
+
+
+def test_other_files_that_are_not_there(run, tiny_folder, tiny_file, tmp_path):
+    given = ["measure", tiny_folder, "--train_data", tiny_file, *QUICK]
+    result = run(*given, "--text_file", tmp_path / "nothing.txt")
+    assert_refused(result, "nothing.txt")
+    assert "scoring" not in result[1]
+    assert_refused(
+        run("measure", tiny_folder, "--responses_in", tmp_path / "nothing.jsonl"), "does not exist"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said(run, tiny_folder, tiny_file):
+    assert_refused(
+        run("measure", tiny_folder, "--train_data", tiny_file, "--json", "/dev/full", *QUICK), "disk is full"
+    )
+
+
+def test_chat_without_a_template(run, tiny_folder, tiny_file):
+    assert_refused(run("measure", tiny_folder, "--train_data", tiny_file, "--chat", *QUICK), "chat template")
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [("{", "no valid JSON"), ('{"gap": 1}', "schema"), ("[1]", "schema"), ('{"schema": "x/9"}', "x/9")],
+)
+def test_reports_of_json_that_is_no_measurement(run, tmp_path, content, word):
+    file = lines_file(tmp_path / "m.json", [content])
+    assert_refused(run("report", file), word)
+    assert not (tmp_path / "m.html").exists()
+
+
+def test_a_report_that_cannot_be_written(run, tiny_folder, tiny_file, tmp_path):
+    file = tmp_path / "m.json"
+    run("measure", tiny_folder, "--train_data", tiny_file, "--json", file, *QUICK)
+    assert_refused(run("report", file, "--out", tmp_path / "nowhere" / "m.html"), "cannot be written")
+
+
+def test_a_folder_that_is_no_run(run, tmp_path):
+    assert_refused(run("report", tmp_path), str(tmp_path.name))
+
+
+def test_the_guides_script_is_the_same_command(tmp_path):
+    command = [sys.executable, str(ROOT / "train_debiasing.py"), "--micro_batch_size", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--micro_batch_size is 1" in done.stderr
