@@ -275,6 +275,17 @@ def shared_examples(
     ]
 
 
+def read_kept(file: Path, prompts: int, num_responses: int) -> list[list[Tokens]] | None:
+    """The responses in a cache file; None where it is not there or damaged, and so to be sampled anew."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        kept = [[tuple(int(token) for token in response) for response in drawn] for drawn in content]
+    except (OSError, ValueError, TypeError):
+        return None
+    whole = len(kept) == prompts and all(len(drawn) == num_responses and all(drawn) for drawn in kept)
+    return kept if whole else None
+
+
 class ResponseSampler:
     """Prompts in, examples out; responses kept on disk by content, so the same question is never sampled twice.
 
@@ -319,11 +330,9 @@ class ResponseSampler:
     def responses(self, encoded: Sequence[Tokens], progress: Progress | None = None) -> list[list[Tokens]]:
         """The responses to each encoded prompt, from the cache where they are there."""
         file = self.cache_file(encoded)
-        if file is not None and file.is_file():
-            with contextlib.suppress(ValueError, OSError):  # a damaged cache file is sampled anew
-                kept = json.loads(file.read_text(encoding="utf-8"))
-                if len(kept) == len(encoded):
-                    return [[tuple(response) for response in drawn] for drawn in kept]
+        kept = None if file is None else read_kept(file, len(encoded), self.sampling.num_responses)
+        if kept is not None:
+            return kept
         drawn = sample_responses(
             self.model, encoded, self.sampling, ends=self.ends, bf16=self.bf16, progress=progress
         )
