@@ -98,7 +98,7 @@ def compared(args: argparse.Namespace, seed: int) -> Row:
         kept = {
             key: summary[key] for key in ("gap", "ci95", "mean_abs_pair_gap", "H_mean", "verdict", "n_pairs")
         }
-        kept |= {"kl": cost["kl_to_first"], "distinct_2": cost["distinct_2"], "change": change}
+        kept |= {"kl": cost["kl_to_first"], "change": change}
         rows.append({"method": name, **kept, **run_facts(models.get(name))})
     file.write_text(json.dumps({"seed": seed, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     if not args.keep:
@@ -151,12 +151,12 @@ def main(arguments: list[str] | None = None) -> None:
         gaps = ", ".join(f"{r['gap']:+.4f} ± {(r['ci95'][1] - r['ci95'][0]) / 2:.4f}" for r in found)
         rows.append(
             [number(row["gap_left"]), method, gaps, number(row["mean_abs_pair_gap"], ".4f"), number(row["H_mean"], ".3f"),
-             number(row["kl"], ".5f"), number(row["distinct_2"], ".3f"), number(row["steps"], ".0f"),
+             number(row["kl"], ".5f"),  number(row["steps"], ".0f"),
              number(row.get("seconds"), ".0f")]
         )  # fmt: skip
     text = markdown(
         ["gap left, share", "method", "test gap of each seed, with 95 % interval", "mean abs pair gap", "mean entropy",
-         "KL", "distinct 2-grams", "steps", "seconds of steps"],
+         "KL",  "steps", "seconds of steps"],
         rows,
     )  # fmt: skip
     text += (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 from common import (
     Row,
@@ -41,7 +42,7 @@ def one_run(job: Row) -> Row:
     return measure_pairs(job, loaded, bf16) if "pairs" in job else score_and_back(job, loaded, bf16)
 
 
-def score_and_back(job: Row, loaded, bf16: bool) -> Row:  # type: ignore[no-untyped-def]
+def score_and_back(job: Row, loaded: Any, bf16: bool) -> Row:
     import torch
 
     from isentropic.entropy import EntropyScorer
@@ -79,7 +80,7 @@ def score_and_back(job: Row, loaded, bf16: bool) -> Row:  # type: ignore[no-unty
     }
 
 
-def measure_pairs(job: Row, loaded, bf16: bool) -> Row:  # type: ignore[no-untyped-def]
+def measure_pairs(job: Row, loaded: Any, bf16: bool) -> Row:
     from dataclasses import replace
 
     from isentropic.measure import measure

@@ -9,7 +9,9 @@ pairs said "within the target", and the 95 % interval of the test gap lies wholl
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 from common import Row, drop_weights, into_page, medians, number, parser, publish, train_run
 from common import table as markdown
@@ -17,7 +19,7 @@ from common import table as markdown
 ESTIMATORS = ("plain", "unbiased", "pairwise")
 
 
-def one_run(args, name: str, flags: list) -> Row:  # type: ignore[no-untyped-def]
+def one_run(args: argparse.Namespace, name: str, flags: list[Any]) -> Row:
     found = train_run(args.runs, name, flags, args)
     drop_weights(args.runs / name)
     before, after, result = found["before"], found["after"], found["result"]
