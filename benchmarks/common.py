@@ -94,7 +94,7 @@ def run_job(script: str, job: Row, one_run: Callable[[Row], Row]) -> Row:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def interleaved(sides: Iterable[str], repeats: int, run: Callable[[str], Row | None]) -> dict[str, list[Row]]:
+def interleaved(sides: Iterable[str], repeats: int, run: Callable[[str], Row]) -> dict[str, list[Row]]:
     """``repeats`` runs of each side, the sides taking turns."""
     runs: dict[str, list[Row]] = {side: [] for side in sides}
     for number in range(repeats):
