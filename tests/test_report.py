@@ -9,10 +9,10 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
-import fake_run
 import pytest
 import yaml
 
+import fake_run
 from isentropic import figures
 from isentropic.curves import curve_series, draw_curves, group_names
 from isentropic.errors import InputError
