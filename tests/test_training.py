@@ -312,6 +312,15 @@ def test_a_run_cut_by_ctrl_c_and_resumed_is_the_run_never_cut(go, step):
     assert_same_run(cut, whole)
 
 
+@pytest.mark.parametrize("changes", [{}, {"target_gap": 5.0, "force": True}], ids=["max_steps", "target"])
+def test_ctrl_c_after_the_last_step_leaves_a_finished_run(go, changes):
+    """It comes while the last step is written down: the run is over, and is finished as if nothing had come."""
+    whole, folder, _ = go("whole", **changes)
+    late, cut, _ = go("late", Watcher(f"Step {whole['steps']} |", ctrl_c), **changes)
+    assert late["stopped"] == whole["stopped"] in ("max_steps", "target")
+    assert_same_run(cut, folder)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

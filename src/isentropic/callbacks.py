@@ -114,13 +114,13 @@ class InterruptStop(TrainerCallback):
     """After a first Ctrl-C: finish the step, save a checkpoint, stop."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.stopped = False
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if args.world_size > 1:  # the signal may reach one process a step earlier than another
             self.asked = any(gather_object([self.asked]))
         if self.asked:
-            control.should_save = control.should_training_stop = True
+            self.stopped = control.should_save = control.should_training_stop = True
 
 
 class Monitor(TrainerCallback):

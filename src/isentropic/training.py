@@ -209,12 +209,21 @@ class Run:
                 trainer.train(resume_from_checkpoint=checkpoint)
                 # transformers measures after the last step too, but not in every version.
                 last = [row["step"] for row in trainer.state.log_history if "eval_gap" in row][-1:]
-                if not self.interrupt.asked and last != [trainer.state.global_step]:
+                if not self.interrupt.stopped and last != [trainer.state.global_step]:
                     trainer.evaluate()
             except NotFiniteError as error:
                 self.screen.say(f"{error}; stopped, and the best weights so far are kept")
                 return "not_finite"
-        return "interrupted" if self.interrupt.asked else self.stop.reason
+            except RuntimeError as error:
+                if not lost_process(error):
+                    raise
+                raise InputError(
+                    "another process of this run has died; no step can be made without it; look for what it said, then "
+                    "start the run again with --resume, which goes on from the last checkpoint"
+                ) from error
+        # A run that had met its target or its last step is finished, whoever asked it to stop meanwhile.
+        interrupted = self.interrupt.stopped and self.stop.reason == "max_steps"
+        return "interrupted" if interrupted else self.stop.reason
 
     def finish(self, reason: str, before: Measurement, base_perplexity: float | None) -> dict[str, Any]:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
@@ -391,6 +400,17 @@ def check_processes(config: DebiasingConfig, prompts: PromptSet, loaded: LoadedM
                 f"the {len(found)} processes have different {what} ({', '.join(sha[:8] for sha in found)}); each would "
                 f"train towards something else; give every process the same {flag}"
             )
+
+
+def lost_process(error: RuntimeError) -> bool:
+    """Whether the error says that a process at the other end of a line is gone."""
+    import torch.distributed as distributed
+
+    return distributed.is_available() and (
+        isinstance(error, distributed.DistBackendError | distributed.DistNetworkError)
+        or "peer" in str(error)
+        and "gloo" in str(error)
+    )
 
 
 def check_split(part: PromptSet, name: str, groups: Sequence[str]) -> None:

@@ -1,0 +1,179 @@
+"""Two processes through the real command line (torchrun, gloo, CPU): the same run as one process, or a clear end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import make_prompts
+from isentropic.cli import main
+from isentropic.prompts import write_prompts
+
+ROOT = Path(__file__).parents[1]
+TIMEOUT = 180
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="needs gloo"
+)
+
+
+def flags(model: Path, data: Path, runs: Path, name: str, **changes: Any) -> list[str]:
+    settings: dict[str, Any] = {
+        "model_path": model,
+        "train_data": data,
+        "output_dir": runs,
+        "run_name": name,
+        "bf16": "off",
+        "max_steps": 5,
+        "eval_steps": 2,
+        "save_steps": 5,
+        "effective_batch": 16,
+        "micro_batch_size": 4,
+        "max_new_tokens": 6,
+        "learning_rate": 1e-3,
+        "target_gap": 1e-6,
+        "max_kl": 10.0,
+    }
+    return [w for key, value in (settings | changes).items() for w in (f"--{key}", str(value))]
+
+
+def torchrun(script: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.run(
+        [*launcher, str(script), *words], capture_output=True, text=True, timeout=TIMEOUT, env=environment
+    )
+
+
+def two(*words: str) -> subprocess.CompletedProcess[str]:
+    done = torchrun(ROOT / "train_debiasing.py", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def weights(run: Path, step: int = 5) -> torch.Tensor:
+    kept = load_file(run / "checkpoints" / f"checkpoint-{step}" / "model.safetensors")
+    return torch.cat([kept[name].flatten().double() for name in sorted(kept)])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"steady": "off", "loss": "gee", "responses": "own", "micro_batch_size": 8}],
+    ids=["steady", "gee-own"],
+)
+def test_two_processes_are_one(tmp_path, tiny_folder, tiny_file, changes):
+    changes = dict(changes)
+    extra = ["--no-steady"] if changes.pop("steady", "") else []
+    given = {"model": tiny_folder, "data": tiny_file, "runs": tmp_path}
+    assert main(["train", *flags(**given, name="one", **changes), *extra]) == 0
+    done = two(*flags(**given, name="two", **changes), *extra)
+    one, other = tmp_path / "one", tmp_path / "two"
+    # One process speaks, one folder is written, and whole.
+    assert done.stdout.count("📉 Step 1 |") == 1 and done.stdout.count("stopped: max_steps") == 1
+    assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in other.iterdir())
+    assert torch.linalg.norm(weights(one) - weights(other)) < 1e-5 * torch.linalg.norm(weights(one))
+    start = load_file(tiny_folder / "model.safetensors")
+    base = torch.cat([start[name].flatten().double() for name in sorted(start)])
+    moved, apart = weights(one) - base, weights(other) - weights(one)
+    assert torch.linalg.norm(apart) < 1e-3 * torch.linalg.norm(moved)
+    for a, b in zip(metrics(one), metrics(other), strict=True):
+        assert a["step"] == b["step"] and a.keys() == b.keys()
+        if "loss" in a:
+            error = 1e-5 + 1e-6 * a["H_mean"] / a["gap"]
+            assert b["gap"] == pytest.approx(a["gap"], rel=error)
+            assert b["loss"] == pytest.approx(a["loss"], rel=4 * error)
+            assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=4 * error)
+        else:
+            assert b["val_gap"] == pytest.approx(a["val_gap"], abs=1e-5)
+            assert b["kl"] == pytest.approx(a["kl"], abs=1e-5)
+    ours, theirs = (json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (one, other))
+    assert ours["stopped"] == theirs["stopped"] and ours["best_step"] == theirs["best_step"]
+
+
+def test_processes_stop_together(tmp_path, tiny_folder, tiny_file):
+    """A model within its target: both processes leave it unchanged. And both stop at the target when forced on."""
+    given = {"model": tiny_folder, "data": tiny_file, "runs": tmp_path, "target_gap": 5}
+    assert "left unchanged" in two(*flags(**given, name="within")).stdout
+    assert (tmp_path / "within" / "final" / "model.safetensors").is_file()
+    two(*flags(**given, name="forced"), "--force")
+    result = json.loads((tmp_path / "forced" / "result.json").read_text(encoding="utf-8"))
+    assert result["stopped"] == "target" and result["steps"] == 2
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+rank = int(os.environ["RANK"])
+{body}
+from isentropic.cli import train_main
+sys.exit(train_main("train_debiasing.py"))
+"""
+
+
+def script(folder: Path, body: str) -> Path:
+    """The command line, with something that goes wrong in one of the processes."""
+    file = folder / "train.py"
+    file.write_text(SCRIPT.format(body=body), encoding="utf-8")
+    return file
+
+
+def test_two_processes_with_different_data_are_refused(tmp_path, tiny_folder, tiny_file):
+    other = write_prompts(make_prompts().split("train", "validation", "test"), tmp_path / "rank1.jsonl")
+    text = other.read_text(encoding="utf-8")
+    other.write_text(text.replace("nurse", "nanny"), encoding="utf-8")
+    body = f"if rank == 1: sys.argv[sys.argv.index({str(tiny_file)!r})] = {str(other)!r}"
+    done = torchrun(script(tmp_path, body), *flags(tiny_folder, tiny_file, tmp_path / "runs", "run"))
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("isentropic: error")]
+    assert said and all("different prompts" in line and "--train_data" in line for line in said)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_batch_that_two_processes_cannot_share_is_refused(tmp_path, tiny_folder, tiny_file):
+    words = flags(tiny_folder, tiny_file, tmp_path / "runs", "run", effective_batch=12, micro_batch_size=4)
+    done = torchrun(ROOT / "train_debiasing.py", *words)
+    assert done.returncode != 0 and "2 processes" in done.stderr and "give 8 or 16" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_process_that_dies_ends_the_run(tmp_path, tiny_folder, tiny_file):
+    """No hang: the other ends too, a line says why, and the last checkpoint resumes."""
+    body = """
+if rank == 1:
+    from isentropic.callbacks import FiniteGuard
+    def die(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            os.kill(os.getpid(), 9)
+    FiniteGuard.on_pre_optimizer_step = die
+"""
+    words = flags(tiny_folder, tiny_file, tmp_path / "runs", "run", save_steps=2)
+    start = time.monotonic()
+    done = torchrun(script(tmp_path, body), *words)
+    assert done.returncode != 0 and time.monotonic() - start < 90
+    assert "Signal 9" in done.stderr or "SIGKILL" in done.stderr
+    assert "[rank0]: Traceback" not in done.stderr
+    run = tmp_path / "runs" / "run"
+    assert (run / "checkpoints" / "checkpoint-2" / "trainer_state.json").is_file()
+    assert not (run / "result.json").exists()
+    two(*words, "--resume")
+    assert main(["train", *flags(tiny_folder, tiny_file, tmp_path / "runs", "whole", save_steps=2)]) == 0
+    whole = tmp_path / "runs" / "whole"
+    assert torch.linalg.norm(weights(run) - weights(whole)) < 1e-5 * torch.linalg.norm(weights(whole))
+    assert [row["step"] for row in metrics(run)] == [row["step"] for row in metrics(whole)]
