@@ -138,7 +138,7 @@ def test_responses_end_with_the_first_end_token(tiny_model):
     for ids in flat:
         assert not set(ids[:-1]) & set(ENDS)
         assert ids[-1] in ENDS or len(ids) == 20
-    assert {ids[-1] for ids in flat if len(ids) < 20} > {0} or len({ids[-1] for ids in flat}) > 5
+    assert len({ids[-1] for ids in flat if len(ids) < 20}) > 5  # several end tokens do end responses
     assert any(len(ids) == 1 for ids in flat)  # a response that is only the end token
 
 

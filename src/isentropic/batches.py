@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from isentropic.errors import InputError
 from isentropic.prompts import Prompt, PromptSet
 from isentropic.responses import Example
 
@@ -32,11 +33,20 @@ def prompt_tuples(prompt_set: PromptSet, *, matched: bool = True, seed: int = 0)
 
     Args:
         matched: ``False`` parts the twins on purpose, as a tool without pairs would.
+
+    Raises:
+        InputError: a group has no prompt.
     """
     if prompt_set.paired and matched:
         return prompt_set.tuples()
     rng = np.random.default_rng([seed, 7])
     by_group = [[p for p in prompt_set.prompts if p.group == group] for group in prompt_set.groups]
+    for group, prompts in zip(prompt_set.groups, by_group, strict=True):
+        if not prompts:
+            raise InputError(
+                f"{prompt_set.name!r} has no prompt of group {group!r}; a batch needs each group, or there is no gap; "
+                f"add some, or leave the group out"
+            )
     longest = max(len(prompts) for prompts in by_group)
     columns = []
     for prompts in by_group:
