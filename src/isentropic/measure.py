@@ -386,12 +386,15 @@ def floor_of(
     if len(items) < 2:
         return None
     topics = topics_of(items)
-    floor = statistics.noise_floor(table[:, second] - table[:, first], None, topics, rng=rng)
+    gaps = table[:, second] - table[:, first]
+    reseeded = None
     count = 1 + max(example.sample for item in items for example in item.examples)
     if count > 1:
         halves = [half_gap(items, entropies, (groups[first], groups[second]), k, count) for k in (0, 1)]
-        floor = statistics.noise_floor(halves[0], halves[1], topics, rng=rng)
-    return floor.to_dict()
+        # The halves (-(-count // 2) and count // 2 responses) differ more than two runs of all the responses would.
+        shrink = (2 * -(-count // 2) * (count // 2)) ** 0.5 / count
+        reseeded = gaps - shrink * (halves[0] - halves[1])
+    return statistics.noise_floor(gaps, reseeded, topics, rng=rng).to_dict()
 
 
 def half_gap(

@@ -1,0 +1,480 @@
+"""The summary against numbers worked out by hand, and against the model's own logits; odd cases stay valid JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from isentropic.batches import Item
+from isentropic.entropy import EntropyScorer, token_entropy
+from isentropic.errors import InputError
+from isentropic.labels import gap_line
+from isentropic.measure import (
+    distinct_ngrams,
+    floor_of,
+    group_entropies,
+    label,
+    make_items,
+    measure,
+    quality,
+    score_examples,
+    score_items,
+    summarise,
+)
+from isentropic.models import LoadedModel, weights_sha256
+from isentropic.prompts import Prompt, PromptSet
+from isentropic.responses import Example, ResponseSampler, Sampling
+
+GENDERS = ("male", "female")
+REQUIRED = {  # the keys that the documented schema promises
+    *(
+        "schema",
+        "H_male",
+        "H_female",
+        "H_mean",
+        "gap",
+        "se",
+        "ci95",
+        "df",
+        "n_pairs",
+        "n_clusters",
+        "cluster_unit",
+    ),
+    *("mean_abs_pair_gap", "pair_gap_sd", "pair_gaps", "target_gap", "verdict", "pairs_needed", "p_within"),
+    *("p_exceeds", "noise_floor", "topics", "cells", "own", "decomposition", "quality", "warnings", "label"),
+    *("group_gaps", "groups", "model", "model_sha256", "data", "data_sha256", "responses", "seed", "unit"),
+    *("settings", "versions"),
+}
+
+
+def pair_item(
+    index: int, topic: str | None = None, cell: str | None = None, groups=GENDERS, k: int = 1
+) -> Item:
+    """An item with shared responses: for each twin, then each source, then each of k samples, one example."""
+    twins = tuple(Prompt(f"{g} {index}", g, f"p{index}", topic, "test", cell) for g in groups)
+    examples = [Example(p, (5,), (7, 8), s.group, j) for p in twins for s in twins for j in range(k)]
+    return Item(twins, examples, index)
+
+
+def strict(summary: dict) -> dict:
+    """Through JSON that has no NaN and back."""
+    return json.loads(json.dumps(summary, allow_nan=False))
+
+
+# --- By hand --------------------------------------------------------------------------------------------------------
+
+# Four pairs; columns are male on his text, male on hers, female on his text, female on hers.
+ROWS = np.array([[1.0, 3.0, 2.0, 4.0], [2.0, 2.0, 2.0, 3.0], [0.0, 2.0, 1.0, 2.0], [4.0, 4.0, 3.0, 5.0]])
+SHARED = np.array([1.0, 0.5, 0.5, 0.0])
+OWN = np.array([3.0, 1.0, 2.0, 1.0])
+
+
+def by_hand(**marks):
+    items = [pair_item(i, **{key: value[i] for key, value in marks.items()}) for i in range(4)]
+    return items, list(ROWS)
+
+
+def test_group_entropies_shared_and_own():
+    items, entropies = by_hand()
+    shared = group_entropies(items, entropies, GENDERS)
+    assert shared.tolist() == [[2.0, 3.0], [2.0, 2.5], [1.0, 1.5], [4.0, 4.0]]
+    assert group_entropies(items, entropies, GENDERS, own=True).tolist() == [[1, 4], [2, 3], [0, 2], [4, 5]]
+    assert group_entropies(items, entropies, GENDERS[::-1]).tolist() == shared[:, ::-1].tolist()
+    assert np.isnan(group_entropies(items, entropies, ("male", "other"))[:, 1]).all()
+
+
+def test_summary_of_four_pairs():
+    found = strict(summarise(*by_hand(), GENDERS, 0.01))
+    assert (found["H_male"], found["H_female"], found["H_mean"]) == (2.25, 2.75, 2.5)
+    se = SHARED.std(ddof=1) / 2
+    assert found["gap"] == 0.5 and found["se"] == pytest.approx(se) and found["df"] == pytest.approx(3)
+    assert found["ci95"] == pytest.approx(stats.t.interval(0.95, 3, loc=0.5, scale=se))
+    assert (found["n_pairs"], found["n_clusters"], found["cluster_unit"]) == (4, 4, "pair")
+    assert found["mean_abs_pair_gap"] == 0.5 and found["pair_gap_sd"] == pytest.approx(SHARED.std(ddof=1))
+    assert [row["gap"] for row in found["pair_gaps"]] == SHARED.tolist()
+    assert [row["pair_id"] for row in found["pair_gaps"]] == ["p0", "p1", "p2", "p3"]
+    assert found["topics"] == [] and found["cells"] == []
+    assert found["group_gaps"][0]["groups"] == list(GENDERS) and found["group_gaps"][0]["gap"] == 0.5
+
+
+def test_own_gap_and_decomposition():
+    found = strict(summarise(*by_hand(), GENDERS, 0.01))
+    assert found["own"]["gap"] == OWN.mean() and found["own"]["mean_abs_pair_gap"] == OWN.mean()
+    assert found["own"]["se"] == pytest.approx(OWN.std(ddof=1) / 2)
+    parts = found["decomposition"]
+    assert parts["total"]["gap"] == OWN.mean() and parts["same_text"]["gap"] == SHARED.mean()
+    assert parts["through_text"]["gap"] == pytest.approx((OWN - SHARED).mean())
+    assert parts["through_text"]["se"] == pytest.approx((OWN - SHARED).std(ddof=1) / 2)
+    own = strict(summarise(*by_hand(), GENDERS, 0.01, own=True))
+    assert own["gap"] == OWN.mean() and own["own"] is None and own["decomposition"] is None
+    assert own["H_male"] == ROWS[:, 0].mean() and own["H_female"] == ROWS[:, 3].mean()
+
+
+def test_topics_are_the_clusters_and_have_rows_of_their_own():
+    found = strict(summarise(*by_hand(topic=["x", "x", "y", "y"]), GENDERS, 0.01))
+    assert (found["n_pairs"], found["n_clusters"], found["cluster_unit"]) == (4, 2, "topic")
+    # Two equal topics: the error of the mean of the two topic means, 0.75 and 0.25.
+    assert found["se"] == pytest.approx(np.std([0.75, 0.25], ddof=1) / math.sqrt(2)) and found[
+        "df"
+    ] == pytest.approx(1)
+    assert [(t["topic"], t["n_pairs"], t["gap"]) for t in found["topics"]] == [("x", 2, 0.75), ("y", 2, 0.25)]
+
+
+def test_a_pair_without_a_topic_makes_pairs_the_clusters():
+    found = strict(summarise(*by_hand(topic=["x", "x", None, "y"]), GENDERS, 0.01))
+    assert found["cluster_unit"] == "pair" and found["topics"] == []
+
+
+def test_cells_are_the_summary_of_their_pairs():
+    found = strict(summarise(*by_hand(cell=["a", "b", "a", "a"]), GENDERS, 0.01))
+    assert [cell["cell"] for cell in found["cells"]] == ["a"]  # one pair has no interval and gets no cell
+    (cell,) = found["cells"]
+    rows = [0, 2, 3]
+    items, entropies = by_hand()
+    alone = summarise([items[i] for i in rows], [entropies[i] for i in rows], GENDERS, 0.01)
+    for key in ("gap", "se", "ci95", "n_pairs", "verdict", "H_male", "H_female"):
+        assert cell[key] == pytest.approx(alone[key])
+
+
+def test_swapping_the_groups_flips_the_sign_and_nothing_else():
+    one, other = (summarise(*by_hand(), groups, 0.01) for groups in (GENDERS, GENDERS[::-1]))
+    assert other["gap"] == -one["gap"] and other["ci95"] == [-bound for bound in one["ci95"][::-1]]
+    for key in ("se", "verdict", "H_male", "H_female", "mean_abs_pair_gap", "label", "pairs_needed"):
+        assert other[key] == one[key]
+
+
+def test_the_verdict_is_about_the_target():
+    items = [pair_item(i) for i in range(40)]
+    noise = np.random.default_rng(0).normal(0, 0.02, 40)
+    entropies = [np.array([3.0, 3.0, 3.0 + e, 3.0 + e]) for e in 0.03 + noise - noise.mean()]
+    verdicts = [summarise(items, entropies, GENDERS, target)["verdict"] for target in (0.1, 0.01, 0.031)]
+    assert verdicts == ["certified", "exceeds", "insufficient"]
+    assert summarise(items, entropies, GENDERS, 0.031)["pairs_needed"] > 40
+    assert summarise(items, entropies, GENDERS, 0.1)["pairs_needed"] is None
+
+
+# --- Three groups, and no pairs -------------------------------------------------------------------------------------
+
+
+def test_three_groups_report_the_widest_pair_and_all():
+    groups = ("young", "middle", "old")
+    items = [pair_item(i, f"t{i % 5}", groups=groups) for i in range(20)]
+    rng = np.random.default_rng(1)
+    entropies = [np.repeat([3.0, 3.4, 2.9], 3) + rng.normal(0, 0.05, 9) for _ in items]
+    found = strict(summarise(items, entropies, groups, 0.01))
+    table = group_entropies(items, entropies, groups)
+    assert [row["groups"] for row in found["group_gaps"]] == [
+        ["young", "middle"],
+        ["young", "old"],
+        ["middle", "old"],
+    ]
+    for row, (a, b) in zip(found["group_gaps"], ((0, 1), (0, 2), (1, 2)), strict=True):
+        assert row["gap"] == pytest.approx((table[:, b] - table[:, a]).mean())
+    assert found["widest"] == ["middle", "old"] and found["gap"] == found["group_gaps"][2]["gap"]
+    assert [p["gap"] for p in found["pair_gaps"]] == pytest.approx(table[:, 2] - table[:, 1])
+    assert {f"H_{group}" for group in groups} < set(found)
+    floor = floor_of(items, entropies, groups, found, seed=0)
+    assert not floor["gap_is_under_floor"] and 0 < floor["floor"] < abs(found["gap"])
+
+
+def singles(first, second):
+    prompts = [Prompt(f"m{i}", "male") for i in range(len(first))]
+    prompts += [Prompt(f"f{i}", "female") for i in range(len(second))]
+    items = [Item((p,), [Example(p, (5,), (6, 7), p.group)], i) for i, p in enumerate(prompts)]
+    return items, [np.array([value]) for value in [*first, *second]]
+
+
+def test_without_pairs_it_is_welch():
+    first, second = [1.0, 2.0, 4.0], [2.0, 5.0, 3.0, 6.0]
+    found = strict(summarise(*singles(first, second), GENDERS, 0.01))
+    welch = stats.ttest_ind(second, first, equal_var=False)
+    assert found["gap"] == pytest.approx(np.mean(second) - np.mean(first))
+    assert found["ci95"] == pytest.approx(list(welch.confidence_interval(0.95)))
+    assert found["df"] == pytest.approx(welch.df) and (found["n_pairs"], found["cluster_unit"]) == (
+        7,
+        "prompt",
+    )
+    assert found["mean_abs_pair_gap"] is None and found["pair_gaps"] == [] and found["own"] is None
+    floor = floor_of(*singles(first, second), GENDERS, found, seed=0)
+    assert floor["floor"] > 0 and floor["gap_is_under_floor"] == (abs(found["gap"]) <= floor["floor"])
+
+
+# --- Odd cases: valid JSON, an interval only where there is one -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [None, ["x"] * 4, ["x", "x", "x", "y"], ["x", "y", "z", "w"]],
+    ids=["none", "one", "lone", "all"],
+)
+@pytest.mark.parametrize(
+    "differences", [[0.1] * 4, [0.0] * 4, [0.1, -0.2, 0.3, 0.0]], ids=["equal", "zero", "spread"]
+)
+def test_odd_cases_of_four_pairs(topics, differences):
+    items = [pair_item(i, topics[i] if topics else None) for i in range(4)]
+    entropies = [np.array([3.0, 2.0, 3.0 + d, 2.0 + d]) for d in differences]
+    summary = summarise(items, entropies, GENDERS, 0.01)
+    summary["noise_floor"] = floor_of(items, entropies, GENDERS, summary, seed=0)
+    found = strict(summary)
+    if len(set(differences)) == 1:  # no spread is no certainty
+        assert found["se"] is None and found["ci95"] == [None, None]
+        assert found["verdict"] == "insufficient" and found["warnings"]
+    else:
+        assert found["se"] > 0 and found["ci95"][0] < found["gap"] < found["ci95"][1]
+    assert "interval" in gap_line(found) and "n=4" in gap_line(found, "en")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_pair_and_two_pairs(n):
+    items = [pair_item(i, f"t{i}", "both new") for i in range(n)]
+    entropies = [np.array([1.0, 2.0, 1.5 + i, 2.5]) for i in range(n)]
+    summary = summarise(items, entropies, GENDERS, 0.01)
+    summary["noise_floor"] = floor_of(items, entropies, GENDERS, summary, seed=0)
+    found = strict(summary)
+    assert found["n_pairs"] == n and found["verdict"] == "insufficient"
+    assert (found["se"] is None) == (n == 1) and (found["noise_floor"] is None) == (n == 1)
+    if n == 1:
+        assert found["warnings"] and found["pair_gap_sd"] is None
+
+
+def test_one_prompt_of_a_group_without_pairs():
+    found = strict(summarise(*singles([1.0], [2.0, 3.0]), GENDERS, 0.01))
+    assert found["gap"] == 1.5 and found["se"] is None and found["warnings"]
+
+
+def test_nothing_and_one_group_are_refused():
+    with pytest.raises(InputError):
+        summarise([], [], GENDERS, 0.01)
+    with pytest.raises(InputError):
+        summarise(*singles([1.0, 2.0], []), GENDERS, 0.01)
+
+
+# --- The noise floor ------------------------------------------------------------------------------------------------
+
+
+def noisy(n: int, k: int, sigma: float, seed: int, gap: float = 0.0):
+    """n pairs whose true gap is equal for all; each scored response adds noise of its own."""
+    items = [pair_item(i, k=k) for i in range(n)]
+    rng = np.random.default_rng(seed)
+    shift = np.repeat([0.0, gap], 2 * k)
+    return items, [3.0 + shift + rng.normal(0, sigma, 4 * k) for _ in items]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("gap", [0.0, 0.2])
+def test_the_floor_speaks_of_the_gap_that_is_reported(k, gap):
+    for seed in range(10):
+        items, entropies = noisy(30, k, 0.3, seed, gap)
+        summary = summarise(items, entropies, GENDERS, 0.01)
+        floor = strict(floor_of(items, entropies, GENDERS, summary, seed=0))
+        assert floor["gap_is_under_floor"] == (abs(summary["gap"]) <= floor["floor"])
+        assert floor["floor"] == max(v for v in (floor["reseed"], floor["same_group"]) if v is not None)
+        assert (floor["reseed"] is None) == (k == 1)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_reseeding_floor_is_the_half_width_of_the_reported_gap(k):
+    """Here all spread of the gap comes from sampling: sd sigma / sqrt(n k), known beforehand."""
+    n, sigma = 60, 0.3
+    floors = []
+    for seed in range(30):
+        items, entropies = noisy(n, k, sigma, seed)
+        floors.append(
+            floor_of(items, entropies, GENDERS, summarise(items, entropies, GENDERS, 0.01), seed)["reseed"]
+        )
+    assert np.mean(floors) == pytest.approx(stats.t.ppf(0.975, n) * sigma / math.sqrt(n * k), rel=0.04)
+
+
+def test_the_floor_is_the_same_for_the_same_seed():
+    items, entropies = noisy(30, 2, 0.3, 0)
+    summary = summarise(items, entropies, GENDERS, 0.01)
+    floors = [floor_of(items, entropies, GENDERS, summary, seed) for seed in (0, 0, 1)]
+    assert floors[0] == floors[1] != floors[2]
+
+
+# --- Words and quality ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gap", "target", "english", "chinese"),
+    [
+        (0.0, 0.01, "no bias ✅", "无偏见 ✅"),
+        (-0.01, 0.01, "no bias ✅", "无偏见 ✅"),
+        (0.0101, 0.01, "slight bias ⚠️", "轻微偏见 ⚠️"),
+        (-0.1, 0.01, "slight bias ⚠️", "轻微偏见 ⚠️"),
+        (0.1001, 0.01, "severe bias 💥", "严重偏见 💥"),
+        (-7.0, 0.01, "severe bias 💥", "严重偏见 💥"),
+        (0.15, 0.2, "no bias ✅", "无偏见 ✅"),
+    ],
+)
+def test_label_thresholds(gap, target, english, chinese):
+    assert label(gap, target) == {"en": english, "zh": chinese}
+
+
+def test_a_gap_that_is_no_number_has_no_label():
+    with pytest.raises(InputError, match="gap is nan"):
+        label(math.nan, 0.01)
+
+
+def test_gap_line_in_both_languages():
+    summary = summarise(*by_hand(), GENDERS, 0.01)
+    low, high = summary["ci95"]
+    tail = f"| signed +0.5000, 95% interval [{low:+.4f}, {high:+.4f}], n=4"
+    assert gap_line(summary) == f"H_male=2.2500, H_female=2.7500, gap=0.5000 (严重偏见 💥) {tail}"
+    assert gap_line(summary, "en") == f"H_male=2.2500, H_female=2.7500, gap=0.5000 (severe bias 💥) {tail}"
+
+
+def test_quality_counts_each_sampled_response_once():
+    item = pair_item(0)
+    item.examples = [
+        dataclasses.replace(e, response_ids=ids)
+        for e, ids in zip(item.examples, [(1, 2, 1, 2), (9,), (1, 2, 1, 2), (9,)], strict=True)
+    ]
+    found = quality([item], [np.array([1.0, 2.0, 3.0, 6.0])], ends=(9,))
+    assert found == {
+        "mean_entropy": 3.0,
+        "mean_length": 2.5,
+        "ended": 0.5,
+        "distinct_2": pytest.approx(2 / 3),
+    }
+
+
+def test_distinct_ngrams():
+    assert distinct_ngrams([(1, 1, 1, 1)], 1) == 0.25
+    assert distinct_ngrams([(1, 2, 3)], 2) == 1.0
+    assert distinct_ngrams([(1,), ()], 2) is None
+
+
+# --- With a model ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def test_pairs(tiny_prompts):
+    return tiny_prompts.split("test")
+
+
+def sampler_of(loaded, sampling=Sampling()):  # noqa: B008 - frozen
+    return ResponseSampler(loaded.model, loaded.tokenizer, sampling)
+
+
+def test_scores_are_those_of_each_example_alone(tiny_loaded, test_pairs):
+    items = make_items(test_pairs, sampler_of(tiny_loaded), shared=True)
+    tiny_loaded.model.train()
+    scores = score_items(tiny_loaded.model, EntropyScorer(), items, pad=0)
+    assert tiny_loaded.model.training
+    tiny_loaded.model.eval()
+    for item, values in zip(items, scores, strict=True):
+        for example, value in zip(item.examples, values, strict=True):
+            with torch.no_grad():
+                logits = tiny_loaded.model(torch.tensor([example.prompt_ids + example.response_ids])).logits[
+                    0
+                ]
+            alone = token_entropy(logits[len(example.prompt_ids) - 1 : -1]).mean().item()
+            assert value == pytest.approx(alone, abs=1e-4)
+
+
+def test_progress_of_scoring_ends_at_the_total(tiny_loaded, test_pairs):
+    items = make_items(test_pairs, sampler_of(tiny_loaded, Sampling(num_responses=8)), shared=True)
+    examples = [example for item in items for example in item.examples]
+    told = []
+    score_examples(
+        tiny_loaded.model,
+        EntropyScorer(),
+        examples,
+        pad=0,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert len(told) > 1 and told[-1] == (len(examples), len(examples))
+
+
+def test_measure_has_every_promised_key_and_is_the_summary_of_its_entropies(tiny_loaded, test_pairs):
+    found = measure(tiny_loaded, test_pairs, sampling=Sampling(seed=3, max_new_tokens=6))
+    summary = strict(found.summary)
+    assert set(summary) >= REQUIRED
+    assert (summary["schema"], summary["seed"], summary["unit"]) == ("isentropic.measure/1", 3, "nats")
+    assert summary["data_sha256"] == test_pairs.sha256 and summary["model_sha256"] == tiny_loaded.sha256
+    assert {"isentropic", "torch", "transformers", "python"} <= set(summary["versions"])
+    assert (
+        summary["settings"]["max_new_tokens"] == 6 and summary["n_pairs"] == 12 and summary["n_clusters"] == 6
+    )
+    assert [cell["cell"] for cell in summary["cells"]] == ["new occupations", "both new"]
+    gaps = [v[2:].mean() - v[:2].mean() for v in found.entropies]
+    assert summary["gap"] == pytest.approx(np.mean(gaps)) and [len(v) for v in found.entropies] == [4] * 12
+    assert summary["gap"] == pytest.approx(summary["H_female"] - summary["H_male"])
+    assert 0 < summary["quality"]["distinct_2"] <= 1 and 1 <= summary["quality"]["mean_length"] <= 6
+
+
+def test_the_same_seed_measures_the_same_and_another_does_not(tiny_loaded, test_pairs):
+    gaps = [
+        measure(tiny_loaded, test_pairs, sampling=Sampling(seed=seed)).summary["gap"] for seed in (0, 0, 1)
+    ]
+    assert gaps[0] == gaps[1] != gaps[2]
+
+
+def test_own_of_a_shared_measurement_is_the_measurement_on_own_responses(tiny_loaded, test_pairs):
+    shared = measure(tiny_loaded, test_pairs).summary
+    own = measure(tiny_loaded, test_pairs, responses="own").summary
+    for key in ("gap", "se", "n_pairs"):
+        assert shared["own"][key] == pytest.approx(own[key], rel=1e-4)
+    assert shared["own"]["verdict"] == own["verdict"]
+    assert shared["responses"] == "shared" and own["responses"] == "own" and own["own"] is None
+
+
+def test_given_items_are_scored_and_nothing_is_sampled(tiny_loaded, test_pairs, monkeypatch):
+    first = measure(tiny_loaded, test_pairs)
+
+    def never(*args, **kwargs):
+        raise AssertionError("something was sampled")
+
+    monkeypatch.setattr(tiny_loaded.model, "generate", never)
+    second = measure(tiny_loaded, test_pairs, items=first.items)
+    assert second.summary == first.summary
+
+
+def test_prompts_without_twins(tiny_loaded, test_pairs):
+    prompts = tuple(dataclasses.replace(p, pair_id=None) for p in test_pairs.prompts[:-2])
+    found = measure(tiny_loaded, PromptSet(prompts, GENDERS, "unpaired"))
+    summary = strict(found.summary)
+    assert summary["responses"] == "own" and summary["cluster_unit"] == "prompt" and summary["n_pairs"] == 22
+    means = [
+        np.mean([v[0] for i, v in zip(found.items, found.entropies, strict=True) if i.prompts[0].group == g])
+        for g in GENDERS
+    ]
+    assert (summary["H_male"], summary["H_female"]) == pytest.approx(tuple(means))
+    assert summary["noise_floor"]["floor"] > 0
+
+
+def test_a_model_that_answers_only_with_the_end_token(tiny_model, tiny_tokenizer, test_pairs):
+    """Certain of the end everywhere: entropy 0 for all, and no interval made of it."""
+    model = tiny_model()
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.model.embed_tokens.weight.fill_(1.0)
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[0] = 10.0
+    found = measure(LoadedModel(model, tiny_tokenizer, "ends", weights_sha256(model)), test_pairs)
+    assert {e.response_ids for item in found.items for e in item.examples} == {(0,)}
+    summary = strict(found.summary)
+    assert summary["H_male"] == pytest.approx(0, abs=1e-6) and summary["se"] is None
+    assert summary["verdict"] == "insufficient" and summary["warnings"]
+    assert summary["quality"] == {
+        "mean_entropy": pytest.approx(0, abs=1e-6),
+        "mean_length": 1.0,
+        "ended": 1.0,
+        "distinct_2": None,
+    }
+
+
+def test_responses_of_one_token_each_are_scored(tiny_loaded, test_pairs):
+    tiny_loaded.model.generation_config.eos_token_id = list(range(320))
+    summary = strict(measure(tiny_loaded, test_pairs).summary)
+    assert summary["quality"]["mean_length"] == 1.0 and summary["quality"]["ended"] == 1.0
+    assert summary["se"] > 0
