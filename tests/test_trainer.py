@@ -26,6 +26,7 @@ from isentropic.responses import Example, ResponseSampler
 from isentropic.trainer import DebiasingConfig, DebiasingTrainer
 
 STEPS, EVERY, RATE = 5, 2, 1e-3
+FOLDERS = tempfile.TemporaryDirectory(prefix="isentropic-trainer-")
 # Adam's usual 1e-8 blows the rounding noise of a gradient that is zero (GPT-2's key bias) up to a full step.
 EPSILON = 1e-6
 LOSSES: dict[str, dict[str, Any]] = {
@@ -42,7 +43,7 @@ def trainer_of(
 ) -> DebiasingTrainer:
     """A trainer of 5 steps of 32 prompts; the tokenizer's pad is its end of text unless told otherwise."""
     settings: dict[str, Any] = {
-        "output_dir": tempfile.mkdtemp(prefix="isentropic-trainer-"),
+        "output_dir": tempfile.mkdtemp(dir=FOLDERS.name),
         "bf16": False,
         "use_cpu": True,
         "effective_batch": 32,
