@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,9 @@ def load_model(
     if load_in_4bit:
         options |= four_bit_options()
     model, tokenizer = from_pretrained(str(folder), name, options, trust_remote_code)
-    return LoadedModel(model, ready_tokenizer(tokenizer, name), name, weights_sha256(model))
+    return LoadedModel(
+        model, ready_tokenizer(tokenizer, name, vocabulary_size(model)), name, weights_sha256(model)
+    )
 
 
 def from_pretrained(
@@ -111,7 +113,9 @@ def from_pretrained(
             if (Path(folder) / "adapter_config.json").is_file():
                 model = load_adapter(folder, options)
             else:
-                model = AutoModelForCausalLM.from_pretrained(folder, **options)
+                read: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+                model, found = read
+                check_complete(name, found["missing_keys"])
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except GatedRepoError as error:
         raise InputError(
@@ -122,13 +126,24 @@ def from_pretrained(
         raise InputError(
             f"hub model {name!r} does not exist or is private; check the spelling, or run 'hf auth login' if it is yours"
         ) from error
-    except (OSError, ValueError, KeyError, SafetensorError, HfHubHTTPError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, HfHubHTTPError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"model {name!r} cannot be loaded as a causal language model ({first_line}); give a folder with "
             f"config.json, safetensors weights and a tokenizer, a .gguf file, or a hub id that can be reached"
         ) from error
     return model, tokenizer
+
+
+def check_complete(name: str, missing: Collection[str]) -> None:
+    """Refuse weights that are not all there: transformers would go on with random numbers in their place."""
+    if missing:
+        raise InputError(
+            f"model {name!r} lacks {len(missing)} of its weights, {min(missing)} among them; they would be random "
+            f"numbers; give a checkpoint that was saved from the causal language model"
+        )
 
 
 def load_adapter(folder: str, options: dict[str, Any]) -> PreTrainedModel:
@@ -311,14 +326,16 @@ def precision(device: torch.device, bf16: bool) -> contextlib.AbstractContextMan
 # --- Tokenizer, saving, hash ----------------------------------------------------------------------------------------
 
 
-def ready_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    """Give the tokenizer a pad token if it has none. Masks never look at it, so end-of-text will do."""
+def ready_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, name: str, vocabulary: int
+) -> PreTrainedTokenizerBase:
+    """Give the tokenizer a pad token if it has none that the model knows. Masks never look at it: end-of-text will do."""
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"the tokenizer of {name!r} has no end-of-text token; a response could never end; set eos_token in its "
             f"tokenizer_config.json"
         )
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= vocabulary:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -352,7 +369,7 @@ def weights_sha256(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().contiguous().view(torch.uint8).cpu().numpy().data)
+        digest.update(parameter.detach().reshape(-1).view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 
