@@ -201,6 +201,16 @@ class TrainSettings(LossSettings):
         )
         zero_or_more += ("weight_decay", "lora_r", "max_grad_norm")
         faults = number_faults(self, positive, zero_or_more)
+        helps = help_texts(type(self))
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                faults.append(
+                    f"--{name} is {getattr(self, name)}; it is to be a number from 0 to below 1 ({helps[name]}); change it"
+                )
+        if 1 < self.stop_margin < math.inf:
+            faults.append(
+                f"--stop_margin is {self.stop_margin}; a run that stops outside the target has not met it; give 1 or less"
+            )
         for name in ("max_pairs", "test_pairs", "validation_pairs"):
             value = getattr(self, name)
             if value is not None and value < 2:

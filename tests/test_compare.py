@@ -1,0 +1,132 @@
+"""Comparisons: the paired difference by hand, the base against itself, three groups, no pairs, strict JSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from isentropic.batches import Item
+from isentropic.compare import comparison
+from isentropic.measure import Measurement, make_items, measure, summarise
+from isentropic.models import LoadedModel, weights_sha256
+from isentropic.prompts import Prompt
+from isentropic.responses import Example, ResponseSampler, Sampling
+
+GENDERS = ("male", "female")
+FREE = {"kl": 0.0, "kl_ci95": [0.0, 0.0], "perplexity": None}
+
+
+def measured(differences, groups=GENDERS, topics=None, cells=None) -> Measurement:
+    """Pairs with H = 3 for the first group and 3 + difference (one column a further group) for the others."""
+    items, entropies = [], []
+    for i, row in enumerate(np.reshape(differences, (len(differences), -1))):
+        twins = tuple(
+            Prompt(f"{g} {i}", g, f"p{i}", topics and topics[i], "test", cells and cells[i]) for g in groups
+        )
+        items.append(Item(twins, [Example(p, (5,), (6,), s.group) for p in twins for s in twins], i))
+        entropies.append(np.repeat(3.0 + np.array([0.0, *row]), len(groups)))
+    return Measurement(items, entropies, summarise(items, entropies, groups, 0.01))
+
+
+def unpaired(first, second) -> Measurement:
+    prompts = [Prompt(f"m{i}", "male") for i in range(len(first))]
+    prompts += [Prompt(f"f{i}", "female") for i in range(len(second))]
+    items = [Item((p,), [Example(p, (5,), (6,), p.group)], i) for i, p in enumerate(prompts)]
+    entropies = [np.array([value]) for value in [*first, *second]]
+    return Measurement(items, entropies, summarise(items, entropies, GENDERS, 0.01))
+
+
+def test_the_difference_is_the_paired_t_test():
+    before, after = np.array([-0.2, -0.1, -0.3, -0.2]), np.array([0.0, 0.05, -0.02, -0.01])
+    made = comparison(["base", "final"], [measured(before), measured(after)], [FREE, FREE])
+    (row,) = json.loads(json.dumps(made, allow_nan=False))["differences"]
+    test = stats.ttest_rel(after, before)
+    assert (row["model"], row["against"], row["n_pairs"]) == ("final", "base", 4)
+    assert row["gap_change"] == pytest.approx((after - before).mean())
+    assert row["p"] == pytest.approx(test.pvalue) and row["ci95"] == pytest.approx(
+        list(test.confidence_interval(0.95))
+    )
+    assert row["abs_change"] == pytest.approx(abs(after.mean()) - abs(before.mean()))
+
+
+def test_topics_are_the_clusters_of_the_difference_too():
+    topics = ["x", "x", "y", "y"]
+    models = [
+        measured([-0.2, -0.1, -0.3, -0.2], topics=topics),
+        measured([0.0, 0.0, 0.1, 0.0], topics=topics),
+    ]
+    (row,) = comparison(["a", "b"], models, [FREE, FREE])["differences"]
+    assert (row["n_clusters"], row["cluster_unit"]) == (2, "topic")
+    assert row["df"] == pytest.approx(1)
+
+
+def test_a_model_against_itself_has_not_changed():
+    model = measured([-0.2, -0.1, -0.3])
+    (row,) = json.loads(json.dumps(comparison(["a", "b"], [model, model], [FREE, FREE]), allow_nan=False))[
+        "differences"
+    ]
+    assert row["gap_change"] == 0 and row["abs_change"] == 0 and row["se"] is None and row["p"] is None
+
+
+def test_every_model_is_held_against_the_first():
+    models = [measured(np.array([0.1, 0.3, 0.2]) * k) for k in (1, 2, 5)]
+    made = comparison(["a", "b", "c"], models, [FREE] * 3)
+    assert [(d["model"], d["against"]) for d in made["differences"]] == [("b", "a"), ("c", "a")]
+    assert [d["gap_change"] for d in made["differences"]] == pytest.approx([0.2, 0.8])
+    assert [m["summary"]["gap"] for m in made["models"]] == pytest.approx([0.2, 0.4, 1.0])
+
+
+def test_three_groups_compare_the_firsts_widest_pair():
+    groups = ("a", "b", "c")
+    before = measured([[0.0, 0.5], [0.1, 0.4], [0.0, 0.6]], groups)  # widest: a and c
+    after = measured([[0.9, 0.1], [0.8, 0.1], [0.9, 0.0]], groups)  # widest: a and b
+    (row,) = comparison(["x", "y"], [before, after], [FREE, FREE])["differences"]
+    assert before.summary["widest"] == ["a", "c"]
+    assert row["gap_change"] == pytest.approx(np.mean([0.1, 0.1, 0.0]) - 0.5)
+
+
+def test_without_pairs_each_prompt_is_its_own_control():
+    before, after = unpaired([3.0, 3.2, 3.1], [3.4, 3.0]), unpaired([3.1, 3.3, 3.4], [3.3, 3.0])
+    made = comparison(["a", "b"], [before, after], [FREE, FREE])
+    (row,) = json.loads(json.dumps(made, allow_nan=False))["differences"]
+    welch = stats.ttest_ind([-0.1, 0.0], [0.1, 0.1, 0.3], equal_var=False)
+    assert row["gap_change"] == pytest.approx(after.summary["gap"] - before.summary["gap"])
+    assert row["p"] == pytest.approx(welch.pvalue) and row["ci95"] == pytest.approx(
+        list(welch.confidence_interval(0.95))
+    )
+    assert row["abs_change"] == pytest.approx(abs(after.summary["gap"]) - abs(before.summary["gap"]))
+
+
+def test_cells_line_the_models_up():
+    cells = ["new", "new", "both", "both"]
+    models = [measured(np.array([0.1, 0.2, 0.3, 0.5]) * k, cells=cells) for k in (1, -1)]
+    made = comparison(["a", "b"], models, [FREE, FREE])
+    assert [cell["cell"] for cell in made["cells"]] == ["new", "both"]
+    assert [[row["model"] for row in cell["rows"]] for cell in made["cells"]] == [["a", "b"]] * 2
+    assert [row["gap"] for row in made["cells"][1]["rows"]] == pytest.approx([0.4, -0.4])
+
+
+def test_costs_are_passed_on():
+    costs = [FREE, {"kl": 0.01, "kl_ci95": [0.005, 0.015], "perplexity": 28.5}]
+    made = comparison(["a", "b"], [measured([0.1, 0.2]), measured([0.1, 0.3])], costs)
+    cost = made["models"][1]["cost"]
+    assert (cost["kl_to_first"], cost["kl_ci95"], cost["perplexity"]) == (0.01, [0.005, 0.015], 28.5)
+    assert cost["mean_entropy"] == made["models"][1]["summary"]["H_mean"]
+    assert made["schema"] == "isentropic.compare/1"
+
+
+def test_two_real_models_on_the_same_responses(tiny_loaded, tiny_model, tiny_tokenizer, tiny_prompts):
+    pairs = tiny_prompts.split("test")
+    items = make_items(pairs, ResponseSampler(tiny_loaded.model, tiny_tokenizer, Sampling()), shared=True)
+    other = tiny_model(seed=1)
+    models = [
+        measure(loaded, pairs, items=items)
+        for loaded in (tiny_loaded, LoadedModel(other, tiny_tokenizer, "other", weights_sha256(other)))
+    ]
+    made = json.loads(json.dumps(comparison(["a", "b"], models, [FREE, FREE]), allow_nan=False))
+    gaps = [np.array([pair["gap"] for pair in model["summary"]["pair_gaps"]]) for model in made["models"]]
+    assert made["differences"][0]["gap_change"] == pytest.approx((gaps[1] - gaps[0]).mean())
+    assert made["differences"][0]["n_clusters"] == 6 and len(made["cells"]) == 2

@@ -1,0 +1,177 @@
+"""Settings: every fault is named with its value, all of them at once; presets; defaults of the guide."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from isentropic.errors import InputError
+from isentropic.settings import PRESETS, MeasureSettings, TrainSettings, apply_preset, help_texts
+
+
+def faults(settings, **world) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        settings.check(**world)
+    return str(caught.value).splitlines()
+
+
+def test_defaults_are_the_guides_and_have_no_fault():
+    settings = TrainSettings()
+    settings.check()
+    MeasureSettings().check()
+    assert (settings.target_gap, settings.scale_factor, settings.use_l1) == (0.01, 1.0, False)
+    assert (settings.learning_rate, settings.micro_batch_size) == (1e-5, 2)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "name",
+    ["target_gap", "learning_rate", "max_steps", "scale_factor", "max_new_tokens", "num_responses", "max_kl"],
+)
+def test_what_must_be_above_zero(name, value):
+    (line,) = faults(TrainSettings(**{name: value}))
+    assert line.startswith(f"--{name} is {value};") and "above 0" in line
+
+
+@pytest.mark.parametrize(
+    "name", ["sample_temp", "lambda_weight", "save_steps", "warmup_steps", "seed", "lora_r"]
+)
+def test_what_must_not_be_negative(name):
+    TrainSettings(**{name: 0}).check()
+    for value in (-1, math.nan):
+        (line,) = faults(TrainSettings(**{name: value}))
+        assert line.startswith(f"--{name} is {value};")
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("adam_beta1", (0.0, 0.9), (1.0, -0.1, math.nan)),
+        ("adam_beta2", (0.0, 0.999), (1.0, 2.0, math.nan)),
+        ("stop_margin", (0.1, 1.0), (1.01, math.inf)),
+    ],
+)
+def test_what_must_be_a_share(name, good, bad):
+    for value in good:
+        TrainSettings(**{name: value}).check()
+    for value in bad:
+        (line,) = faults(TrainSettings(**{name: value}))
+        assert line.startswith(f"--{name} is {value};")
+
+
+@pytest.mark.parametrize(
+    ("micro", "effective", "groups", "processes", "words"),
+    [
+        (0, 64, 2, 1, "--micro_batch_size is 0;"),
+        (1, 64, 2, 1, "--micro_batch_size is 1;"),
+        (-2, 64, 2, 1, "--micro_batch_size is -2;"),
+        (2, 64, 3, 1, "give 3 or more"),
+        (3, 63, 2, 1, "give 4"),
+        (8, 4, 2, 1, "--effective_batch 4;"),
+        (8, 60, 2, 1, "give 56 or 64"),
+        (4, 4, 2, 2, "on each of 2 processes"),
+        (4, 20, 2, 2, "give 16 or 24"),
+        (2, 0, 2, 1, "--effective_batch 0"),
+    ],
+)
+def test_batches_that_do_not_fit(micro, effective, groups, processes, words):
+    settings = TrainSettings(micro_batch_size=micro, effective_batch=effective)
+    (line,) = faults(settings, groups=groups, world_size=processes)
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("micro", "effective", "groups", "processes"), [(2, 2, 2, 1), (3, 6, 3, 1), (4, 16, 2, 4), (64, 64, 2, 1)]
+)
+def test_batches_that_fit(micro, effective, groups, processes):
+    TrainSettings(micro_batch_size=micro, effective_batch=effective).check(groups, processes)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/x", "../x", "a\\b", "a..b", "a\0b"])
+def test_run_names_that_are_no_name_of_a_folder(name):
+    (line,) = faults(TrainSettings(run_name=name))
+    assert line.startswith("--run_name is ")
+
+
+@pytest.mark.parametrize("name", ["run", "a-b_c", "v1.2", "偏见", "a b"])
+def test_run_names_that_are_one(name):
+    TrainSettings(run_name=name).check()
+
+
+def test_flags_that_exclude_each_other():
+    assert "--resume with --overwrite" in faults(TrainSettings(resume=True, overwrite=True))[0]
+    assert (
+        "--use_test_data with --train_data x.csv"
+        in faults(TrainSettings(use_test_data=True, train_data="x.csv"))[0]
+    )
+    assert "--use_l1" in faults(TrainSettings(estimator="unbiased", use_l1=True))[0]
+    assert "one pair" in faults(TrainSettings(estimator="unbiased", micro_batch_size=2, effective_batch=2))[0]
+
+
+@pytest.mark.parametrize("name", ["max_pairs", "test_pairs", "validation_pairs"])
+def test_fewer_than_two_pairs(name):
+    TrainSettings(**{name: 2}).check()
+    for value in (1, 0, -3):
+        (line,) = faults(TrainSettings(**{name: value}))
+        assert line.startswith(f"--{name} is {value};")
+
+
+def test_all_faults_come_at_once():
+    lines = faults(
+        TrainSettings(target_gap=-1, learning_rate=math.nan, micro_batch_size=1, run_name="..", max_pairs=1)
+    )
+    assert len(lines) == 5
+    assert all(line.count(";") >= 2 for line in lines)  # what, why, what to do
+
+
+def test_faults_of_measure():
+    assert "--pairs is 1" in faults(MeasureSettings(pairs=1))[0]
+    assert len(faults(MeasureSettings(target_gap=0, seed=-1, sample_temp=math.nan))) == 3
+
+
+# --- Presets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_settings_without_fault_and_change_something(name):
+    settings = TrainSettings(**apply_preset({"preset": name}))
+    settings.check()
+    assert all(getattr(settings, key) == value for key, value in PRESETS[name].items())
+    assert any(getattr(TrainSettings(), key) != value for key, value in PRESETS[name].items())
+
+
+def test_what_the_user_gives_wins_over_the_preset():
+    given = {"preset": "aggressive", "learning_rate": 3e-6}
+    assert apply_preset(given) == PRESETS["aggressive"] | given
+    assert apply_preset({"seed": 3}) == {"seed": 3}
+
+
+def test_the_conservative_preset_is_slower_than_the_aggressive_one():
+    slow, fast = PRESETS["conservative"], PRESETS["aggressive"]
+    assert slow["learning_rate"] < TrainSettings().learning_rate < fast["learning_rate"]
+    assert slow["target_gap"] < TrainSettings().target_gap < fast["target_gap"]
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(InputError, match="'brave'.*conservative"):
+        apply_preset({"preset": "brave"})
+
+
+# --- Help -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [TrainSettings, MeasureSettings])
+def test_every_setting_has_help_and_a_choice_among_its_choices(settings):
+    assert all(help_texts(settings)[f.name] for f in fields(settings))
+    for f in fields(settings):
+        choices = f.metadata.get("choices")
+        assert choices is None or f.default is None or f.default in choices
+
+
+def test_reading_the_settings_does_not_import_torch():
+    code = "import sys, isentropic.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
