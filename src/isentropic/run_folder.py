@@ -26,6 +26,19 @@ def write_json(path: Path, content: Any) -> None:
     )
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that an earlier run wrote."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        content = error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{str(path)!r} is damaged; the run cannot be told from another; give another --run_name, or --overwrite"
+        )
+    return content
+
+
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     path.write_text(text, encoding="utf-8")
@@ -43,7 +56,7 @@ def check_folder(folder: Path, settings: TrainSettings) -> None:
                 f"--output_dir, or leave --resume out"
             )
         if (folder / FINISHED).is_file():
-            stopped = json.loads((folder / FINISHED).read_text(encoding="utf-8")).get("stopped")
+            stopped = read_json(folder / FINISHED).get("stopped")
             if stopped != "interrupted":
                 raise InputError(
                     f"run {str(folder)!r} is finished ({stopped}); there is nothing to resume; give another --run_name"
@@ -57,7 +70,7 @@ def check_folder(folder: Path, settings: TrainSettings) -> None:
 
 def check_same_run(folder: Path, prompts: PromptSet, loaded: LoadedModel) -> None:
     """A run goes on with the model and the prompts it began with."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     for what, key, now, flag in (
         ("another model", "model_sha256", loaded.sha256, "--model_path"),
         ("other prompts", "data_sha256", prompts.sha256, "--train_data"),
@@ -153,18 +166,24 @@ def stored_items(file: str, loaded: LoadedModel) -> tuple[PromptSet, list[Item]]
         raise InputError(f"responses file {file!r} does not exist; there is nothing to score; check the path")
     vocabulary = vocabulary_size(loaded.model)
     context = context_length(loaded.model)
-    by_pair: dict[str, list[Example]] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            example = stored_example(file, number, line, loaded, vocabulary)
-            if context is not None and len(example) > context:
-                raise InputError(
-                    f"{file!r} line {number} has {len(example)} tokens and the model's context is {context}; it cannot "
-                    f"be read whole; leave the line out"
-                )
-            by_pair.setdefault(example.prompt.pair_id or f"line {number}", []).append(example)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"responses file {file!r} is not UTF-8 ({error}); its text cannot be read; save it as UTF-8"
+        ) from error
+    by_pair: dict[Any, list[Example]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        example = stored_example(file, number, line, loaded, vocabulary)
+        if context is not None and len(example) > context:
+            raise InputError(
+                f"{file!r} line {number} has {len(example)} tokens and the model's context is {context}; it cannot "
+                f"be read whole; leave the line out"
+            )
+        prompt = example.prompt
+        by_pair.setdefault(prompt.pair_id or (prompt.group, prompt.text), []).append(example)
     if not by_pair:
         raise InputError(f"responses file {file!r} is empty; there is nothing to score; give one with rows")
     prompts = dict.fromkeys(example.prompt for examples in by_pair.values() for example in examples)
@@ -195,21 +214,18 @@ def stored_items(file: str, loaded: LoadedModel) -> tuple[PromptSet, list[Item]]
 def stored_example(file: str, number: int, line: str, loaded: LoadedModel, vocabulary: int) -> Example:
     try:
         row = json.loads(line)
-        prompt = Prompt(
-            text=row["prompt"],
-            group=row["group"],
-            pair_id=row.get("pair_id"),
-            topic=row.get("topic"),
-            split="test",
-            cell=row.get("cell"),
-            row=number,
-        )
+        names = {key: name_of(row, key) for key in ("group", "pair_id", "topic", "cell", "source")}
+        if not isinstance(row["prompt"], str) or names["group"] is None:
+            raise TypeError("prompt and group are text")
+        group, source = names["group"], names.pop("source")
+        prompt = Prompt(text=row["prompt"], split="test", row=number, **names)  # type: ignore[arg-type]
         ids = row.get("response_ids")
         if ids is None:
             ids = loaded.tokenizer(row["response"], add_special_tokens=False).input_ids
         prompt_ids = row.get("prompt_ids") or loaded.tokenizer(prompt.text).input_ids
-        ids, prompt_ids = [int(i) for i in ids], [int(i) for i in prompt_ids]
-    except (ValueError, KeyError, TypeError) as error:
+        ids, prompt_ids = tuple(int(i) for i in ids), tuple(int(i) for i in prompt_ids)
+        sample = int(row.get("sample") or 0)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{file!r} line {number} cannot be used ({type(error).__name__}: {error}); a row is a JSON object with "
             f"group, prompt and response_ids or response; mend or delete the line"
@@ -224,6 +240,12 @@ def stored_example(file: str, number: int, line: str, loaded: LoadedModel, vocab
             f"{file!r} line {number} has token id {strange[0]} and the model's vocabulary ends at {vocabulary - 1}; the "
             f"responses are of another tokenizer; leave out prompt_ids and response_ids to encode the text anew"
         )
-    return Example(
-        prompt, tuple(prompt_ids), tuple(ids), row.get("source") or prompt.group, int(row.get("sample") or 0)
-    )
+    return Example(prompt, prompt_ids, ids, source or group, sample)
+
+
+def name_of(row: dict[str, Any], key: str) -> str | None:
+    """A name or a number as text; None where the row has none."""
+    value = row[key] if key == "group" else row.get(key)
+    if value is not None and not isinstance(value, (str, int)):
+        raise TypeError(f"{key} is {value!r}")
+    return None if value is None else str(value)
