@@ -149,11 +149,7 @@ class Monitor(TrainerCallback):
             title,
         )
         self.file = folder / "metrics.jsonl"
-        self.rows = (
-            [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
-            if self.file.is_file()
-            else []
-        )
+        self.rows = kept_rows(self.file) if self.file.is_file() else []
         self.last_gap: float | None = None
         self.started = time.monotonic()
 
@@ -202,3 +198,17 @@ class Monitor(TrainerCallback):
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         self.file.write_text("".join(json.dumps(kept) + "\n" for kept in self.rows), encoding="utf-8")
+
+
+def kept_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl`` up to the first that a crash cut short."""
+    rows: list[dict[str, Any]] = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(row, dict) or "step" not in row:
+            break
+        rows.append(row)
+    return rows
