@@ -102,7 +102,9 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
         write_json(folder / "config.json", config_of(settings, prompts, loaded))
     run = Run(settings, screen, config, parts, loaded, folder, clock, rank == 0)
     with screen.live():
-        return run.go()
+        result = run.go()
+    leave_together()
+    return result
 
 
 class Run:
@@ -228,23 +230,25 @@ class Run:
     def finish(self, reason: str, before: Measurement, base_perplexity: float | None) -> dict[str, Any]:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer, settings = self.trainer, self.settings
-        if not self.writes:
-            return {}
         trainer.model.zero_grad(set_to_none=True)
         trainer.accelerator.free_memory()
         trainer.optimizer = None  # its moments are twice the weights, and nothing trains any more
         if reason != "already_within":
+            trainer.accelerator.wait_for_everyone()  # the first process may still be writing them
             self.best.restore(trainer.model)
+            trainer.accelerator.wait_for_everyone()
         final = dataclasses.replace(
             self.loaded, model=trainer.model, name="final", sha256=weights_sha256(trainer.model)
         )
         after = self.measure_test(final, before.items)
-        self.write_measurement("gap_after.json", after)
         assert trainer.neutral is not None
         costs = [
             {"kl": 0.0, "kl_ci95": [0.0, 0.0], "perplexity": base_perplexity},
             {**trainer.neutral.kl_to(trainer.model), "perplexity": self.perplexity_of(final)},
         ]
+        if not self.writes:  # every process takes part in the measuring, one writes it down
+            return {}
+        self.write_measurement("gap_after.json", after)
         names = ["base", "final"]
         write_json(self.folder / "comparison.json", comparison(names, [before, after], costs))
         self.write_responses(before, after)
@@ -260,8 +264,8 @@ class Run:
         return result
 
     def perplexity_of(self, loaded: LoadedModel) -> float | None:
-        """The perplexity of the text file, if one was given and this process writes it down."""
-        if not self.settings.text_file or not self.writes:
+        """The perplexity of the text file, if one was given."""
+        if not self.settings.text_file:
             return None
         return perplexity(loaded, self.settings.text_file, bf16=self.bf16)
 
@@ -400,6 +404,18 @@ def check_processes(config: DebiasingConfig, prompts: PromptSet, loaded: LoadedM
                 f"the {len(found)} processes have different {what} ({', '.join(sha[:8] for sha in found)}); each would "
                 f"train towards something else; give every process the same {flag}"
             )
+
+
+def leave_together() -> None:
+    """Part the processes of a distributed run: each waits for the last, then gives up its connections.
+
+    A process that ends with its connections open may be aborted while its threads are still at work on them.
+    """
+    import torch.distributed as distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def lost_process(error: RuntimeError) -> bool:
