@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
@@ -40,6 +40,8 @@ from isentropic.settings import LossSettings
 
 log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
+WHOLE_GRADIENTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+"""Where each process holds the whole gradient between the backward pass and the optimizer's step."""
 STEERING = "steering_{rank}.json"
 """In a checkpoint: what the control variate and refreshed responses need to go on as if the run had never been cut."""
 
@@ -93,6 +95,34 @@ class DebiasingConfig(LossSettings, TrainingArguments):
         )
 
 
+@dataclass
+class AimedStep:
+    """A step whose gradient has a known direction, ``dgap/dH_i``, and gets its length when all entropies are seen.
+
+    Attributes:
+        items: the items of the step, of this process.
+        direction: (n,) ``dgap/dH_i`` of their examples.
+        batches: micro-batches of the step.
+        seen: the response entropies of each micro-batch so far.
+    """
+
+    items: list[Item]
+    direction: Tensor
+    batches: int
+    seen: list[Tensor] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.seen) == self.batches
+
+    def entropies(self) -> np.ndarray:
+        return torch.cat(self.seen).double().cpu().numpy()
+
+    def slope(self, weights: Tensor) -> float:
+        """``L'(gap)``: how many times ``dgap/dH_i`` the weights ``dL/dH_i`` are."""
+        return float(weights @ self.direction / (self.direction @ self.direction))
+
+
 class DebiasingTrainer(Trainer):
     """Fine-tune a causal language model until its groups hesitate equally.
 
@@ -101,6 +131,9 @@ class DebiasingTrainer(Trainer):
     1. every example of the effective batch is scored without gradient, over all processes;
     2. ``c_i = dL/dH_i`` comes from autograd on that vector;
     3. each micro-batch's backward pass is that of ``sum_i c_i H_i``.
+
+    A loss of the one signed gap needs no scoring beforehand: ``c_i = L'(gap) dgap/dH_i``, and the second factor is known
+    without the entropies. The micro-batches go back with it, and the gradient is scaled by ``L'(gap)`` at the end of the step.
 
     Args:
         model: a model, or a name that :func:`isentropic.models.load_model` knows.
@@ -180,6 +213,7 @@ class DebiasingTrainer(Trainer):
         self.held_out_means: dict[str, float] = {}
         self.fresh: dict[int, int] = {}
         self.step_parts: list[dict[str, float]] = []
+        self.aimed: AimedStep | None = None
 
         members = len(self.groups)
         args.per_device_train_batch_size = args.micro_batch_size // members
@@ -310,36 +344,71 @@ class DebiasingTrainer(Trainer):
     ) -> tuple[list, Any]:
         """All micro-batches of a step, each with the weights its entropies have in the loss of the whole."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.step_parts = []
+        self.step_parts, self.aimed = [], None
         if self.args.refresh_responses:
             batches = [self.refreshed(batch) for batch in batches]
         whole = self.args.gap_over == "effective_batch"
         if batches and whole and (len(batches) > 1 or self.args.world_size > 1):
-            self.weigh(batches)
+            if self.loss_fn.of_one_gap and self.accelerator.distributed_type in WHOLE_GRADIENTS:
+                self.aim(batches)
+            else:
+                self.weigh(batches)
         return batches, 1
 
     def weigh(self, batches: list[dict[str, Any]]) -> None:
         """Put ``c_i = dL/dH_i`` of the whole effective batch, over all processes, into each micro-batch."""
         items = [item for batch in batches for item in batch["items"]]
+        loss, weights = self.whole_loss(items, np.concatenate(self.score(items)))
+        self.share_out(batches, weights, loss / len(batches))
+
+    def aim(self, batches: list[dict[str, Any]]) -> None:
+        """Put ``dgap/dH_i`` into each micro-batch: minus or plus one over the group's examples, over all processes."""
+        items = [item for batch in batches for item in batch["items"]]
+        mine, _ = names_of(items)
+        names = gather_object(mine) if self.args.world_size > 1 else mine
+        first, second = self.groups
+        slopes = {first: -1.0 / names.count(first), second: 1.0 / names.count(second)}
+        direction = torch.tensor([slopes[name] for name in mine], dtype=torch.float64)
+        self.aimed = AimedStep(items, direction, len(batches))
+        self.share_out(batches, direction, 0.0)
+
+    def share_out(self, batches: list[dict[str, Any]], weights: Tensor, value: float) -> None:
+        # Data-parallel training averages gradients over processes; the loss asks for their sum.
+        scaled = (weights * self.args.world_size).float()
+        for batch, part in zip(
+            batches, scaled.split([len(batch["input_ids"]) for batch in batches]), strict=True
+        ):
+            batch["weights"], batch["value"] = part, value
+
+    def whole_loss(self, items: Sequence[Item], entropies: np.ndarray) -> tuple[float, Tensor]:
+        """The loss of the effective batch over all processes, and ``dL/dH_i`` of this process's examples."""
         rank = self.args.process_index
-        values = np.concatenate(self.score(items)) - self.moved(items)
         groups, pairs = names_of(items)
-        rows = [(rank, float(v), g, (rank, p)) for v, g, p in zip(values, groups, pairs, strict=True)]
+        moves = entropies - self.moved(items)
+        rows = [(rank, float(v), g, (rank, p)) for v, g, p in zip(moves, groups, pairs, strict=True)]
         if self.args.world_size > 1:
             rows = gather_object(rows)
         names = [row[2] for row in rows]
-        entropies = self.anchored(torch.tensor([row[1] for row in rows], dtype=torch.float64), names)
-        entropies.requires_grad_(True)
-        loss, parts = self.loss_fn(entropies, names, [row[3] for row in rows])
-        (weights,) = torch.autograd.grad(loss, entropies)
+        values = self.anchored(torch.tensor([row[1] for row in rows], dtype=torch.float64), names)
+        values.requires_grad_(True)
+        loss, parts = self.loss_fn(values, names, [row[3] for row in rows])
+        (weights,) = torch.autograd.grad(loss, values)
         self.step_parts.append(parts)
-        # Data-parallel training averages gradients over processes; the loss asks for their sum.
-        mine = weights[[row[0] == rank for row in rows]].float() * self.args.world_size
-        for batch, part in zip(
-            batches, mine.split([len(batch["input_ids"]) for batch in batches]), strict=True
-        ):
-            batch["weights"] = part
-            batch["value"] = loss.item() / len(batches)
+        return loss.item(), weights[[row[0] == rank for row in rows]]
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """A micro-batch forward and back; the last one of an aimed step brings the gradient to its length."""
+        share = super().training_step(model, inputs, num_items_in_batch)
+        if self.aimed is None or not self.aimed.complete:
+            return share
+        loss, weights = self.whole_loss(self.aimed.items, self.aimed.entropies())
+        slope = self.aimed.slope(weights)
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(slope)
+        return share + loss
 
     def compute_loss(
         self,
@@ -351,7 +420,9 @@ class DebiasingTrainer(Trainer):
         """The micro-batch's share: its gradient is that of the whole loss, its value adds up to the whole loss."""
         rows = (inputs["input_ids"], inputs["attention_mask"], inputs["predicts"])
         if "weights" in inputs:
-            share, _ = self.scorer.weighted(model, *rows, inputs["weights"])
+            share, sums = self.scorer.weighted(model, *rows, inputs["weights"])
+            if self.aimed is not None:
+                self.aimed.seen.append(sums.means())
             return share - share.detach() + inputs["value"]
         groups, pairs = names_of(inputs["items"])
         entropies = self.scorer.score(model, *rows).means()

@@ -84,6 +84,11 @@ class DebiasingLoss:
         self.groups = check_names(groups)
         self.estimator = estimator
 
+    @property
+    def of_one_gap(self) -> bool:
+        """Whether the loss depends on the entropies through one signed gap alone, so that its gradient's direction is known."""
+        return self.estimator == "plain" and len(self.groups) == 2
+
     def __call__(
         self, entropies: Tensor, groups: Sequence[str], pairs: Sequence[Hashable] | None = None
     ) -> tuple[Tensor, dict[str, float]]:

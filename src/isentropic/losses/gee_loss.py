@@ -44,6 +44,8 @@ class GEELoss:
         DebiasingLoss: the gap alone.
     """
 
+    of_one_gap = False  # the mean entropy enters too
+
     def __init__(
         self, lambda_weight: float = 3.0, use_l1: bool = False, *, groups: Sequence[str] = ("male", "female")
     ) -> None:
