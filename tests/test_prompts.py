@@ -292,14 +292,17 @@ def test_ratio_line() -> None:
     assert builtin("age").ratio_line() == "young:middle-aged:old = 588:588:588"
 
 
-@pytest.mark.parametrize("name", ["gender", "pairs", "singles"])
+@pytest.mark.parametrize("name", ["gender", "gender_neutral", "names", "pairs", "singles"])
 def test_written_prompts_read_back_the_same(tmp_path: Path, name: str) -> None:
     prompts = {
         "gender": builtin(),
+        "gender_neutral": builtin("gender_neutral"),
+        "names": builtin("names", ["english", "arabic", "hispanic"]),
         "pairs": load_prompts(pair_rows()),
         "singles": load_prompts(single_rows()),
     }[name]
-    again = load_prompts(write_prompts(prompts, tmp_path / "new" / "prompts.jsonl"))
+    groups = None if set(prompts.groups) == {"male", "female"} else prompts.groups
+    again = load_prompts(write_prompts(prompts, tmp_path / "new" / "prompts.jsonl"), groups=groups)
     assert again.sha256 == prompts.sha256
     with pytest.raises(InputError, match="exists"):
         write_prompts(prompts, tmp_path / "new" / "prompts.jsonl")

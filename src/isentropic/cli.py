@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from isentropic.errors import InputError
-from isentropic.settings import MeasureSettings, TrainSettings, apply_preset
+from isentropic.settings import MeasureSettings, TrainSettings, apply_preset, reading_of
 
 SECTIONS = {
     "model": "model",
@@ -104,7 +104,7 @@ def parser(program: str = "isentropic") -> Parser:
     )
     prompts.add_argument("--out", default=None, metavar="FILE", help="write them as JSONL")
     prompts.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    for name in ("text_column", "group_column", "male_column", "female_column"):
+    for name in ("text_column", "group_column", "groups", "male_column", "female_column"):
         prompts.add_argument(f"--{name}", default=argparse.SUPPRESS, help="as in train")
     prompts.add_argument("--swap", action="store_true", help="make each prompt's twin with the swap engine")
     prompts.add_argument("--seed", type=int, default=42, help="seed of the splits (default: 42)")
@@ -263,12 +263,8 @@ def run_prompts(given: dict[str, Any]) -> None:
     from isentropic.prompts import load_prompts, prompts_preview, write_prompts
     from isentropic.screen import Screen
 
-    columns = {
-        name: given[name]
-        for name in ("text_column", "group_column", "male_column", "female_column")
-        if name in given
-    }
-    prompts = load_prompts(given["file"], seed=given["seed"], swap=given["swap"], **columns)
+    reading = TrainSettings(**{f.name: given[f.name] for f in fields(TrainSettings) if f.name in given})
+    prompts = load_prompts(given["file"], **reading_of(reading))
     screen = Screen()
     screen.say(prompts.ratio_line())
     screen.say(json.dumps(prompts_preview(prompts), ensure_ascii=False, indent=1))

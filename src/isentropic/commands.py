@@ -21,7 +21,7 @@ from isentropic.responses import ResponseSampler, Sampling
 from isentropic.retention import NeutralReference, neutral_examples, perplexity, read_text
 from isentropic.run_folder import limited, response_rows, stored_items, write_json, write_jsonl
 from isentropic.screen import Screen
-from isentropic.settings import MeasureSettings
+from isentropic.settings import MeasureSettings, reading_of
 
 
 def run_measure(name: str | None, settings: MeasureSettings) -> dict[str, Any]:
@@ -127,15 +127,7 @@ def sampling_of(settings: MeasureSettings) -> Sampling:
 
 def chosen_prompts(settings: MeasureSettings) -> PromptSet:
     """The prompts the settings name: a split of them, cut to ``--pairs``."""
-    prompts = load_prompts(
-        settings.train_data,
-        text_column=settings.text_column,
-        group_column=settings.group_column,
-        male_column=settings.male_column,
-        female_column=settings.female_column,
-        seed=settings.seed,
-        swap=settings.swap,
-    )
+    prompts = load_prompts(settings.train_data, **reading_of(settings))
     if settings.split != "all":
         part = prompts.split(settings.split)
         if not len(part):

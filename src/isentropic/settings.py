@@ -139,6 +139,9 @@ class TrainSettings(LossSettings):
     group_column: str | None = option(
         None, "column that holds the group; two, as in gender,age, give intersections", section="data"
     )
+    groups: str | None = option(
+        None, "groups to compare, by comma; all that the prompts have otherwise", section="data"
+    )
     male_column: str = option("male", "column with the male twin", section="data")
     female_column: str = option("female", "column with the female twin", section="data")
     swap: bool = option(False, "make each prompt's twin with the swap engine", section="data")
@@ -292,6 +295,9 @@ class MeasureSettings:
     group_column: str | None = option(
         None, "column that holds the group; two, as in gender,age, give intersections", section="data"
     )
+    groups: str | None = option(
+        None, "groups to compare, by comma; all that the prompts have otherwise", section="data"
+    )
     male_column: str = option("male", "column with the male twin", section="data")
     female_column: str = option("female", "column with the female twin", section="data")
     swap: bool = option(False, "make each prompt's twin with the swap engine", section="data")
@@ -349,6 +355,23 @@ def number_faults(settings: Any, positive: tuple[str, ...], zero_or_more: tuple[
             words = "above 0" if name in positive else "of 0 or more"
             faults.append(f"--{name} is {value}; it is to be a number {words} ({helps[name]}); change it")
     return faults
+
+
+def split_names(text: str) -> list[str]:
+    """Names given by comma.
+
+    Example:
+        >>> split_names("male, female")
+        ['male', 'female']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def reading_of(settings: Any) -> dict[str, Any]:
+    """How prompts are to be read, as ``load_prompts`` takes it."""
+    names = ("text_column", "group_column", "male_column", "female_column", "seed", "swap")
+    groups = split_names(settings.groups) if settings.groups else None
+    return {name: getattr(settings, name) for name in names} | {"groups": groups}
 
 
 def help_texts(settings: type) -> dict[str, str]:

@@ -52,7 +52,7 @@ from isentropic.run_folder import (
     write_jsonl,
 )
 from isentropic.screen import Screen
-from isentropic.settings import TrainSettings
+from isentropic.settings import TrainSettings, reading_of, split_names
 from isentropic.trainer import DebiasingConfig, DebiasingTrainer
 
 LOGIT_BYTES = 14
@@ -341,15 +341,7 @@ class Run:
 
 def load_data(settings: TrainSettings) -> PromptSet:
     """The prompts that the settings name."""
-    return load_prompts(
-        settings.train_data,
-        text_column=settings.text_column,
-        group_column=settings.group_column,
-        male_column=settings.male_column,
-        female_column=settings.female_column,
-        seed=settings.seed,
-        swap=settings.swap,
-    )
+    return load_prompts(settings.train_data, **reading_of(settings))
 
 
 def splits_of(prompts: PromptSet, settings: TrainSettings) -> dict[str, PromptSet]:
@@ -438,10 +430,6 @@ def check_split(part: PromptSet, name: str, groups: Sequence[str]) -> None:
                 f"the {name} split of {part.name!r} has {counts.get(group, 0)} prompts of group {group!r}; a gap with "
                 f"an interval needs two at least; give more rows, or a column 'split'"
             )
-
-
-def split_names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def count_pairs(prompts: PromptSet) -> int:
