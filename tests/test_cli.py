@@ -253,16 +253,22 @@ def test_all_differences_equal_is_no_certainty(run, tiny_file, tmp_path):
     assert summary["verdict"] == "insufficient"
 
 
-def test_a_model_that_only_ends_is_measured(run, tiny_file, tmp_path):
+def folder_that_only_ends(folder: Path) -> Path:
     """GPT-2 whose last layer norm always points at the end token: one token a response, no entropy."""
     model = make_model("gpt2")
     with torch.no_grad():
         model.transformer.wte.weight[0] = 10.0
         model.transformer.ln_f.weight.zero_()
         model.transformer.ln_f.bias.fill_(1.0)
-    model.save_pretrained(tmp_path / "ends")
-    make_tokenizer().save_pretrained(tmp_path / "ends")
-    code, out, _ = run("measure", tmp_path / "ends", "--train_data", tiny_file, "--json", "-", *QUICK)
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_only_ends_is_measured(run, tiny_file, tmp_path):
+    code, out, _ = run(
+        "measure", folder_that_only_ends(tmp_path / "ends"), "--train_data", tiny_file, "--json", "-", *QUICK
+    )
     summary = json.loads(out)
     assert code == 0 and summary["quality"]["mean_length"] == 1.0 and summary["quality"]["ended"] == 1.0
     assert summary["H_mean"] == pytest.approx(0.0, abs=1e-6)
@@ -294,6 +300,15 @@ def test_compare_base_and_final(run, tiny_folder, tiny_file, tmp_path):
     assert result["models"][1]["cost"]["kl_to_first"] > 0.1
     assert all(row["cost"]["perplexity"] > 1 for row in result["models"])
     assert "other" in (tmp_path / "c.html").read_text(encoding="utf-8") and "95% interval" in out
+
+
+def test_compare_shows_that_the_answers_of_a_model_have_become_shorter(run, tiny_folder, tiny_file, tmp_path):
+    """All models are scored on the first one's responses; the cost is told from each one's own."""
+    ends = folder_that_only_ends(tmp_path / "ends")
+    code, out, _ = run("compare", tiny_folder, ends, "--train_data", tiny_file, "--json", "-", *QUICK)
+    first, second = (row["cost"] for row in json.loads(out)["models"])
+    assert code == 0 and first["mean_length"] > 5 and first["distinct_2"] > 0.5 and first["ended"] < 0.5
+    assert (second["mean_length"], second["ended"], second["distinct_2"]) == (1.0, 1.0, None)
 
 
 def test_compare_models_with_different_tokenizers(run, tiny_folder, tiny_file, tmp_path):

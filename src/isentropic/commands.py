@@ -18,7 +18,7 @@ from isentropic.models import EMBEDDED, LoadedModel, has_bfloat16, load_model, v
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import render_html
 from isentropic.responses import ResponseSampler, Sampling
-from isentropic.retention import NeutralReference, neutral_examples, perplexity, read_text
+from isentropic.retention import NeutralReference, answers_of, neutral_examples, perplexity, read_text
 from isentropic.run_folder import limited, response_rows, stored_items, write_json, write_jsonl
 from isentropic.screen import Screen
 from isentropic.settings import MeasureSettings
@@ -72,21 +72,27 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
             items = measurements[0].items if measurements and fits else None
             found = measured(loaded, settings, bf16, screen, items=items)
             measurements.append(found)
+            sampler = ResponseSampler(
+                loaded.model,
+                loaded.tokenizer,
+                dataclasses.replace(sampling_of(settings), num_responses=1),
+                model_sha256=loaded.sha256,
+                bf16=bf16,
+            )
             if reference is None:
-                sampler = ResponseSampler(
-                    loaded.model,
-                    loaded.tokenizer,
-                    sampling_of(settings),
-                    model_sha256=loaded.sha256,
-                    bf16=bf16,
-                )
                 texts = neutral_examples(sampler, vocabulary_size(loaded.model))
                 reference = NeutralReference(
                     loaded.model, texts, pad=loaded.tokenizer.pad_token_id, bf16=bf16
                 )
             kl = reference.kl_to(loaded.model) if fits else {"kl": None, "kl_ci95": [None, None]}
             text = settings.text_file
-            costs.append({**kl, "perplexity": perplexity(loaded, text, bf16=bf16) if text else None})
+            costs.append(
+                {
+                    **kl,
+                    "perplexity": perplexity(loaded, text, bf16=bf16) if text else None,
+                    **answers_of(sampler),
+                }
+            )
             screen.say(f"{name}: {gap_line(found.summary, settings.lang)}")
     result = comparison(unique(names), measurements, costs)
     result["notes"] += notes
@@ -99,9 +105,11 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
         )
     for row in result["models"]:
         cost = row["cost"]
-        moved = "not comparable" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f}"
+        moved = "not comparable" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f} nats a token"
+        told = "" if cost["perplexity"] is None else f", perplexity {cost['perplexity']:.2f}"
         screen.say(
-            f"{row['name']}: KL to the first {moved} nats a token, mean entropy {cost['mean_entropy']:.4f}"
+            f"{row['name']}: KL to the first {moved}, mean entropy {cost['mean_entropy']:.4f}, mean length of its own "
+            f"answers {cost['mean_length']:.1f} tokens{told}"
         )
     for note in notes:
         screen.say(f"note: {note}")

@@ -15,7 +15,8 @@ from isentropic import gap as statistics
 from isentropic.batches import collate_examples
 from isentropic.builtin_prompts import NEUTRAL_TEXTS
 from isentropic.errors import InputError
-from isentropic.models import LoadedModel, context_length, precision
+from isentropic.measure import answer_figures
+from isentropic.models import LoadedModel, context_length, precision, vocabulary_size
 from isentropic.prompts import Prompt
 from isentropic.responses import Example, ResponseSampler, evaluating, token_batches
 
@@ -29,6 +30,12 @@ def neutral_examples(sampler: ResponseSampler, vocab_size: int) -> list[Example]
     most = REFERENCE_BYTES // (4 * vocab_size * sampler.sampling.max_new_tokens)
     prompts = [(Prompt(text, "neutral"),) for text in NEUTRAL_TEXTS[: max(8, most)]]
     return [example for made in sampler.examples(prompts, shared=False) for example in made[:1]]
+
+
+def answers_of(sampler: ResponseSampler) -> dict[str, float | None]:
+    """Length, share ended and variety of a model's own answers to the neutral prompts."""
+    examples = neutral_examples(sampler, vocabulary_size(sampler.model))
+    return answer_figures([example.response_ids for example in examples], sampler.ends)
 
 
 class NeutralReference:
