@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from conftest import make_folder, make_model, make_tokenizer
-from isentropic.cli import main
+from isentropic.cli import disk_is_full, main
 from isentropic.prompts import load_prompts
 
 ROOT = Path(__file__).parents[1]
@@ -309,6 +309,30 @@ def test_compare_shows_that_the_answers_of_a_model_have_become_shorter(run, tiny
     first, second = (row["cost"] for row in json.loads(out)["models"])
     assert code == 0 and first["mean_length"] > 5 and first["distinct_2"] > 0.5 and first["ended"] < 0.5
     assert (second["mean_length"], second["ended"], second["distinct_2"]) == (1.0, 1.0, None)
+
+
+def test_stored_responses_are_encoded_anew_for_another_tokenizer(run, tiny_folder, tiny_file, tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["nurse", "pilot"])
+    make_model(vocab=len(tokenizer), seed=2).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    stored = tmp_path / "r.jsonl"
+    text = [
+        {"pair_id": job, "group": group, "prompt": f"{who} is a {job}.", "response": f" The {job} works."}
+        for job in ("nurse", "pilot", "baker")
+        for who, group in (("He", "male"), ("She", "female"))
+    ]
+    ids = [{**row, "response_ids": make_tokenizer()(row["response"]).input_ids} for row in text]
+    gaps = []
+    for rows_ in (text, ids):
+        lines_file(stored, rows_)
+        code, out, _ = run(
+            "compare", tiny_folder, tmp_path / "other", "--responses_in", stored, "--json", "-"
+        )
+        result = json.loads(out)
+        gaps.append([model["summary"]["gap"] for model in result["models"]])
+        assert code == 0 and "encoded anew" in result["notes"][0]
+    assert gaps[0] == gaps[1]
 
 
 def test_compare_models_with_different_tokenizers(run, tiny_folder, tiny_file, tmp_path):
@@ -649,6 +673,14 @@ def test_a_full_disk_is_said(run, tiny_folder, tiny_file):
     assert_refused(
         run("measure", tiny_folder, "--train_data", tiny_file, "--json", "/dev/full", *QUICK), "disk is full"
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_known_by_the_words_of_torch():
+    """A checkpoint's optimizer is written by torch, whose error is no OSError."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.save(torch.zeros(100_000), "/dev/full")
+    assert disk_is_full(caught.value) and not disk_is_full(RuntimeError("shapes do not fit"))
 
 
 def test_chat_without_a_template(run, tiny_folder, tiny_file):

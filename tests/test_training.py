@@ -454,6 +454,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     """Settings that cannot work, and a word of the line that says so."""
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"male": "he", "female": "she"}\n{"male": "he', encoding="utf-8")
+    (tmp_path / "short.txt").write_text("a", encoding="utf-8")
     return {
         "model": ({"model_path": str(tmp_path / "nothing")}, "does not exist"),
         "data": ({"train_data": str(tmp_path / "nothing.jsonl")}, "nothing.jsonl"),
@@ -466,12 +467,14 @@ def refused(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "chat": ({"chat": True}, "chat template"),
         "context": ({"max_new_tokens": 255}, "context"),
         "text": ({"text_file": str(tmp_path / "nothing.txt")}, "nothing.txt"),
+        "short text": ({"text_file": str(tmp_path / "short.txt")}, "needs two at least"),
+        "seed": ({"seed": 2**32}, "32 bits"),
         "four bits": ({"load_in_4bit": True}, "4bit"),
         "chunk": ({"chunk_mb": 1e-6}, "chunk"),
     }
 
 
-CASES = "model,data,malformed,few,micro,tracker,lora modules,schedule,chat,context,text,four bits,chunk"
+CASES = "model,data,malformed,few,micro,tracker,lora modules,schedule,chat,context,text,short text,seed,four bits,chunk"
 
 
 @pytest.mark.parametrize("case", CASES.split(","))

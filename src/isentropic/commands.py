@@ -65,12 +65,15 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
             loaded = base if name == names[0] and not measurements else load(name, settings)[0]
             fits = same_tokenizer(base, loaded)
             if not fits:
+                scored_on = (
+                    "the stored text, encoded anew" if settings.responses_in else "its own answers to them"
+                )
                 notes.append(
-                    f"{name} has another tokenizer than {names[0]}: it is scored on its own sampling of the same "
-                    f"prompts, and its KL and entropies are not comparable token by token"
+                    f"{name} has another tokenizer than {names[0]}: on the same prompts it is scored on {scored_on}, and its "
+                    f"KL and entropies are not comparable token by token"
                 )
             items = measurements[0].items if measurements and fits else None
-            found = measured(loaded, settings, bf16, screen, items=items)
+            found = measured(loaded, settings, bf16, screen, items=items, use_ids=fits)
             measurements.append(found)
             sampler = ResponseSampler(
                 loaded.model,
@@ -157,10 +160,15 @@ def chosen_prompts(settings: MeasureSettings) -> PromptSet:
 
 
 def measured(
-    loaded: LoadedModel, settings: MeasureSettings, bf16: bool, screen: Screen, items: list | None = None
+    loaded: LoadedModel,
+    settings: MeasureSettings,
+    bf16: bool,
+    screen: Screen,
+    items: list | None = None,
+    use_ids: bool = True,
 ) -> Measurement:
     if settings.responses_in and items is None:
-        prompts, items = stored_items(settings.responses_in, loaded)
+        prompts, items = stored_items(settings.responses_in, loaded, use_ids=use_ids)
     else:
         prompts = chosen_prompts(settings)
     sampling = sampling_of(settings)

@@ -99,14 +99,20 @@ def read_text(file: str) -> str:
         ) from error
 
 
-@torch.no_grad()
-def perplexity(loaded: LoadedModel, file: str, *, window: int = 512, bf16: bool = False) -> float:
-    """``exp(-mean log p)`` over a text file, in windows that do not overlap, the first token of each not scored."""
+def text_tokens(loaded: LoadedModel, file: str) -> list[int]:
+    """The tokens of a text file, two at least."""
     ids = loaded.tokenizer(read_text(file), add_special_tokens=False, verbose=False).input_ids
     if len(ids) < 2:
         raise InputError(
             f"text file {file!r} has {len(ids)} tokens; perplexity needs two at least; give a longer text"
         )
+    return ids
+
+
+@torch.no_grad()
+def perplexity(loaded: LoadedModel, file: str, *, window: int = 512, bf16: bool = False) -> float:
+    """``exp(-mean log p)`` over a text file, in windows that do not overlap, the first token of each not scored."""
+    ids = text_tokens(loaded, file)
     width = min(window, context_length(loaded.model) or window)
     device = loaded.model.device
     total, count = 0.0, 0

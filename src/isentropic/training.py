@@ -39,7 +39,7 @@ from isentropic.models import (
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import model_card, read_run, write_report
 from isentropic.responses import ResponseSampler, encode_prompts
-from isentropic.retention import answers_of, perplexity, read_text
+from isentropic.retention import answers_of, perplexity, text_tokens
 from isentropic.run_folder import (
     FINISHED,
     check_folder,
@@ -392,7 +392,7 @@ def check_model(
                     f"nowhere; choose among {there}"
                 )
     if settings.text_file:
-        read_text(settings.text_file)
+        text_tokens(loaded, settings.text_file)
 
 
 def check_processes(config: DebiasingConfig, prompts: PromptSet, loaded: LoadedModel) -> None:
