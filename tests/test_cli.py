@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from conftest import make_folder, make_model, make_tokenizer
-from isentropic.cli import main
+from isentropic.cli import disk_is_full, main
 from isentropic.prompts import load_prompts
 
 ROOT = Path(__file__).parents[1]
@@ -253,16 +253,22 @@ def test_all_differences_equal_is_no_certainty(run, tiny_file, tmp_path):
     assert summary["verdict"] == "insufficient"
 
 
-def test_a_model_that_only_ends_is_measured(run, tiny_file, tmp_path):
+def folder_that_only_ends(folder: Path) -> Path:
     """GPT-2 whose last layer norm always points at the end token: one token a response, no entropy."""
     model = make_model("gpt2")
     with torch.no_grad():
         model.transformer.wte.weight[0] = 10.0
         model.transformer.ln_f.weight.zero_()
         model.transformer.ln_f.bias.fill_(1.0)
-    model.save_pretrained(tmp_path / "ends")
-    make_tokenizer().save_pretrained(tmp_path / "ends")
-    code, out, _ = run("measure", tmp_path / "ends", "--train_data", tiny_file, "--json", "-", *QUICK)
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_only_ends_is_measured(run, tiny_file, tmp_path):
+    code, out, _ = run(
+        "measure", folder_that_only_ends(tmp_path / "ends"), "--train_data", tiny_file, "--json", "-", *QUICK
+    )
     summary = json.loads(out)
     assert code == 0 and summary["quality"]["mean_length"] == 1.0 and summary["quality"]["ended"] == 1.0
     assert summary["H_mean"] == pytest.approx(0.0, abs=1e-6)
@@ -294,6 +300,39 @@ def test_compare_base_and_final(run, tiny_folder, tiny_file, tmp_path):
     assert result["models"][1]["cost"]["kl_to_first"] > 0.1
     assert all(row["cost"]["perplexity"] > 1 for row in result["models"])
     assert "other" in (tmp_path / "c.html").read_text(encoding="utf-8") and "95% interval" in out
+
+
+def test_compare_shows_that_the_answers_of_a_model_have_become_shorter(run, tiny_folder, tiny_file, tmp_path):
+    """All models are scored on the first one's responses; the cost is told from each one's own."""
+    ends = folder_that_only_ends(tmp_path / "ends")
+    code, out, _ = run("compare", tiny_folder, ends, "--train_data", tiny_file, "--json", "-", *QUICK)
+    first, second = (row["cost"] for row in json.loads(out)["models"])
+    assert code == 0 and first["mean_length"] > 5 and first["distinct_2"] > 0.5 and first["ended"] < 0.5
+    assert (second["mean_length"], second["ended"], second["distinct_2"]) == (1.0, 1.0, None)
+
+
+def test_stored_responses_are_encoded_anew_for_another_tokenizer(run, tiny_folder, tiny_file, tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["nurse", "pilot"])
+    make_model(vocab=len(tokenizer), seed=2).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    stored = tmp_path / "r.jsonl"
+    text = [
+        {"pair_id": job, "group": group, "prompt": f"{who} is a {job}.", "response": f" The {job} works."}
+        for job in ("nurse", "pilot", "baker")
+        for who, group in (("He", "male"), ("She", "female"))
+    ]
+    ids = [{**row, "response_ids": make_tokenizer()(row["response"]).input_ids} for row in text]
+    gaps = []
+    for rows_ in (text, ids):
+        lines_file(stored, rows_)
+        code, out, _ = run(
+            "compare", tiny_folder, tmp_path / "other", "--responses_in", stored, "--json", "-"
+        )
+        result = json.loads(out)
+        gaps.append([model["summary"]["gap"] for model in result["models"]])
+        assert code == 0 and "encoded anew" in result["notes"][0]
+    assert gaps[0] == gaps[1]
 
 
 def test_compare_models_with_different_tokenizers(run, tiny_folder, tiny_file, tmp_path):
@@ -634,6 +673,14 @@ def test_a_full_disk_is_said(run, tiny_folder, tiny_file):
     assert_refused(
         run("measure", tiny_folder, "--train_data", tiny_file, "--json", "/dev/full", *QUICK), "disk is full"
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_known_by_the_words_of_torch():
+    """A checkpoint's optimizer is written by torch, whose error is no OSError."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.save(torch.zeros(100_000), "/dev/full")
+    assert disk_is_full(caught.value) and not disk_is_full(RuntimeError("shapes do not fit"))
 
 
 def test_chat_without_a_template(run, tiny_folder, tiny_file):

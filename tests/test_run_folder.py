@@ -214,6 +214,18 @@ def test_rows_of_text_alone_are_encoded(tmp_path, tiny_loaded):
     assert example.source == "male"
 
 
+def test_without_ids_the_text_is_encoded_anew(tmp_path, tiny_loaded, tiny_prompts):
+    """The ids of another tokenizer are within the vocabulary and mean other text."""
+    file, _ = stored(tmp_path, tiny_loaded, tiny_prompts.split("test"))
+    rows = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    strange = [{**row, "response": " He works.", "prompt_ids": [5], "response_ids": [6]} for row in rows]
+    write_jsonl(tmp_path / "other.jsonl", strange)
+    _, items = stored_items(str(tmp_path / "other.jsonl"), tiny_loaded, use_ids=False)
+    examples = [example for item in items for example in item.examples]
+    assert {tiny_loaded.tokenizer.decode(example.response_ids) for example in examples} == {" He works."}
+    assert all(tiny_loaded.tokenizer.decode(e.prompt_ids) == e.prompt.text for e in examples)
+
+
 def test_a_pair_without_its_twin_makes_all_of_it_unpaired(tmp_path, tiny_loaded, tiny_prompts):
     file, _ = stored(tmp_path, tiny_loaded, tiny_prompts.split("test"))
     lines = Path(file).read_text(encoding="utf-8").strip().split("\n")
@@ -247,6 +259,8 @@ GOOD = '{"prompt": "He is", "group": "male", "response": " tall"}\n{"prompt": "S
         ('{"prompt": "He", "group": "male", "response": null}', "line 3 cannot be used"),
         ('{"prompt": "He", "group": "male", "response_ids": ["x"]}', "line 3 cannot be used"),
         ('{"prompt": "He", "group": "male", "response_ids": 7}', "line 3 cannot be used"),
+        ('{"prompt": "He", "group": "male", "response_ids": [5.7]}', "line 3 cannot be used"),
+        ('{"prompt": "He", "group": "male", "response_ids": "57"}', "line 3 cannot be used"),
         ('{"prompt": "He", "group": "male", "response": "x", "sample": "first"}', "line 3 cannot be used"),
         ('{"prompt": "He", "group": "male", "response": "x", "pair_id": ["p"]}', "line 3 cannot be used"),
         ('{"prompt": "He", "group": "male", "response": ""}', "line 3 has an empty"),

@@ -75,7 +75,7 @@ def test_what_must_be_a_share(name, good, bad):
         (8, 60, 2, 1, "give 56 or 64"),
         (4, 4, 2, 2, "on each of 2 processes"),
         (4, 20, 2, 2, "give 16 or 24"),
-        (2, 0, 2, 1, "--effective_batch 0"),
+        (2, 0, 2, 1, "--effective_batch is 0; every step needs"),
     ],
 )
 def test_batches_that_do_not_fit(micro, effective, groups, processes, words):

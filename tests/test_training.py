@@ -22,6 +22,8 @@ from isentropic.cli import main, settings_from
 from isentropic.errors import InputError
 from isentropic.measure import measure
 from isentropic.models import load_model
+from isentropic.responses import ResponseSampler, Sampling
+from isentropic.retention import answers_of
 from isentropic.screen import Screen
 from isentropic.settings import TrainSettings
 from isentropic.training import train
@@ -172,6 +174,16 @@ def test_metrics_have_every_step_and_every_measurement(finished):
         assert row["val_gap"] == pytest.approx(row["val_H_female"] - row["val_H_male"], abs=1e-6)
         assert {"kl", "val_length", "val_distinct_2"} <= row.keys()
     assert [row["learning_rate"] for row in steps] == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
+
+
+def test_the_cost_is_told_from_the_answers_of_each_model(finished, tiny_folder):
+    """Both are scored on the base model's responses; length and repetition are those of their own answers."""
+    made = []
+    for folder in (tiny_folder, finished / "final"):
+        sampling = Sampling(max_new_tokens=6, seed=44)
+        made.append(answers_of(ResponseSampler(plain(folder), make_tokenizer(), sampling)))
+    costs = [model["cost"] for model in read(finished / "comparison.json")["models"]]
+    assert [{key: cost[key] for key in answers} for cost, answers in zip(costs, made, strict=True)] == made
 
 
 def test_every_figure_follows_from_the_responses(finished, tiny_folder):
@@ -442,6 +454,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     """Settings that cannot work, and a word of the line that says so."""
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"male": "he", "female": "she"}\n{"male": "he', encoding="utf-8")
+    (tmp_path / "short.txt").write_text("a", encoding="utf-8")
     return {
         "model": ({"model_path": str(tmp_path / "nothing")}, "does not exist"),
         "data": ({"train_data": str(tmp_path / "nothing.jsonl")}, "nothing.jsonl"),
@@ -454,12 +467,14 @@ def refused(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "chat": ({"chat": True}, "chat template"),
         "context": ({"max_new_tokens": 255}, "context"),
         "text": ({"text_file": str(tmp_path / "nothing.txt")}, "nothing.txt"),
+        "short text": ({"text_file": str(tmp_path / "short.txt")}, "needs two at least"),
+        "seed": ({"seed": 2**32}, "32 bits"),
         "four bits": ({"load_in_4bit": True}, "4bit"),
         "chunk": ({"chunk_mb": 1e-6}, "chunk"),
     }
 
 
-CASES = "model,data,malformed,few,micro,tracker,lora modules,schedule,chat,context,text,four bits,chunk"
+CASES = "model,data,malformed,few,micro,tracker,lora modules,schedule,chat,context,text,short text,seed,four bits,chunk"
 
 
 @pytest.mark.parametrize("case", CASES.split(","))

@@ -309,14 +309,22 @@ def guarded(run: Any) -> int:
     except InputError as error:
         sys.stderr.write("".join(f"isentropic: error: {line}\n" for line in str(error).splitlines()))
         return 2
-    except OSError as error:
-        if error.errno != 28:  # ENOSPC
+    except Exception as error:
+        if not disk_is_full(error):
             raise
         sys.stderr.write(
-            f"isentropic: error: the disk is full ({error}); what was saved before is kept; make room\n"
+            "isentropic: error: the disk is full; what was saved before is kept; make room and run it again\n"
         )
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("isentropic: broken off by Ctrl-C\n")
         return 130
     return 0
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether the error, or one it came of, says so; torch and safetensors have words of their own for it."""
+    if error is None:
+        return False
+    words = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc")
+    return any(word in str(error) for word in words) or disk_is_full(error.__cause__ or error.__context__)

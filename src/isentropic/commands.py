@@ -18,7 +18,7 @@ from isentropic.models import EMBEDDED, LoadedModel, has_bfloat16, load_model, v
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import render_html
 from isentropic.responses import ResponseSampler, Sampling
-from isentropic.retention import NeutralReference, neutral_examples, perplexity, read_text
+from isentropic.retention import NeutralReference, answers_of, neutral_examples, perplexity, read_text
 from isentropic.run_folder import limited, response_rows, stored_items, write_json, write_jsonl
 from isentropic.screen import Screen
 from isentropic.settings import MeasureSettings, reading_of
@@ -65,28 +65,37 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
             loaded = base if name == names[0] and not measurements else load(name, settings)[0]
             fits = same_tokenizer(base, loaded)
             if not fits:
+                scored_on = (
+                    "the stored text, encoded anew" if settings.responses_in else "its own answers to them"
+                )
                 notes.append(
-                    f"{name} has another tokenizer than {names[0]}: it is scored on its own sampling of the same "
-                    f"prompts, and its KL and entropies are not comparable token by token"
+                    f"{name} has another tokenizer than {names[0]}: on the same prompts it is scored on {scored_on}, and its "
+                    f"KL and entropies are not comparable token by token"
                 )
             items = measurements[0].items if measurements and fits else None
-            found = measured(loaded, settings, bf16, screen, items=items)
+            found = measured(loaded, settings, bf16, screen, items=items, use_ids=fits)
             measurements.append(found)
+            sampler = ResponseSampler(
+                loaded.model,
+                loaded.tokenizer,
+                dataclasses.replace(sampling_of(settings), num_responses=1),
+                model_sha256=loaded.sha256,
+                bf16=bf16,
+            )
             if reference is None:
-                sampler = ResponseSampler(
-                    loaded.model,
-                    loaded.tokenizer,
-                    sampling_of(settings),
-                    model_sha256=loaded.sha256,
-                    bf16=bf16,
-                )
                 texts = neutral_examples(sampler, vocabulary_size(loaded.model))
                 reference = NeutralReference(
                     loaded.model, texts, pad=loaded.tokenizer.pad_token_id, bf16=bf16
                 )
             kl = reference.kl_to(loaded.model) if fits else {"kl": None, "kl_ci95": [None, None]}
             text = settings.text_file
-            costs.append({**kl, "perplexity": perplexity(loaded, text, bf16=bf16) if text else None})
+            costs.append(
+                {
+                    **kl,
+                    "perplexity": perplexity(loaded, text, bf16=bf16) if text else None,
+                    **answers_of(sampler),
+                }
+            )
             screen.say(f"{name}: {gap_line(found.summary, settings.lang)}")
     result = comparison(unique(names), measurements, costs)
     result["notes"] += notes
@@ -99,9 +108,11 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
         )
     for row in result["models"]:
         cost = row["cost"]
-        moved = "not comparable" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f}"
+        moved = "not comparable" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f} nats a token"
+        told = "" if cost["perplexity"] is None else f", perplexity {cost['perplexity']:.2f}"
         screen.say(
-            f"{row['name']}: KL to the first {moved} nats a token, mean entropy {cost['mean_entropy']:.4f}"
+            f"{row['name']}: KL to the first {moved}, mean entropy {cost['mean_entropy']:.4f}, mean length of its own "
+            f"answers {cost['mean_length']:.1f} tokens{told}"
         )
     for note in notes:
         screen.say(f"note: {note}")
@@ -141,10 +152,15 @@ def chosen_prompts(settings: MeasureSettings) -> PromptSet:
 
 
 def measured(
-    loaded: LoadedModel, settings: MeasureSettings, bf16: bool, screen: Screen, items: list | None = None
+    loaded: LoadedModel,
+    settings: MeasureSettings,
+    bf16: bool,
+    screen: Screen,
+    items: list | None = None,
+    use_ids: bool = True,
 ) -> Measurement:
     if settings.responses_in and items is None:
-        prompts, items = stored_items(settings.responses_in, loaded)
+        prompts, items = stored_items(settings.responses_in, loaded, use_ids=use_ids)
     else:
         prompts = chosen_prompts(settings)
     sampling = sampling_of(settings)

@@ -21,11 +21,11 @@ def comparison(
     Args:
         names: one name a model; the first is the base that the others are held against.
         measurements: of the same items in the same order.
-        costs: ``kl``, ``kl_ci95`` and ``perplexity`` of each model, None where not measured.
+        costs: ``kl``, ``kl_ci95`` and ``perplexity`` of each model, None where not measured, and what `answers_of`
+            says of its own answers: the measurements are of one model's responses.
     """
     rows = []
     for name, measurement, cost in zip(names, measurements, costs, strict=True):
-        quality = measurement.summary.get("quality", {})
         rows.append(
             {
                 "name": name,
@@ -35,7 +35,7 @@ def comparison(
                     "kl_ci95": cost["kl_ci95"],
                     "perplexity": cost["perplexity"],
                     "mean_entropy": measurement.summary["H_mean"],
-                    **{key: quality.get(key) for key in ("mean_length", "distinct_2")},
+                    **{key: cost.get(key) for key in ("mean_length", "ended", "distinct_2")},
                 },
             }
         )

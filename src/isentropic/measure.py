@@ -415,10 +415,14 @@ def half_gap(
 def quality(
     items: Sequence[Item], entropies: Sequence[np.ndarray], ends: Sequence[int]
 ) -> dict[str, float | None]:
-    """Length, share ended, and distinct pairs of tokens of the sampled responses; mean entropy of all scored."""
+    """Figures of the sampled responses, whichever model they were drawn from; mean entropy of all scored."""
     drawn = [e.response_ids for item in items for e in item.examples if e.source == e.prompt.group]
+    return {"mean_entropy": float(np.concatenate(list(entropies)).mean()), **answer_figures(drawn, ends)}
+
+
+def answer_figures(drawn: Sequence[Sequence[int]], ends: Sequence[int]) -> dict[str, float | None]:
+    """Mean length, the share that ended by itself, and distinct pairs of tokens of sampled responses."""
     return {
-        "mean_entropy": float(np.concatenate(list(entropies)).mean()),
         "mean_length": float(np.mean([len(ids) for ids in drawn])) if drawn else None,
         "ended": float(np.mean([ids[-1] in ends for ids in drawn])) if drawn else None,
         "distinct_2": distinct_ngrams(drawn, 2),

@@ -378,7 +378,7 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"the disk of {str(folder)!r} has {free / 1e9:.1f} GB free and about {needed / 1e9:.1f} GB are needed; a "
+            f"the disk of {str(folder)!r} has {free / 1e6:.1f} MB free and about {needed / 1e6:.1f} MB are needed; a "
             f"half-written model is of no use; make room or choose another folder"
         )
 

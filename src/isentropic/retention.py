@@ -15,7 +15,8 @@ from isentropic import gap as statistics
 from isentropic.batches import collate_examples
 from isentropic.builtin_prompts import NEUTRAL_TEXTS
 from isentropic.errors import InputError
-from isentropic.models import LoadedModel, context_length, precision
+from isentropic.measure import answer_figures
+from isentropic.models import LoadedModel, context_length, precision, vocabulary_size
 from isentropic.prompts import Prompt
 from isentropic.responses import Example, ResponseSampler, evaluating, token_batches
 
@@ -29,6 +30,12 @@ def neutral_examples(sampler: ResponseSampler, vocab_size: int) -> list[Example]
     most = REFERENCE_BYTES // (4 * vocab_size * sampler.sampling.max_new_tokens)
     prompts = [(Prompt(text, "neutral"),) for text in NEUTRAL_TEXTS[: max(8, most)]]
     return [example for made in sampler.examples(prompts, shared=False) for example in made[:1]]
+
+
+def answers_of(sampler: ResponseSampler) -> dict[str, float | None]:
+    """Length, share ended and variety of a model's own answers to the neutral prompts."""
+    examples = neutral_examples(sampler, vocabulary_size(sampler.model))
+    return answer_figures([example.response_ids for example in examples], sampler.ends)
 
 
 class NeutralReference:
@@ -92,14 +99,20 @@ def read_text(file: str) -> str:
         ) from error
 
 
-@torch.no_grad()
-def perplexity(loaded: LoadedModel, file: str, *, window: int = 512, bf16: bool = False) -> float:
-    """``exp(-mean log p)`` over a text file, in windows that do not overlap, the first token of each not scored."""
+def text_tokens(loaded: LoadedModel, file: str) -> list[int]:
+    """The tokens of a text file, two at least."""
     ids = loaded.tokenizer(read_text(file), add_special_tokens=False, verbose=False).input_ids
     if len(ids) < 2:
         raise InputError(
             f"text file {file!r} has {len(ids)} tokens; perplexity needs two at least; give a longer text"
         )
+    return ids
+
+
+@torch.no_grad()
+def perplexity(loaded: LoadedModel, file: str, *, window: int = 512, bf16: bool = False) -> float:
+    """``exp(-mean log p)`` over a text file, in windows that do not overlap, the first token of each not scored."""
+    ids = text_tokens(loaded, file)
     width = min(window, context_length(loaded.model) or window)
     device = loaded.model.device
     total, count = 0.0, 0

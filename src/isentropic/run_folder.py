@@ -86,8 +86,9 @@ def prepare_folder(folder: Path, settings: TrainSettings, parameters: int) -> No
     parent = Path(settings.output_dir)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        # Final weights and the best ones, and with a checkpoint the optimizer's two moments as well.
-        check_room(parent, parameters * (24 if settings.save_steps else 8))
+        # The best weights and the final ones; or the best ones and, while the new one is being written, two checkpoints
+        # of weights and the optimizer's two moments.
+        check_room(parent, parameters * (28 if settings.save_steps else 8))
         if settings.overwrite and folder.exists():
             if not (folder / "config.json").is_file():
                 raise InputError(
@@ -152,11 +153,12 @@ def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> lis
     ]
 
 
-def stored_items(file: str, loaded: LoadedModel) -> tuple[PromptSet, list[Item]]:
+def stored_items(file: str, loaded: LoadedModel, *, use_ids: bool = True) -> tuple[PromptSet, list[Item]]:
     """Prompts and responses of a JSONL file, to be scored without generating.
 
     Rows need ``group``, ``prompt`` and ``response_ids`` or ``response``; ``pair_id``, ``topic``, ``source`` are used
-    where they are there. A ``response`` without ids is encoded as text, without an end token.
+    where they are there. A ``response`` without ids is encoded as text, without an end token; with ``use_ids`` off
+    every one is, as for a model of another tokenizer.
 
     Raises:
         InputError: the file is missing, a line is malformed, or an id is not in the model's vocabulary.
@@ -176,7 +178,7 @@ def stored_items(file: str, loaded: LoadedModel) -> tuple[PromptSet, list[Item]]
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        example = stored_example(file, number, line, loaded, vocabulary)
+        example = stored_example(file, number, line, loaded, vocabulary, use_ids)
         if context is not None and len(example) > context:
             raise InputError(
                 f"{file!r} line {number} has {len(example)} tokens and the model's context is {context}; it cannot "
@@ -211,7 +213,9 @@ def stored_items(file: str, loaded: LoadedModel) -> tuple[PromptSet, list[Item]]
     return PromptSet(tuple(prompts), groups, file), items
 
 
-def stored_example(file: str, number: int, line: str, loaded: LoadedModel, vocabulary: int) -> Example:
+def stored_example(
+    file: str, number: int, line: str, loaded: LoadedModel, vocabulary: int, use_ids: bool
+) -> Example:
     try:
         row = json.loads(line)
         names = {key: name_of(row, key) for key in ("group", "pair_id", "topic", "cell", "source")}
@@ -219,11 +223,13 @@ def stored_example(file: str, number: int, line: str, loaded: LoadedModel, vocab
             raise TypeError("prompt and group are text")
         group, source = names["group"], names.pop("source")
         prompt = Prompt(text=row["prompt"], split="test", row=number, **names)  # type: ignore[arg-type]
-        ids = row.get("response_ids")
+        ids, prompt_ids = (row.get(key) if use_ids else None for key in ("response_ids", "prompt_ids"))
         if ids is None:
             ids = loaded.tokenizer(row["response"], add_special_tokens=False).input_ids
-        prompt_ids = row.get("prompt_ids") or loaded.tokenizer(prompt.text).input_ids
-        ids, prompt_ids = tuple(int(i) for i in ids), tuple(int(i) for i in prompt_ids)
+        prompt_ids = prompt_ids or loaded.tokenizer(prompt.text).input_ids
+        if not all(isinstance(i, int) for i in (*ids, *prompt_ids)):
+            raise TypeError("token ids are whole numbers")
+        ids, prompt_ids = tuple(ids), tuple(prompt_ids)
         sample = int(row.get("sample") or 0)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

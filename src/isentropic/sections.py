@@ -659,7 +659,9 @@ class Page:
         blocks: list[Block] = []
         if rows:
             rows.insert(0, (t("kind_shared", responses=word), list(summaries)))
-            blocks.append({"kind": "text", "text": t("kinds_note")})
+            same = [t(f"kinds_same_{self.kind}")] if len(summaries) > 1 else []
+            space = "" if self.lang == "zh" else " "
+            blocks.append({"kind": "text", "text": space.join([t("kinds_note"), *same])})
             blocks.append(self._estimates("table_kinds", t("col_kind"), rows))
         floors = [s.get("noise_floor") or {} for s in summaries]
         if any(floors):
@@ -874,9 +876,8 @@ def clean(value: Any) -> Any:
 
 
 def _cost(model: Mapping[str, Any]) -> dict[str, Any]:
-    quality = (model.get("summary") or {}).get("quality") or {}
-    cost = {k: v for k, v in (model.get("cost") or {}).items() if v is not None}
-    return {**quality, **cost}
+    """What the comparison says of the model; else, what its own measurement does."""
+    return model.get("cost") or (model.get("summary") or {}).get("quality") or {}
 
 
 def _ends(ci: Any) -> tuple[float | None, float | None]:

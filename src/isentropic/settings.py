@@ -210,6 +210,11 @@ class TrainSettings(LossSettings):
                 faults.append(
                     f"--{name} is {getattr(self, name)}; it is to be a number from 0 to below 1 ({helps[name]}); change it"
                 )
+        if self.seed >= 2**32:
+            faults.append(
+                f"--seed is {self.seed}; NumPy's global generator takes no more than 32 bits; give a number below "
+                f"{2**32}"
+            )
         if 1 < self.stop_margin < math.inf:
             faults.append(
                 f"--stop_margin is {self.stop_margin}; a run that stops outside the target has not met it; give 1 or less"
@@ -231,6 +236,11 @@ class TrainSettings(LossSettings):
             return [
                 f"--micro_batch_size is {micro}; pairs are never split, so it is a multiple of the {groups} groups; "
                 f"give {micro + groups - micro % groups}"
+            ]
+        if effective < groups:
+            return [
+                f"--effective_batch is {effective}; every step needs a prompt of each of the {groups} groups; give "
+                f"{groups} or more"
             ]
         if micro * world_size > effective:
             across = f" on each of {world_size} processes" if world_size > 1 else ""

@@ -38,8 +38,8 @@ from isentropic.models import (
 )
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import model_card, read_run, write_report
-from isentropic.responses import encode_prompts
-from isentropic.retention import perplexity, read_text
+from isentropic.responses import ResponseSampler, encode_prompts
+from isentropic.retention import answers_of, perplexity, text_tokens
 from isentropic.run_folder import (
     FINISHED,
     check_folder,
@@ -143,7 +143,7 @@ class Run:
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
-        base_perplexity = self.perplexity_of(self.loaded)
+        base = self.cost_of(self.loaded)
         self.clock.mark("responses")
         reason = self.learn()
         self.clock.mark("training")
@@ -151,7 +151,7 @@ class Run:
             screen.say(f"stopped at step {self.trainer.state.global_step}; a checkpoint is kept. Go on with:")
             screen.say(f"  {command_of(settings, resume=True)}")
             return self.write_result(reason, before.summary, None)
-        result = self.finish(reason, before, base_perplexity)
+        result = self.finish(reason, before, base)
         self.say_end(result)
         return result
 
@@ -227,7 +227,7 @@ class Run:
         interrupted = self.interrupt.stopped and self.stop.reason == "max_steps"
         return "interrupted" if interrupted else self.stop.reason
 
-    def finish(self, reason: str, before: Measurement, base_perplexity: float | None) -> dict[str, Any]:
+    def finish(self, reason: str, before: Measurement, base: dict[str, Any]) -> dict[str, Any]:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer, settings = self.trainer, self.settings
         trainer.model.zero_grad(set_to_none=True)
@@ -243,8 +243,8 @@ class Run:
         after = self.measure_test(final, before.items)
         assert trainer.neutral is not None
         costs = [
-            {"kl": 0.0, "kl_ci95": [0.0, 0.0], "perplexity": base_perplexity},
-            {**trainer.neutral.kl_to(trainer.model), "perplexity": self.perplexity_of(final)},
+            {"kl": 0.0, "kl_ci95": [0.0, 0.0], **base},
+            {**trainer.neutral.kl_to(trainer.model), **self.cost_of(final)},
         ]
         if not self.writes:  # every process takes part in the measuring, one writes it down
             return {}
@@ -263,11 +263,16 @@ class Run:
         shutil.rmtree(self.folder / "checkpoints" / BEST_WEIGHTS, ignore_errors=True)
         return result
 
-    def perplexity_of(self, loaded: LoadedModel) -> float | None:
-        """The perplexity of the text file, if one was given."""
-        if not self.settings.text_file:
-            return None
-        return perplexity(loaded, self.settings.text_file, bf16=self.bf16)
+    def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
+        """What the model's own answers to neutral prompts look like, and the perplexity of the text file if one is given."""
+        args, file = self.trainer.args, self.settings.text_file
+        sampler = ResponseSampler(
+            self.trainer.model, loaded.tokenizer, args.sampling(num_responses=1, offset=2), bf16=self.bf16
+        )
+        return {
+            **answers_of(sampler),
+            "perplexity": perplexity(loaded, file, bf16=self.bf16) if file else None,
+        }
 
     def save_final(self) -> None:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
@@ -379,7 +384,7 @@ def check_model(
                     f"nowhere; choose among {there}"
                 )
     if settings.text_file:
-        read_text(settings.text_file)
+        text_tokens(loaded, settings.text_file)
 
 
 def check_processes(config: DebiasingConfig, prompts: PromptSet, loaded: LoadedModel) -> None:
