@@ -274,6 +274,15 @@ def test_not_finite_stops_with_the_best_kept(go, tiny_folder, eval_steps):
     json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
 
 
+def test_not_finite_is_visible_to_scripts(tmp_path, tiny_folder, tiny_file, capsys):
+    """Exit code 1 and one line on standard error; what was good is saved and measured all the same."""
+    given = flags(tiny_folder, tiny_file, tmp_path, learning_rate=1e30, run_name="lost")
+    assert main(["train", *given]) == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("isentropic")]
+    assert "left the numbers" in error and "step 0" in error and "--learning_rate" in error
+    assert torch.equal(weights(tiny_folder), weights(tmp_path / "lost" / "final"))
+
+
 # ---- cut and resumed ---------------------------------------------------------------------------------------------
 
 

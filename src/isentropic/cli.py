@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -194,7 +194,7 @@ def typed(file: str, setting: Field, value: Any) -> Any:
 # --- Commands -------------------------------------------------------------------------------------------------------
 
 
-def run_train(given: dict[str, Any]) -> None:
+def run_train(given: dict[str, Any]) -> int:
     show = given.pop("print_config", False)
     settings = settings_from(TrainSettings, given)
     if show:
@@ -203,11 +203,19 @@ def run_train(given: dict[str, Any]) -> None:
         sys.stdout.write(
             yaml.safe_dump({f.name: getattr(settings, f.name) for f in fields(settings)}, sort_keys=False)
         )
-        return
+        return 0
     settings.check()  # before the slow imports; once more when the groups are known
     from isentropic.training import train
 
-    train(settings)
+    result = train(settings)
+    if result.get("stopped") != "not_finite":
+        return 0
+    # All is measured and saved as after any run, but a script must not take it for one that worked.
+    sys.stderr.write(
+        f"isentropic: error: the training left the numbers after step {result['steps']}; final/ holds the best good "
+        f"weights, those of step {result['best_step']}; lower --learning_rate\n"
+    )
+    return 1
 
 
 def run_measure(given: dict[str, Any]) -> None:
@@ -276,7 +284,7 @@ def run_prompts(given: dict[str, Any]) -> None:
         screen.say(f"written: {write_prompts(prompts, given['out'], overwrite=given['overwrite'])}")
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[[dict[str, Any]], int | None]] = {
     "train": run_train,
     "measure": run_measure,
     "compare": run_compare,
@@ -286,30 +294,30 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, or 2 for bad input."""
+    """Run a command; returns the exit code: 0, 1 for a training that left the numbers, 2 for bad input."""
     return guarded(lambda: dispatch(arguments))
 
 
-def dispatch(arguments: Sequence[str] | None) -> None:
+def dispatch(arguments: Sequence[str] | None) -> int | None:
     given = vars(parser().parse_args(arguments))
-    COMMANDS[given.pop("command")](given)
+    return COMMANDS[given.pop("command")](given)
 
 
 def train_main(program: str, arguments: Sequence[str] | None = None) -> int:
     """``isentropic train`` under another name: the guide's script at the root."""
 
-    def run() -> None:
+    def run() -> int:
         train = Parser(prog=program, description="Pure debiasing: close the entropy gap between the groups.")
         add_train_flags(train)
-        run_train(vars(train.parse_args(arguments)))
+        return run_train(vars(train.parse_args(arguments)))
 
     return guarded(run)
 
 
-def guarded(run: Any) -> int:
+def guarded(run: Callable[[], int | None]) -> int:
     """Bad input is one line on standard error and exit code 2; anything else keeps its traceback."""
     try:
-        run()
+        return run() or 0
     except InputError as error:
         sys.stderr.write("".join(f"isentropic: error: {line}\n" for line in str(error).splitlines()))
         return 2
@@ -323,4 +331,3 @@ def guarded(run: Any) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("isentropic: broken off by Ctrl-C\n")
         return 130
-    return 0
