@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from isentropic.measure import distinct_ngrams, held_out_now, score_items, summa
 from isentropic.models import has_bfloat16, load_model, quiet_transformers, vocabulary_size, weights_sha256
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import model_card
-from isentropic.responses import Progress, ResponseSampler, Sampling, sample_responses
+from isentropic.responses import Example, Progress, ResponseSampler, Sampling, sample_responses
 from isentropic.retention import NeutralReference, neutral_examples
 from isentropic.settings import LossSettings
 
@@ -293,7 +293,7 @@ class DebiasingTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         fresh = {
-            index: (number, [example.response_ids for example in self.train_items[index].examples])
+            index: (number, [stored(self.train_items[index], x) for x in self.train_items[index].examples])
             for index, number in self.fresh.items()
         }
         kept = {"anchor": self.anchor, "held_out_means": self.held_out_means, "fresh": fresh}
@@ -305,12 +305,9 @@ class DebiasingTrainer(Trainer):
         file = folder / STEERING.format(rank=self.args.process_index)
         kept = json.loads(file.read_text(encoding="utf-8"))
         self.anchor, self.held_out_means = kept["anchor"], kept["held_out_means"]
-        for index, (number, responses) in kept["fresh"].items():
+        for index, (number, examples) in kept["fresh"].items():
             item = self.train_items[int(index)]
-            item.examples = [
-                replace(example, response_ids=tuple(ids))
-                for example, ids in zip(item.examples, responses, strict=True)
-            ]
+            item.examples = [restored(item, row) for row in examples]
             self.fresh[item.index] = number
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
@@ -531,6 +528,17 @@ class DebiasingTrainer(Trainer):
 
 
 # --- Helpers --------------------------------------------------------------------------------------------------------
+
+
+def stored(item: Item, example: Example) -> list[Any]:
+    """An example as JSON can hold it; its prompt is named by its place in the item."""
+    place = item.prompts.index(example.prompt)
+    return [place, example.prompt_ids, example.response_ids, example.source, example.sample]
+
+
+def restored(item: Item, row: Sequence[Any]) -> Example:
+    place, prompt_ids, response_ids, source, sample = row
+    return Example(item.prompts[place], tuple(prompt_ids), tuple(response_ids), source, sample)
 
 
 def unsampled(items: Sequence[Item]) -> dict[str, Any]:
