@@ -549,7 +549,7 @@ def test_unpaired_csv(go, tmp_path):
     assert "20:14" in screen.text and (folder / "report.html").is_file()
 
 
-def test_three_groups(go, tmp_path):
+def test_three_groups(go, tmp_path, tiny_folder):
     file = tmp_path / "three.jsonl"
     file.write_text(
         "".join(
@@ -566,6 +566,9 @@ def test_three_groups(go, tmp_path):
     summary = read(folder / "gap_after.json")
     assert result["steps"] == 2 and set(summary["groups"]) == {"young", "grown", "old"}
     assert len(summary["group_gaps"]) == 3
+    # A micro-batch of one triple goes through the command line too, which checks before it knows the groups.
+    given = flags(tiny_folder, file, tmp_path, group_column="group", effective_batch=12, micro_batch_size=3)
+    assert main(["train", *given, "--max_steps", "1"]) == 0
     assert all(
         f"H_{g}" in row for row in rows(folder / "metrics.jsonl") if "loss" in row for g in summary["groups"]
     )

@@ -60,7 +60,7 @@ def argument_of(setting: Field) -> dict[str, Any]:
     argument: dict[str, Any] = {"help": (setting.metadata["help"] + shown).replace("%", "%%")}
     # What the user did not give stays absent, so that presets and config files can tell.
     argument["default"] = argparse.SUPPRESS
-    if isinstance(default, bool):
+    if str(setting.type).startswith("bool"):
         argument["action"] = argparse.BooleanOptionalAction
         return argument
     argument["type"] = {"int": int, "float": float}.get(str(setting.type).split(" ")[0], str)
@@ -107,6 +107,11 @@ def parser(program: str = "isentropic") -> Parser:
     for name in ("text_column", "group_column", "male_column", "female_column"):
         prompts.add_argument(f"--{name}", default=argparse.SUPPRESS, help="as in train")
     prompts.add_argument("--swap", action="store_true", help="make each prompt's twin with the swap engine")
+    prompts.add_argument(
+        "--model_path",
+        default=None,
+        help="the model that --swap asks where grammar cannot decide, as in train",
+    )
     prompts.add_argument("--seed", type=int, default=42, help="seed of the splits (default: 42)")
     return top
 
@@ -204,7 +209,7 @@ def run_train(given: dict[str, Any]) -> int:
             yaml.safe_dump({f.name: getattr(settings, f.name) for f in fields(settings)}, sort_keys=False)
         )
         return 0
-    settings.check()  # before the slow imports; once more when the groups are known
+    settings.check(groups=1)  # before the slow imports; once more when the groups are known
     from isentropic.training import train
 
     result = train(settings)
@@ -276,12 +281,19 @@ def run_prompts(given: dict[str, Any]) -> None:
         for name in ("text_column", "group_column", "male_column", "female_column")
         if name in given
     }
-    prompts = load_prompts(given["file"], seed=given["seed"], swap=given["swap"], **columns)
+    swap: Any = given["swap"]
+    if swap and given["model_path"]:
+        from isentropic.models import load_model
+        from isentropic.swap import swapper
+
+        swap = swapper(lambda: load_model(given["model_path"]))
+    prompts = load_prompts(given["file"], seed=given["seed"], swap=swap, **columns)
     screen = Screen()
     screen.say(prompts.ratio_line())
     screen.say(json.dumps(prompts_preview(prompts), ensure_ascii=False, indent=1))
     if given["out"]:
-        screen.say(f"written: {write_prompts(prompts, given['out'], overwrite=given['overwrite'])}")
+        read = "" if set(prompts.groups) == {"male", "female"} else "; read it with --group_column group"
+        screen.say(f"written: {write_prompts(prompts, given['out'], overwrite=given['overwrite'])}{read}")
 
 
 COMMANDS: dict[str, Callable[[dict[str, Any]], int | None]] = {

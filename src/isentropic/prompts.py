@@ -255,7 +255,9 @@ def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
 
 
 def write_prompts(prompt_set: PromptSet, path: str | Path, overwrite: bool = False) -> Path:
-    """Write prompts as JSONL that `load_prompts` reads back: one pair a line, or one prompt a line.
+    """Write prompts as JSONL that `load_prompts` reads back: one pair of male and female a line, or one prompt a line.
+
+    Other groups than these two are read back with ``group_column="group"``.
 
     Raises:
         InputError: If the file is there already (unless `overwrite`), or cannot be written.
@@ -266,7 +268,7 @@ def write_prompts(prompt_set: PromptSet, path: str | Path, overwrite: bool = Fal
             f"{path} exists; writing would lose what is in it; give another name or overwrite it"
         )
     rows: list[dict[str, Any]]
-    if prompt_set.paired:
+    if prompt_set.paired and set(prompt_set.groups) == {"male", "female"}:
         rows = [{p.group: p.text for p in twins} | _marks(twins[0]) for twins in prompt_set.tuples()]
     else:
         rows = [{"prompt": p.text, "group": p.group} | _marks(p) for p in prompt_set.prompts]
