@@ -274,6 +274,27 @@ def test_a_model_that_only_ends_is_measured(run, tiny_file, tmp_path):
     assert summary["H_mean"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_chat_follows_the_data_and_is_said(run, tiny_folder, tiny_file, tmp_path):
+    """Questions to a model with a template are chat; what breaks off is continued; a flag wins."""
+    make_model().save_pretrained(tmp_path / "chat")
+    make_tokenizer(chat=True).save_pretrained(tmp_path / "chat")
+    asked = [{"male": f"He has {n}. Is it his?", "female": f"She has {n}. Is it hers?"} for n in range(20)]
+    questions = lines_file(tmp_path / "questions.jsonl", asked)
+    kept = tmp_path / "kept.jsonl"
+    cases = [
+        (tmp_path / "chat", questions, [], True),
+        (tmp_path / "chat", questions, ["--no-chat"], False),
+        (tmp_path / "chat", tiny_file, [], False),
+        (tmp_path / "chat", tiny_file, ["--chat"], True),
+        (tiny_folder, questions, [], False),
+    ]
+    for model, data, words, chat in cases:
+        code, out, _ = run("measure", model, "--train_data", data, "--responses_out", kept, *words, *QUICK)
+        assert code == 0 and ("through the chat template (" in out) == chat
+        seen = make_tokenizer().decode(rows(kept)[0]["prompt_ids"])
+        assert seen.startswith("[user] ") == chat, (model, data, words)
+
+
 # ---- compare -----------------------------------------------------------------------------------------------------
 
 
@@ -580,6 +601,17 @@ def test_models_that_cannot_be_loaded(run, tmp_path, tiny_folder, tiny_file, kin
     assert_refused(run("train", "--model_path", model, "--train_data", tiny_file, "--output_dir", runs), word)
     assert not runs.exists()
     assert_refused(run("measure", model, "--train_data", tiny_file), word)
+
+
+def test_the_model_decides_what_grammar_cannot(run, tiny_folder, tmp_path):
+    """`her duck` is his duck or him ducking: left out without a model, there with one, in each command alike."""
+    texts = ["We saw her dance 3 times.", *(f"He has {n} pens." for n in range(19))]
+    file = lines_file(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
+    assert "1 left out by the swap (undecided): line 1" in run("prompts", file, "--swap")[1]
+    code, out, _ = run("prompts", file, "--swap", "--model_path", tiny_folder)
+    assert code == 0 and "twins of 20 prompts" in out and "left out" not in out
+    given = ["--train_data", file, "--swap", "--split", "all", "--json", "-", *QUICK]
+    assert json.loads(run("measure", tiny_folder, *given)[1])["n_pairs"] == 20
 
 
 # ---- bad input: data ---------------------------------------------------------------------------------------------

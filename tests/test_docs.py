@@ -79,3 +79,11 @@ def test_public_names_are_found_and_import_is_light() -> None:
         "[getattr(isentropic, name) for name in isentropic.__all__]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_api_page_is_that_of_the_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from make_api import make
+
+    written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert written == make(), "docs/api.md is not up to date: run python docs/make_api.py"

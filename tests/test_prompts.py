@@ -539,3 +539,11 @@ def test_gsm8k_gendered(gsm8k: Path) -> None:
     prompts = load_prompts(gsm8k / "train_gendered.jsonl", text_column="question")
     assert not prompts.paired and prompts.counts() == {"male": 1913, "female": 1913}
     assert Counter(p.split for p in prompts.prompts)["test"] == 757
+
+
+def test_what_is_written_of_any_groups_is_read_back(tmp_path):
+    """Three groups of a built-in set: the same twins, splits and cells."""
+    prompts = builtin("age")
+    again = load_prompts(str(write_prompts(prompts, tmp_path / "age.jsonl")), group_column="group")
+    assert set(again.prompts) == set(prompts.prompts) and set(again.groups) == set(prompts.groups)
+    assert again.paired

@@ -10,6 +10,7 @@ import functools
 import math
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -562,3 +563,38 @@ def test_a_loss_of_one_gap_needs_no_second_forward_pass(loss, passes):
     trainer.train()
     examples = sum(len(trainer.train_items[i].examples) for i in trainer._get_train_sampler())
     assert sum(seen) == passes * examples
+
+
+# ---- what a hub would be given -----------------------------------------------------------------------------------
+
+
+def card_of(trainer: DebiasingTrainer) -> Any:
+    from huggingface_hub import ModelCard
+
+    return ModelCard.load(Path(trainer.args.output_dir) / "README.md")
+
+
+def test_the_model_card_tells_the_held_out_gap():
+    """What push_to_hub writes beside the weights, without a hub."""
+    trainer = trainer_of(steady=False)
+    held_out = [row["eval_gap"] for row in run_of(trainer).held_out]
+    trainer.create_model_card(model_name="mine", license="mit", tags="ours")
+    card = card_of(trainer)
+    assert card.data.license == "mit" and {"isentropic", "ours"} <= set(card.data.tags)
+    assert (
+        "# mine\n" in card.text and "steered the training" in card.text and "closed entropy gap" in card.text
+    )
+    (row,) = [line for line in card.text.splitlines() if line.startswith("| Gap, female")]
+    shown = [float(cell.strip().replace("−", "-")) for cell in row.split("|")[2:4]]
+    assert shown == pytest.approx([held_out[0], held_out[-1]], abs=6e-4) and shown[0] != shown[1]
+
+
+def test_a_model_card_without_a_measurement_is_refused():
+    with pytest.raises(InputError, match="no gap was measured"):
+        trainer_of().create_model_card()
+
+
+def test_refreshed_responses_are_not_sampled_before_training():
+    trainer = trainer_of(refresh_responses=1)
+    trainer.prepare()
+    assert not any(item.examples for item in trainer.train_items)

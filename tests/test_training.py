@@ -286,6 +286,15 @@ def test_not_finite_stops_with_the_best_kept(go, tiny_folder, eval_steps):
     json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
 
 
+def test_not_finite_is_visible_to_scripts(tmp_path, tiny_folder, tiny_file, capsys):
+    """Exit code 1 and one line on standard error; what was good is saved and measured all the same."""
+    given = flags(tiny_folder, tiny_file, tmp_path, learning_rate=1e30, run_name="lost")
+    assert main(["train", *given]) == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("isentropic")]
+    assert "left the numbers" in error and "step 0" in error and "--learning_rate" in error
+    assert torch.equal(weights(tiny_folder), weights(tmp_path / "lost" / "final"))
+
+
 # ---- cut and resumed ---------------------------------------------------------------------------------------------
 
 
@@ -555,7 +564,7 @@ def test_unpaired_csv(go, tmp_path):
     assert "20:14" in screen.text and (folder / "report.html").is_file()
 
 
-def test_three_groups(go, tmp_path):
+def test_three_groups(go, tmp_path, tiny_folder):
     file = tmp_path / "three.jsonl"
     file.write_text(
         "".join(
@@ -572,6 +581,9 @@ def test_three_groups(go, tmp_path):
     summary = read(folder / "gap_after.json")
     assert result["steps"] == 2 and set(summary["groups"]) == {"young", "grown", "old"}
     assert len(summary["group_gaps"]) == 3
+    # A micro-batch of one triple goes through the command line too, which checks before it knows the groups.
+    given = flags(tiny_folder, file, tmp_path, group_column="group", effective_batch=12, micro_batch_size=3)
+    assert main(["train", *given, "--max_steps", "1"]) == 0
     assert all(
         f"H_{g}" in row for row in rows(folder / "metrics.jsonl") if "loss" in row for g in summary["groups"]
     )

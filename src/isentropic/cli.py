@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,7 +60,7 @@ def argument_of(setting: Field) -> dict[str, Any]:
     argument: dict[str, Any] = {"help": (setting.metadata["help"] + shown).replace("%", "%%")}
     # What the user did not give stays absent, so that presets and config files can tell.
     argument["default"] = argparse.SUPPRESS
-    if isinstance(default, bool):
+    if str(setting.type).startswith("bool"):
         argument["action"] = argparse.BooleanOptionalAction
         return argument
     argument["type"] = {"int": int, "float": float}.get(str(setting.type).split(" ")[0], str)
@@ -107,6 +107,11 @@ def parser(program: str = "isentropic") -> Parser:
     for name in ("text_column", "group_column", "groups", "male_column", "female_column"):
         prompts.add_argument(f"--{name}", default=argparse.SUPPRESS, help="as in train")
     prompts.add_argument("--swap", action="store_true", help="make each prompt's twin with the swap engine")
+    prompts.add_argument(
+        "--model_path",
+        default=None,
+        help="the model that --swap asks where grammar cannot decide, as in train",
+    )
     prompts.add_argument("--seed", type=int, default=42, help="seed of the splits (default: 42)")
     return top
 
@@ -194,7 +199,7 @@ def typed(file: str, setting: Field, value: Any) -> Any:
 # --- Commands -------------------------------------------------------------------------------------------------------
 
 
-def run_train(given: dict[str, Any]) -> None:
+def run_train(given: dict[str, Any]) -> int:
     show = given.pop("print_config", False)
     settings = settings_from(TrainSettings, given)
     if show:
@@ -203,11 +208,19 @@ def run_train(given: dict[str, Any]) -> None:
         sys.stdout.write(
             yaml.safe_dump({f.name: getattr(settings, f.name) for f in fields(settings)}, sort_keys=False)
         )
-        return
-    settings.check()  # before the slow imports; once more when the groups are known
+        return 0
+    settings.check(groups=1)  # before the slow imports; once more when the groups are known
     from isentropic.training import train
 
-    train(settings)
+    result = train(settings)
+    if result.get("stopped") != "not_finite":
+        return 0
+    # All is measured and saved as after any run, but a script must not take it for one that worked.
+    sys.stderr.write(
+        f"isentropic: error: the training left the numbers after step {result['steps']}; final/ holds the best good "
+        f"weights, those of step {result['best_step']}; lower --learning_rate\n"
+    )
+    return 1
 
 
 def run_measure(given: dict[str, Any]) -> None:
@@ -263,16 +276,25 @@ def run_prompts(given: dict[str, Any]) -> None:
     from isentropic.prompts import load_prompts, prompts_preview, write_prompts
     from isentropic.screen import Screen
 
-    reading = TrainSettings(**{f.name: given[f.name] for f in fields(TrainSettings) if f.name in given})
-    prompts = load_prompts(given["file"], **reading_of(reading))
+    reading = TrainSettings(
+        **{f.name: given[f.name] for f in fields(TrainSettings) if given.get(f.name) is not None}
+    )
+    swap: Any = given["swap"]
+    if swap and given["model_path"]:
+        from isentropic.models import load_model
+        from isentropic.swap import swapper
+
+        swap = swapper(lambda: load_model(given["model_path"]))
+    prompts = load_prompts(given["file"], swap=swap, **reading_of(reading))
     screen = Screen()
     screen.say(prompts.ratio_line())
     screen.say(json.dumps(prompts_preview(prompts), ensure_ascii=False, indent=1))
     if given["out"]:
-        screen.say(f"written: {write_prompts(prompts, given['out'], overwrite=given['overwrite'])}")
+        read = "" if set(prompts.groups) == {"male", "female"} else "; read it with --group_column group"
+        screen.say(f"written: {write_prompts(prompts, given['out'], overwrite=given['overwrite'])}{read}")
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[[dict[str, Any]], int | None]] = {
     "train": run_train,
     "measure": run_measure,
     "compare": run_compare,
@@ -282,30 +304,30 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, or 2 for bad input."""
+    """Run a command; returns the exit code: 0, 1 for a training that left the numbers, 2 for bad input."""
     return guarded(lambda: dispatch(arguments))
 
 
-def dispatch(arguments: Sequence[str] | None) -> None:
+def dispatch(arguments: Sequence[str] | None) -> int | None:
     given = vars(parser().parse_args(arguments))
-    COMMANDS[given.pop("command")](given)
+    return COMMANDS[given.pop("command")](given)
 
 
 def train_main(program: str, arguments: Sequence[str] | None = None) -> int:
     """``isentropic train`` under another name: the guide's script at the root."""
 
-    def run() -> None:
+    def run() -> int:
         train = Parser(prog=program, description="Pure debiasing: close the entropy gap between the groups.")
         add_train_flags(train)
-        run_train(vars(train.parse_args(arguments)))
+        return run_train(vars(train.parse_args(arguments)))
 
     return guarded(run)
 
 
-def guarded(run: Any) -> int:
+def guarded(run: Callable[[], int | None]) -> int:
     """Bad input is one line on standard error and exit code 2; anything else keeps its traceback."""
     try:
-        run()
+        return run() or 0
     except InputError as error:
         sys.stderr.write("".join(f"isentropic: error: {line}\n" for line in str(error).splitlines()))
         return 2
@@ -319,7 +341,6 @@ def guarded(run: Any) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("isentropic: broken off by Ctrl-C\n")
         return 130
-    return 0
 
 
 def disk_is_full(error: BaseException | None) -> bool:

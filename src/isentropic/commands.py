@@ -17,11 +17,12 @@ from isentropic.measure import Measurement, gap_line, make_items, measure
 from isentropic.models import EMBEDDED, LoadedModel, has_bfloat16, load_model, vocabulary_size
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import render_html
-from isentropic.responses import ResponseSampler, Sampling
+from isentropic.responses import ResponseSampler, Sampling, chat_line, follows_chat
 from isentropic.retention import NeutralReference, answers_of, neutral_examples, perplexity, read_text
 from isentropic.run_folder import limited, response_rows, stored_items, write_json, write_jsonl
 from isentropic.screen import Screen
 from isentropic.settings import MeasureSettings, reading_of
+from isentropic.swap import swapper
 
 
 def run_measure(name: str | None, settings: MeasureSettings) -> dict[str, Any]:
@@ -30,8 +31,9 @@ def run_measure(name: str | None, settings: MeasureSettings) -> dict[str, Any]:
     # With --json - the standard output is the JSON alone.
     screen = Screen(quiet=settings.json == "-")
     loaded, bf16 = load(name or EMBEDDED, settings)
+    prompts, settings = chosen_prompts(settings, loaded, screen)
     with screen.live():
-        measurement = measured(loaded, settings, bf16, screen)
+        measurement = measured(loaded, prompts, settings, bf16, screen)
     summary = measurement.summary
     if settings.text_file:
         summary["quality"]["perplexity"] = perplexity(loaded, settings.text_file, bf16=bf16)
@@ -56,6 +58,7 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
     check_files(settings)
     screen = Screen(quiet=settings.json == "-")
     base, bf16 = load(names[0], settings)
+    prompts, settings = chosen_prompts(settings, base, screen)
     measurements: list[Measurement] = []
     costs: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -73,7 +76,7 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
                     f"KL and entropies are not comparable token by token"
                 )
             items = measurements[0].items if measurements and fits else None
-            found = measured(loaded, settings, bf16, screen, items=items, use_ids=fits)
+            found = measured(loaded, prompts, settings, bf16, screen, items=items, use_ids=fits)
             measurements.append(found)
             sampler = ResponseSampler(
                 loaded.model,
@@ -136,9 +139,17 @@ def sampling_of(settings: MeasureSettings) -> Sampling:
     return Sampling(**shared)
 
 
-def chosen_prompts(settings: MeasureSettings) -> PromptSet:
-    """The prompts the settings name: a split of them, cut to ``--pairs``."""
-    prompts = load_prompts(settings.train_data, **reading_of(settings))
+def chosen_prompts(
+    settings: MeasureSettings, loaded: LoadedModel, screen: Screen
+) -> tuple[PromptSet | None, MeasureSettings]:
+    """The prompts the settings name, a split of them, cut to ``--pairs``; and whether they are chat, if left open.
+
+    None where stored responses bring their own.
+    """
+    if settings.responses_in:
+        return None, dataclasses.replace(settings, chat=bool(settings.chat))
+    swap = swapper(lambda: loaded) if settings.swap else False
+    prompts = load_prompts(settings.train_data, swap=swap, **reading_of(settings))
     if settings.split != "all":
         part = prompts.split(settings.split)
         if not len(part):
@@ -148,21 +159,24 @@ def chosen_prompts(settings: MeasureSettings) -> PromptSet:
                 f"measured; choose one of {', '.join(there)} or all"
             )
         prompts = part
-    return limited(prompts, settings.pairs)
+    if settings.chat is None:
+        settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
+    screen.say(chat_line(bool(settings.chat)))
+    return limited(prompts, settings.pairs), settings
 
 
 def measured(
     loaded: LoadedModel,
+    prompts: PromptSet | None,
     settings: MeasureSettings,
     bf16: bool,
     screen: Screen,
     items: list | None = None,
     use_ids: bool = True,
 ) -> Measurement:
-    if settings.responses_in and items is None:
-        prompts, items = stored_items(settings.responses_in, loaded, use_ids=use_ids)
-    else:
-        prompts = chosen_prompts(settings)
+    if prompts is None:
+        prompts, stored = stored_items(str(settings.responses_in), loaded, use_ids=use_ids)
+        items = items or stored
     sampling = sampling_of(settings)
     if items is None:
         sampler = ResponseSampler(

@@ -255,7 +255,7 @@ def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
 
 
 def write_prompts(prompt_set: PromptSet, path: str | Path, overwrite: bool = False) -> Path:
-    """Write prompts as JSONL that `load_prompts` reads back: a male and a female twin a line, or one prompt a line.
+    """Write prompts as JSONL that `load_prompts` reads back: one pair of male and female a line, or one prompt a line.
 
     Other groups than these two must be named when they are read: `load_prompts(path, groups=...)`.
 

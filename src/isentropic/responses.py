@@ -78,6 +78,24 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> To
     )
 
 
+def follows_chat(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether prompts are questions to a chat model: it has a template, and most of them end as sentences do.
+
+    What breaks off, as all built-in prompts do, is there to be continued.
+    """
+    whole = sum(
+        prompt.text.rstrip("\"')”’»").endswith((".", "?", "!", "。", "？", "！")) for prompt in prompts
+    )
+    return bool(getattr(tokenizer, "chat_template", None)) and 2 * whole > len(prompts)
+
+
+def chat_line(chat: bool) -> str:
+    """What the user is told about it."""
+    if chat:
+        return "prompts go through the chat template (--no-chat gives them as plain text)"
+    return "prompts are continued as plain text (--chat puts them through the chat template)"
+
+
 def encode_prompts(
     prompts: Sequence[Prompt],
     tokenizer: PreTrainedTokenizerBase,
@@ -91,7 +109,7 @@ def encode_prompts(
     """
     if sampling.chat and not getattr(tokenizer, "chat_template", None):
         raise InputError(
-            "chat is on but the tokenizer has no chat template; the model would see plain text; leave --chat out"
+            "chat is on but the tokenizer has no chat template; the model would see plain text; give --no-chat"
         )
     encoded = []
     for prompt in prompts:

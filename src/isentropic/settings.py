@@ -148,7 +148,12 @@ class TrainSettings(LossSettings):
     max_pairs: int | None = option(None, "use at most this many training pairs", section="data")
     test_pairs: int | None = option(None, "use at most this many test pairs", section="data")
     validation_pairs: int | None = option(None, "use at most this many validation pairs", section="data")
-    chat: bool = option(False, "put prompts through the tokenizer's chat template", section="responses")
+    chat: bool | None = option(
+        None,
+        "put prompts through the tokenizer's chat template; where not said, if there is one and most prompts end as "
+        "sentences do",
+        section="responses",
+    )
     system: str | None = option(None, "system message of the chat", section="responses")
     preset: str | None = option(None, "a set of settings by name", choices=tuple(PRESETS), section="run")
     lora_r: int = option(0, "rank of a LoRA adapter; 0 trains all weights", section="model")
@@ -327,7 +332,12 @@ class MeasureSettings:
     num_responses: int = option(1, "responses sampled from each prompt", section="responses")
     sample_temp: float = option(1.0, "sampling temperature of the responses", section="responses")
     max_new_tokens: int = option(12, "longest response, in tokens", section="responses")
-    chat: bool = option(False, "put prompts through the tokenizer's chat template", section="responses")
+    chat: bool | None = option(
+        None,
+        "put prompts through the tokenizer's chat template; where not said, if there is one and most prompts end as "
+        "sentences do",
+        section="responses",
+    )
     system: str | None = option(None, "system message of the chat", section="responses")
     target_gap: float = option(0.01, "what the verdict is about, in nats", section="stop")
     noise_floor: bool = option(True, "measure the noise floor too", section="stop")
@@ -379,7 +389,7 @@ def split_names(text: str) -> list[str]:
 
 def reading_of(settings: Any) -> dict[str, Any]:
     """How prompts are to be read, as ``load_prompts`` takes it."""
-    names = ("text_column", "group_column", "male_column", "female_column", "seed", "swap")
+    names = ("text_column", "group_column", "male_column", "female_column", "seed")
     groups = split_names(settings.groups) if settings.groups else None
     return {name: getattr(settings, name) for name in names} | {"groups": groups}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from isentropic import swap_words as words
@@ -189,6 +189,28 @@ def lm_chooser(model: Any, tokenizer: Any) -> Chooser:
         return scores.index(max(scores))
 
     return choose
+
+
+def swapper(load: Callable[[], Any]) -> Callable[[str], Swap]:
+    """Make a `swap` with the model at hand: it chooses where grammar cannot, and its tokenizer pairs the names.
+
+    Args:
+        load: gives an object with ``model`` and ``tokenizer``; called at the first text.
+
+    Returns:
+        A function from a text to its `Swap`.
+    """
+
+    @lru_cache(maxsize=1)
+    def ready() -> Callable[[str], Swap]:
+        loaded = load()
+
+        def token_count(text: str) -> int:
+            return len(loaded.tokenizer(text, add_special_tokens=False).input_ids)
+
+        return partial(swap, choose=lm_chooser(loaded.model, loaded.tokenizer), token_count=token_count)
+
+    return lambda text: ready()(text)
 
 
 # ------------------------------------------------------------------------------------------------ checks, names

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
@@ -24,17 +25,18 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.integrations import TensorBoardCallback
 
+from isentropic import trackers
 from isentropic.batches import Item, StratifiedSampler, collate_items, prompt_tuples
 from isentropic.callbacks import NotFiniteError
 from isentropic.entropy import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
 from isentropic.measure import distinct_ngrams, held_out_now, score_items, summarise
-from isentropic.models import has_bfloat16, load_model, vocabulary_size, weights_sha256
+from isentropic.models import has_bfloat16, load_model, quiet_transformers, vocabulary_size, weights_sha256
 from isentropic.prompts import PromptSet, load_prompts
-from isentropic.responses import Progress, ResponseSampler, Sampling, sample_responses
+from isentropic.report import model_card
+from isentropic.responses import Example, Progress, ResponseSampler, Sampling, sample_responses
 from isentropic.retention import NeutralReference, neutral_examples
 from isentropic.settings import LossSettings
 
@@ -42,8 +44,13 @@ log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
 WHOLE_GRADIENTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 """Where each process holds the whole gradient between the backward pass and the optimizer's step."""
+SHOWN_TWINS = 8
 STEERING = "steering_{rank}.json"
 """In a checkpoint: what the control variate and refreshed responses need to go on as if the run had never been cut."""
+
+HELD_OUT_STEERS = (
+    "These prompts steered the training. Prompts that did not are better evidence: measure them too."
+)
 
 
 @dataclass
@@ -52,8 +59,9 @@ class DebiasingConfig(LossSettings, TrainingArguments):
 
     Defaults that differ from the parent's: ``learning_rate`` 1e-5, ``max_steps`` 20, ``adam_beta1`` 0 (momentum
     overshoots the target), ``lr_scheduler_type`` linear, ``eval_strategy`` steps every 2, ``logging_steps`` 1,
-    ``bf16`` where the machine is fast at it, ``report_to`` none, ``seed`` 42. ``per_device_train_batch_size`` and
-    ``gradient_accumulation_steps`` follow from ``micro_batch_size`` and ``effective_batch``, both counted in prompts.
+    ``bf16`` where the machine is fast at it, ``report_to`` none, ``project`` isentropic, ``seed`` 42.
+    ``per_device_train_batch_size`` and ``gradient_accumulation_steps`` follow from ``micro_batch_size`` and
+    ``effective_batch``, both counted in prompts.
 
     Example:
         >>> DebiasingConfig(output_dir="runs/example", target_gap=0.01).learning_rate
@@ -69,6 +77,7 @@ class DebiasingConfig(LossSettings, TrainingArguments):
     logging_steps: float = 1
     save_strategy: str = "no"
     report_to: None | str | list[str] = field(default_factory=list)
+    project: str = "isentropic"
     bf16: bool | None = None  # type: ignore[assignment]
     disable_tqdm: bool = True
     remove_unused_columns: bool = False
@@ -181,6 +190,7 @@ class DebiasingTrainer(Trainer):
                 "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or pass "
                 "the model by name"
             )
+        self.base_name = model if isinstance(model, str) else str(network.name_or_path)
         self.base_sha256 = weights_sha256(network)
         if peft_config is not None:
             from peft import get_peft_model
@@ -207,6 +217,7 @@ class DebiasingTrainer(Trainer):
         self.progress = progress
         self.neutral: NeutralReference | None = None
         self.before: dict[int, np.ndarray] = {}
+        self.held_out_entropies: list[list[np.ndarray]] = []
         self.pool: tuple[list[Item], list[np.ndarray]] | None = None
         self.validation_before: list[np.ndarray] = []
         self.anchor: dict[str, float] = {}
@@ -228,7 +239,7 @@ class DebiasingTrainer(Trainer):
         super().__init__(
             model=network,
             args=args,
-            data_collator=partial(collate_items, pad=self.pad),
+            data_collator=unsampled if args.refresh_responses else partial(collate_items, pad=self.pad),
             train_dataset=self.train_items,  # type: ignore[arg-type]
             eval_dataset=self.train_items[:1],  # type: ignore[arg-type]
             processing_class=processing_class,
@@ -237,10 +248,7 @@ class DebiasingTrainer(Trainer):
         # Our monitor says what these two would print.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-                # transformers sets it when training begins; what is logged before went to the working directory.
-                callback.logging_dir = str(Path(str(args.output_dir)) / "tensorboard")
+        trackers.set_up(self.callback_handler.callbacks, str(args.output_dir), args.project)
 
     # --- Before training --------------------------------------------------------------------------------------------
 
@@ -253,11 +261,14 @@ class DebiasingTrainer(Trainer):
         used = sorted(set(self._get_train_sampler()))
         items = [self.train_items[index] for index in used]
         self.sampler = self.response_sampler(args.sampling())
-        made = self.sampler.examples(
-            [item.prompts for item in items], shared=self.shared, progress=self.progress("training responses")
-        )
-        for item, examples in zip(items, made, strict=True):
-            item.examples = examples
+        if not args.refresh_responses:  # which samples them when their step comes
+            made = self.sampler.examples(
+                [item.prompts for item in items],
+                shared=self.shared,
+                progress=self.progress("training responses"),
+            )
+            for item, examples in zip(items, made, strict=True):
+                item.examples = examples
         pooled = self.validation_set.name == self.train_set_name
         if args.steady and args.estimator != "pairwise" and not args.refresh_responses:
             scores = self.score(items, self.progress("entropies before training"))
@@ -305,16 +316,18 @@ class DebiasingTrainer(Trainer):
         checkpoint = kwargs.get("resume_from_checkpoint")
         self.prepare()
         if isinstance(checkpoint, str):
+            self.held_out_entropies = [self.score(self.validation_items)]  # still those of the base model
             self.load_steering(Path(checkpoint))
         elif not self.held_out_means:
             self.evaluate()
         return super().train(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        with quiet_transformers():
+            super()._save_checkpoint(model, trial)
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         fresh = {
-            index: (number, [example.response_ids for example in self.train_items[index].examples])
+            index: (number, [stored(self.train_items[index], x) for x in self.train_items[index].examples])
             for index, number in self.fresh.items()
         }
         kept = {"anchor": self.anchor, "held_out_means": self.held_out_means, "fresh": fresh}
@@ -326,12 +339,9 @@ class DebiasingTrainer(Trainer):
         file = folder / STEERING.format(rank=self.args.process_index)
         kept = json.loads(file.read_text(encoding="utf-8"))
         self.anchor, self.held_out_means = kept["anchor"], kept["held_out_means"]
-        for index, (number, responses) in kept["fresh"].items():
+        for index, (number, examples) in kept["fresh"].items():
             item = self.train_items[int(index)]
-            item.examples = [
-                replace(example, response_ids=tuple(ids))
-                for example, ids in zip(item.examples, responses, strict=True)
-            ]
+            item.examples = [restored(item, row) for row in examples]
             self.fresh[item.index] = number
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
@@ -483,6 +493,7 @@ class DebiasingTrainer(Trainer):
         entropies = self.score(self.validation_items)
         if not all(np.isfinite(values).all() for values in entropies):
             raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
+        self.held_out_entropies[1:] = [entropies]
         if self.pool is None:
             summary = summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
         else:
@@ -514,8 +525,31 @@ class DebiasingTrainer(Trainer):
         self.held_out_means = {group: found[f"H_{group}"] for group in self.groups}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items() if value is not None}
         self.log(metrics)
+        self.log_twins(entropies)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def log_twins(self, entropies: Sequence[np.ndarray]) -> None:
+        """Show the trackers some held-out twins, their responses and the entropies of now."""
+        if not self.is_world_process_zero():
+            return
+        decode = self.processing_class.decode
+        rows = [
+            [
+                x.prompt.topic or "",
+                x.prompt.group,
+                x.source,
+                x.prompt.text,
+                decode(list(x.response_ids)),
+                float(value),
+            ]
+            for item, values in zip(self.validation_items[:SHOWN_TWINS], entropies, strict=False)
+            for x, value in zip(item.examples, values, strict=True)
+        ]
+        columns = ["topic", "group", "response of", "prompt", "response", "entropy"]
+        trackers.log_table(
+            self.callback_handler.callbacks, "eval/twins", columns, rows, self.state.global_step
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log each part of the loss by name beside transformers' own figures."""
@@ -525,8 +559,62 @@ class DebiasingTrainer(Trainer):
             logs |= means
         super().log(logs, start_time)
 
+    # --- The model card ---------------------------------------------------------------------------------------------
+
+    def create_model_card(  # type: ignore[override]
+        self, model_name: str | None = None, tags: str | list[str] | None = None, **metadata: Any
+    ) -> None:
+        """Write ``README.md`` into ``args.output_dir``: the held-out gap before and after, and what it does not show.
+
+        ``push_to_hub`` calls it. The figures are those of the validation prompts, and the card says so.
+
+        Args:
+            model_name: the card's title.
+            tags: further tags for the hub.
+            metadata: further fields of the card's header, such as ``license``, ``language`` or ``datasets``.
+
+        Raises:
+            InputError: nothing was measured yet.
+        """
+        if not self.is_world_process_zero():
+            return
+        if not self.held_out_entropies:
+            raise InputError(
+                "no gap was measured yet; a model card without it says nothing; call train() or evaluate() first"
+            )
+        before, after = (
+            summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
+            | {"model": self.base_name, "data": self.validation_set.name, "split": "validation"}
+            for entropies in (self.held_out_entropies[0], self.held_out_entropies[-1])
+        )
+        after["warnings"].append(HELD_OUT_STEERS)
+        name = model_name or Path(str(self.args.output_dir)).name
+        run = {"schema": "isentropic.run/1", "name": name, "before": before, "after": after}
+        card = ModelCard(model_card(run))
+        card.data["tags"] += [tags] if isinstance(tags, str) else tags or []
+        for key, value in metadata.items():
+            if value is not None:
+                card.data[key] = value
+        card.save(Path(str(self.args.output_dir)) / "README.md")
+
 
 # --- Helpers --------------------------------------------------------------------------------------------------------
+
+
+def stored(item: Item, example: Example) -> list[Any]:
+    """An example as JSON can hold it; its prompt is named by its place in the item."""
+    place = item.prompts.index(example.prompt)
+    return [place, example.prompt_ids, example.response_ids, example.source, example.sample]
+
+
+def restored(item: Item, row: Sequence[Any]) -> Example:
+    place, prompt_ids, response_ids, source, sample = row
+    return Example(item.prompts[place], tuple(prompt_ids), tuple(response_ids), source, sample)
+
+
+def unsampled(items: Sequence[Item]) -> dict[str, Any]:
+    """A micro-batch whose responses are sampled, and collated, when its step begins."""
+    return {"items": list(items)}
 
 
 def names_of(items: Sequence[Item]) -> tuple[list[str], list[int]]:

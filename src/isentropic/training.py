@@ -7,9 +7,10 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from isentropic.models import (
 )
 from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import model_card, read_run, write_report
-from isentropic.responses import ResponseSampler, encode_prompts
+from isentropic.responses import ResponseSampler, chat_line, encode_prompts, follows_chat
 from isentropic.retention import answers_of, perplexity, text_tokens
 from isentropic.run_folder import (
     FINISHED,
@@ -53,6 +54,7 @@ from isentropic.run_folder import (
 )
 from isentropic.screen import Screen
 from isentropic.settings import TrainSettings, reading_of, split_names
+from isentropic.swap import swapper
 from isentropic.trainer import DebiasingConfig, DebiasingTrainer
 
 LOGIT_BYTES = 14
@@ -68,7 +70,14 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     clock = Clock()
     rank, world_size = process_of()
     screen = screen or Screen(quiet=rank > 0)
-    prompts = load_data(settings)
+    load = cache(
+        lambda: load_model(
+            settings.model_path,
+            trust_remote_code=settings.trust_remote_code,
+            load_in_4bit=settings.load_in_4bit,
+        )
+    )
+    prompts = load_data(settings, load)
     settings.check(groups=len(prompts.groups), world_size=world_size)
     folder = Path(settings.output_dir) / settings.run_name
     if rank == 0:
@@ -83,12 +92,12 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
         f"{name} {count_pairs(prompts.split(name))}" for name in ("train", "validation", "test")
     )
     screen.say(f"pairs: {sizes}" if prompts.paired else f"prompts: {sizes}")
-    loaded = load_model(
-        settings.model_path,
-        trust_remote_code=settings.trust_remote_code,
-        load_in_4bit=settings.load_in_4bit,
-    )
+    loaded = load()
     clock.mark("load")
+    if settings.chat is None:
+        settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
+    config.chat = bool(settings.chat)
+    screen.say(chat_line(config.chat))
     parameters = sum(p.numel() for p in loaded.model.parameters())
     check_model(settings, config, parts, loaded)
     check_processes(config, prompts, loaded)
@@ -344,9 +353,10 @@ class Run:
 # --- Settings and data ----------------------------------------------------------------------------------------------
 
 
-def load_data(settings: TrainSettings) -> PromptSet:
-    """The prompts that the settings name."""
-    return load_prompts(settings.train_data, **reading_of(settings))
+def load_data(settings: TrainSettings, load: Callable[[], LoadedModel]) -> PromptSet:
+    """The prompts that the settings name; ``load`` gives the model to a swap."""
+    swap = swapper(load) if settings.swap else False
+    return load_prompts(settings.train_data, swap=swap, **reading_of(settings))
 
 
 def splits_of(prompts: PromptSet, settings: TrainSettings) -> dict[str, PromptSet]:
