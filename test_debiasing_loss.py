@@ -8,7 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("test_debiasing_loss.py needs PyTorch: run it with .venv/bin/python after 'make demo'")
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,6 +1,9 @@
 """Pure debiasing: the guide's own command. The same as ``isentropic train``."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
 from isentropic.cli import train_main
 

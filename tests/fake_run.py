@@ -191,7 +191,8 @@ def write_run(folder: Path, groups: tuple[str, ...] = ("male", "female"), after_
     result = {
         "stopped": "target", "best_step": 14, "steps": 16,
         "seconds": {"load": 3.2, "responses": 21.4, "before": 18.0, "training": 75.3, "after": 17.9},
-        "advice": [], "label_before": before["label"], "label_after": after["label"],
+        "advice": [{"en": "raise --eval_steps", "zh": "增大 --eval_steps"}],
+        "label_before": before["label"], "label_after": after["label"],
     }  # fmt: skip
     files: dict[str, Any] = {
         "config.json": config, "gap_before.json": before, "gap_after.json": after, "result.json": result,

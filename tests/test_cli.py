@@ -716,6 +716,18 @@ def test_a_full_disk_is_known_by_the_words_of_torch():
     assert disk_is_full(caught.value) and not disk_is_full(RuntimeError("shapes do not fit"))
 
 
+def test_a_package_that_is_missing_is_named_in_one_line():
+    """The guide's script under a Python without PyTorch, from another folder and not installed."""
+    script = f"""
+import runpy, sys
+sys.modules["torch"] = None
+sys.argv = ["train_debiasing.py", "--run_name", "x"]
+runpy.run_path({str(ROOT / "train_debiasing.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2 and "'torch' is not installed" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_chat_without_a_template(run, tiny_folder, tiny_file):
     assert_refused(run("measure", tiny_folder, "--train_data", tiny_file, "--chat", *QUICK), "chat template")
 

@@ -318,6 +318,23 @@ def test_chinese_page_is_chinese(run: Path) -> None:
             assert fields[1] <= fields[0], key
 
 
+def test_advice_is_in_the_language_of_the_page_and_its_flags_stay_in_one_piece(run: Path) -> None:
+    pages = [render_html(read_run(run), lang) for lang in LANGUAGES]
+    flag = '<span class="flag">--eval_steps</span>'
+    assert f"<li>raise {flag}</li>" in pages[0] and f"<li>增大 {flag}</li>" in pages[1]
+
+
+@pytest.mark.parametrize("change", [{"best_step": 0}, {"stopped": "already_within"}])
+def test_a_model_that_was_left_as_it_was_is_not_called_trained(run: Path, change: dict) -> None:
+    summary = read_run(run)
+    untouched = summary | {"after": summary["before"], "result": summary["result"] | change}
+    assert "as it was before training" in Document(render_html(untouched)).text
+    assert "与训练前相同" in Document(render_html(untouched, "zh")).text
+    assert "fine-tuned" not in model_card(untouched) and "weights unchanged" in model_card(untouched)
+    assert "fine-tuned" in model_card(summary)
+    assert "as it was before training" not in render_html(summary)
+
+
 def test_more_than_two_groups(run: Path) -> None:
     summary = everything(run)["three"]
     document = Document(render_html(summary))

@@ -280,7 +280,7 @@ def test_not_finite_stops_with_the_best_kept(go, tiny_folder, eval_steps):
     """A learning rate that throws the weights out of the numbers, met by the held-out measurement or by the gradient."""
     result, folder, screen = go(learning_rate=1e30, eval_steps=eval_steps)
     assert result["stopped"] == "not_finite" and result["best_step"] == 0
-    assert "not finite" in screen.text and any("learning_rate" in line for line in result["advice"])
+    assert "not finite" in screen.text and any("learning_rate" in line["zh"] for line in result["advice"])
     assert torch.equal(weights(tiny_folder), weights(folder / "final"))
     assert (folder / "report.html").is_file()
     json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])

@@ -331,6 +331,14 @@ def guarded(run: Callable[[], int | None]) -> int:
     except InputError as error:
         sys.stderr.write("".join(f"isentropic: error: {line}\n" for line in str(error).splitlines()))
         return 2
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("isentropic"):
+            raise
+        sys.stderr.write(
+            f"isentropic: error: the package {error.name!r} is not installed in {sys.executable}; nothing runs without "
+            f"it; run 'make demo', or install requirements.lock and take that Python\n"
+        )
+        return 2
     except Exception as error:
         if not disk_is_full(error):
             raise

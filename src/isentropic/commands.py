@@ -206,7 +206,8 @@ def tell(measurement: Measurement, settings: MeasureSettings, screen: Screen) ->
     summary = measurement.summary
     screen.say(gap_line(summary, settings.lang))
     needed = summary["pairs_needed"]
-    enough = f"; about {needed} pairs would be enough" if needed else ""
+    unit = "prompts" if summary["cluster_unit"] == "prompt" else "pairs"
+    enough = f"; about {needed} {unit} would be enough" if needed else ""
     screen.say(
         f"verdict: {summary['verdict']} for a target of {summary['target_gap']} nats ({summary['reason']}){enough}"
     )
@@ -222,6 +223,8 @@ def tell(measurement: Measurement, settings: MeasureSettings, screen: Screen) ->
     if floor and floor["floor"] is not None:
         under = "is under" if floor["gap_is_under_floor"] else "is above"
         screen.say(f"noise floor {floor['floor']:.4f} nats: the gap {under} what chance alone shows")
+    if "perplexity" in summary["quality"]:
+        screen.say(f"perplexity of {settings.text_file}: {summary['quality']['perplexity']:.2f}")
     for warning in summary["warnings"]:
         screen.say(f"warning: {warning}")
 

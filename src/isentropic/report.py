@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import yaml
+from markupsafe import Markup, escape
 
 from isentropic.curves import finite
 from isentropic.errors import InputError
@@ -191,6 +192,7 @@ def _environment() -> jinja2.Environment:
     environment.tests["verbatim"] = lambda cell: isinstance(cell, Verbatim)
     environment.filters["md"] = _markdown
     environment.filters["fenced"] = _fenced
+    environment.filters["flags"] = _flags
     return environment
 
 
@@ -210,6 +212,16 @@ def _fenced(text: str) -> str:
     """Return a code block whose fence is longer than any in the text."""
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
     return f"{fence}\n{text}\n{fence}"
+
+
+def _flags(text: str) -> Markup:
+    """Keep a command line's flags in one piece: a browser may break a line after each hyphen.
+
+    Example:
+        >>> print(_flags("lower --eval_steps <now>"))
+        lower <span class="flag">--eval_steps</span> &lt;now&gt;
+    """
+    return Markup(re.sub(r"(--\w+)", r'<span class="flag">\1</span>', str(escape(text))))
 
 
 def _tidy(text: str) -> str:

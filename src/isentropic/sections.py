@@ -147,6 +147,14 @@ class Page:
     def finished(self) -> bool:
         return self.kind == "run" and len(self.columns) == 2
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether the final model is the one before training: no step, or none that was better."""
+        result = self.data.get("result") or {}
+        return self.kind == "run" and (
+            result.get("stopped") == "already_within" or result.get("best_step") == 0
+        )
+
     # -- numbers as text
 
     def signed(self, value: Any) -> str:
@@ -314,7 +322,9 @@ class Page:
         if len(self.groups) > 2:
             paragraphs.append(t("widest", **names))
         differences = (self.data.get("comparison") or {}).get("differences") or []
-        if self.finished and len(differences) == 1 and finite(differences[0].get("gap_change")) is not None:
+        if self.finished and self.unchanged:
+            paragraphs.append(t("unchanged"))
+        elif self.finished and len(differences) == 1 and finite(differences[0].get("gap_change")) is not None:
             d = differences[0]
             key = "change" if finite(d.get("p")) is not None else "change_no_p"
             change = {"change": self.signed(d["gap_change"]), "interval": self.interval(d.get("ci95"))}
@@ -439,6 +449,9 @@ class Page:
         }
         return {"id": "results", "title": t(key[self.kind]), "blocks": blocks}
 
+    def _said(self, line: Any) -> str:
+        return str(line.get(self.lang, "")) if isinstance(line, dict) else str(line)
+
     def _training(self) -> Section | None:
         if self.kind != "run":
             return None
@@ -473,7 +486,7 @@ class Page:
             )
         if advice := result.get("advice"):
             blocks.append({"kind": "heading", "text": t("advice")})
-            blocks.append({"kind": "list", "items": [str(line) for line in advice]})
+            blocks.append({"kind": "list", "items": [self._said(line) for line in advice]})
         return {"id": "training", "title": t("section_training"), "blocks": blocks} if blocks else None
 
     def _panels(self, series: Mapping[str, Any], best: float | None) -> list[Any]:

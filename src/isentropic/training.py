@@ -33,6 +33,7 @@ from isentropic.models import (
     LoadedModel,
     context_length,
     load_model,
+    quiet_transformers,
     save_model,
     vocabulary_size,
     weights_sha256,
@@ -110,7 +111,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
         prepare_folder(folder, settings, parameters)
         write_json(folder / "config.json", config_of(settings, prompts, loaded))
     run = Run(settings, screen, config, parts, loaded, folder, clock, rank == 0)
-    with screen.live():
+    with screen.live(), quiet_transformers():
         result = run.go()
     leave_together()
     return result
@@ -324,10 +325,11 @@ class Run:
         seconds = ", ".join(f"{stage} {spent:.0f} s" for stage, spent in result["seconds"].items())
         say(
             f"stopped: {result['stopped']} after {result['steps']} steps; best held-out step {result['best_step']}"
+            + ("" if result["best_step"] else ": the model is as it was before training")
         )
         say(f"time: {seconds}")
         for line in result["advice"]:
-            say(f"advice: {line}")
+            say(f"advice: {line[self.settings.lang]}")
         say(f"report: {folder / 'report.html'}   model: {folder / 'final'}   curves: {folder / 'curves.png'}")
 
     @contextmanager
@@ -548,34 +550,48 @@ def command_of(settings: TrainSettings, *, resume: bool = False) -> str:
     return shlex.join(words + (["--resume"] if resume else []))
 
 
-def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: str) -> list[str]:
-    """The guide's troubleshooting, said by the tool where it applies."""
+def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: str) -> list[dict[str, str]]:
+    """The guide's troubleshooting, said by the tool where it applies, in English and Chinese."""
     held_out = [abs(row["val_gap"]) for row in rows if "val_gap" in row]
+    lower, higher = settings.learning_rate / 2, 2 * settings.learning_rate
+    batch = settings.effective_batch
     lines = []
+
+    def say(en: str, zh: str) -> None:
+        lines.append({"en": en, "zh": zh})
+
     if reason == "not_finite":
-        lines.append(f"the loss left the numbers: lower --learning_rate to {settings.learning_rate / 10:g}")
+        say(
+            f"the loss left the numbers: lower --learning_rate to {settings.learning_rate / 10:g}",
+            f"损失不再是有限数：把 --learning_rate 降到 {settings.learning_rate / 10:g}",
+        )
     if reason == "max_kl":
-        lines.append(
-            f"the model moved too far from its base: lower --learning_rate to {settings.learning_rate / 2:g}, or raise "
-            f"--max_kl above {settings.max_kl:g} if that is what you want"
+        say(
+            f"the model moved too far from its base: lower --learning_rate to {lower:g}, or raise --max_kl above "
+            f"{settings.max_kl:g} if that is what you want",
+            f"模型离基础模型太远：把 --learning_rate 降到 {lower:g}；若本意如此，把 --max_kl 提到 {settings.max_kl:g} 以上",
         )
     if reason == "max_steps" and len(held_out) > 1:
         if min(held_out) > 0.5 * held_out[0]:
-            lines.append(
+            say(
                 f"the gap fell too slowly: raise --scale_factor to {2 * settings.scale_factor:g} (L1 and GEE) or "
-                f"--learning_rate to {2 * settings.learning_rate:g}, or give more --max_steps"
+                f"--learning_rate to {higher:g}, or give more --max_steps",
+                f"熵差下降太慢：把 --scale_factor 提到 {2 * settings.scale_factor:g}（L1 与 GEE），或把 --learning_rate "
+                f"提到 {higher:g}，或增加 --max_steps",
             )
         elif held_out[-1] > 2 * min(held_out):
-            lines.append(
-                f"the gap swings around zero: lower --learning_rate to {settings.learning_rate / 2:g}, or raise "
-                f"--effective_batch to {2 * settings.effective_batch}"
+            say(
+                f"the gap swings around zero: lower --learning_rate to {lower:g}, or raise --effective_batch to "
+                f"{2 * batch}",
+                f"熵差在零附近摆动：把 --learning_rate 降到 {lower:g}，或把 --effective_batch 提到 {2 * batch}",
             )
     training = [row["gap_signed"] for row in rows if row.get("gap_signed") is not None]
     flips = sum(a * b < 0 for a, b in zip(training, training[1:], strict=False))
     if len(training) >= 4 and flips > len(training) / 2:
-        lines.append(
-            f"the gap of a batch changed sign {flips} times in {len(training)} steps: a batch of "
-            f"{settings.effective_batch} prompts is too small to tell its sign; raise --effective_batch"
+        say(
+            f"the gap of a batch changed sign {flips} times in {len(training)} steps: a batch of {batch} prompts is too "
+            f"small to tell its sign; raise --effective_batch",
+            f"{len(training)} 步里批次熵差变号 {flips} 次：{batch} 条提示的批次太小，定不了符号；请增大 --effective_batch",
         )
     return lines
 
