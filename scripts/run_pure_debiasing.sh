@@ -26,13 +26,14 @@ python="$root/.venv/bin/python"
 # glibc would keep freed blocks of up to 32 MB for later; give the larger ones back.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4194304}"
 
-exec "$python" "$root/train_debiasing.py" \
-  --model_path "${positions[0]:-smollm2-135m}" \
-  --run_name "${positions[1]:-pure_debiasing}" \
-  --target_gap "${positions[2]:-0.01}" \
-  --max_steps "${positions[3]:-20}" \
+given=(--model_path "${positions[0]:-smollm2-135m}" --run_name "${positions[1]:-pure_debiasing}")
+[ -z "${positions[2]:-}" ] || given+=(--target_gap "${positions[2]}")
+[ -z "${positions[3]:-}" ] || given+=(--max_steps "${positions[3]}")
+# A preset brings its own learning rate; a flag would win over it.
+[[ " $* " == *" --preset"* ]] || given+=(--learning_rate "$LEARNING_RATE")
+
+exec "$python" "$root/train_debiasing.py" "${given[@]}" \
   --micro_batch_size "$MICRO_BATCH_SIZE" \
   --effective_batch "$EFFECTIVE_BATCH" \
-  --learning_rate "$LEARNING_RATE" \
   --eval_steps "$EVAL_STEPS" \
   "$@"

@@ -209,7 +209,8 @@ def run_train(given: dict[str, Any]) -> int:
             yaml.safe_dump({f.name: getattr(settings, f.name) for f in fields(settings)}, sort_keys=False)
         )
         return 0
-    settings.check(groups=1)  # before the slow imports; once more when the groups are known
+    # Before the slow imports; once more when the groups of the user's data are known.
+    settings.check(groups=None if settings.train_data else 2)
     from isentropic.training import train
 
     result = train(settings)

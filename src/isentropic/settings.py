@@ -178,11 +178,11 @@ class TrainSettings(LossSettings):
     text_file: str | None = option(None, "text whose perplexity is measured before and after", section="run")
     lang: str = option("en", "language of the report", choices=("en", "zh"), section="run")
 
-    def check(self, groups: int = 2, world_size: int = 1) -> None:
+    def check(self, groups: int | None = 2, world_size: int = 1) -> None:
         """Refuse what cannot work, all of it in one message of one line a fault.
 
         Args:
-            groups: how many groups the data has.
+            groups: how many groups the data has; ``None`` where it has not been read yet.
             world_size: how many processes share the effective batch.
         """
         faults = [*self.number_faults(), *self.batch_faults(groups, world_size), *self.name_faults()]
@@ -230,22 +230,22 @@ class TrainSettings(LossSettings):
                 faults.append(f"--{name} is {value}; fewer than two pairs have no interval; give 2 or more")
         return faults
 
-    def batch_faults(self, groups: int, world_size: int) -> list[str]:
-        micro, effective = self.micro_batch_size, self.effective_batch
-        if micro < groups:
+    def batch_faults(self, groups: int | None, world_size: int) -> list[str]:
+        micro, effective, least = self.micro_batch_size, self.effective_batch, groups or 2
+        if micro < least:
             return [
-                f"--micro_batch_size is {micro}; every batch needs a prompt of each of the {groups} groups, or there "
-                f"is no gap; give {groups} or more"
+                f"--micro_batch_size is {micro}; every batch needs a prompt of each of the {least} groups, or there "
+                f"is no gap; give {least} or more"
             ]
-        if micro % groups:
+        if groups and micro % groups:
             return [
                 f"--micro_batch_size is {micro}; pairs are never split, so it is a multiple of the {groups} groups; "
                 f"give {micro + groups - micro % groups}"
             ]
-        if effective < groups:
+        if effective < least:
             return [
-                f"--effective_batch is {effective}; every step needs a prompt of each of the {groups} groups; give "
-                f"{groups} or more"
+                f"--effective_batch is {effective}; every step needs a prompt of each of the {least} groups; give "
+                f"{least} or more"
             ]
         if micro * world_size > effective:
             across = f" on each of {world_size} processes" if world_size > 1 else ""
@@ -264,12 +264,12 @@ class TrainSettings(LossSettings):
         if (
             self.loss == "debiasing"
             and self.estimator == "unbiased"
-            and (effective if whole else micro) < 2 * groups
+            and (effective if whole else micro) < 2 * least
         ):
             return [
                 f"--estimator unbiased with one pair in {'the' if whole else 'each micro-'}batch; it multiplies the "
                 f"differences of different pairs; give --{'effective_batch' if whole else 'micro_batch_size'} "
-                f"{2 * groups} or more"
+                f"{2 * least} or more"
             ]
         return []
 
