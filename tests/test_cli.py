@@ -433,7 +433,8 @@ def test_the_built_in_prompts_are_shown(run):
 BAD_SETTINGS = {
     "--micro_batch_size 0": "--micro_batch_size is 0",
     "--micro_batch_size 1": "--micro_batch_size is 1",
-    "--micro_batch_size 3": "give 4",
+    "--micro_batch_size 3": "no multiple of 3",  # three groups would be well with it
+    "--micro_batch_size 3 --effective_batch 63": "give 4",
     "--micro_batch_size 128": "--effective_batch 64",
     "--micro_batch_size 8 --effective_batch 20": "give 16 or 24",
     "--target_gap 0": "--target_gap is 0",
