@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from isentropic.cli import Parser, add_train_flags, parser
+from isentropic.cli import Parser, add_train_flags, main, parser
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -48,6 +50,50 @@ def test_every_command_parses(document: str, words: list[str]) -> None:
         assert all((ROOT / file).is_file() for file in files)
 
 
+QUICK = "--bf16 off --max_new_tokens 4"
+TRAIN = f"{QUICK} --max_steps 1 --max_pairs 16 --validation_pairs 8 --test_pairs 8 --overwrite"
+RUNNABLE = {
+    tuple(words): None
+    for _, words in commands()
+    if ("train_debiasing.py" in words or words[0] == "isentropic") and "--load_in_4bit" not in words
+}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_file: Path) -> Path:
+    """A folder with what the documents take for granted: pairs, problems, a finished run."""
+    folder = tmp_path_factory.mktemp("desk")
+    shutil.copy(tiny_file, folder / "pairs.jsonl")
+    problems = [f"He has {n} pens and gives his friend one. How many are left?" for n in range(20)]
+    (folder / "problems.csv").write_text("question\n" + "\n".join(problems) + "\n", encoding="utf-8")
+    model, runs = str(tiny_folder), str(folder / "runs")
+    for name in ("demo", "first"):
+        where = ["--model_path", model, "--run_name", name, "--output_dir", runs]
+        assert main(["train", *where, *TRAIN.split()]) == 0
+    kept = ["--responses_out", str(folder / "responses.jsonl"), "--pairs", "8"]
+    assert main(["measure", model, *QUICK.split(), *kept]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("words", RUNNABLE, ids=lambda words: " ".join(words)[:90])
+def test_every_command_runs(words: tuple[str, ...], desk: Path, tiny_folder: Path, monkeypatch: Any) -> None:
+    """As printed, on a tiny model, with few pairs and steps. Later flags win."""
+    for flag, package in (("--lora_r", "peft"), ("tensorboard", "tensorboard")):
+        if flag in words:
+            pytest.importorskip(package)
+    monkeypatch.chdir(desk)
+    known = [str(tiny_folder) if word == "smollm2-135m" else word for word in words]
+    if words[0] == "isentropic":
+        command, given = known[1], known[2:]
+    else:
+        command, given = "train", known[known.index("train_debiasing.py") + 1 :]
+    if command == "train":
+        given += [*TRAIN.split(), "--model_path", str(tiny_folder)]
+    elif command in ("measure", "compare"):
+        given += [*QUICK.split(), "--pairs", "8"]
+    assert main([command, *given]) == 0
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
@@ -71,6 +117,17 @@ def test_examples_run(script: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "nats" in done.stdout
+
+
+def test_the_training_example_runs(tiny_folder: Path, tmp_path: Path) -> None:
+    """The example itself, with a tiny model in the place of the embedded one."""
+    text = (ROOT / "examples" / "train_in_python.py").read_text(encoding="utf-8")
+    assert '"smollm2-135m"' in text
+    script = tmp_path / "train.py"
+    script.write_text(text.replace("smollm2-135m", str(tiny_folder)), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "python" / "final" / "model.safetensors").is_file()
 
 
 def test_public_names_are_found_and_import_is_light() -> None:

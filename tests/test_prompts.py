@@ -547,3 +547,12 @@ def test_what_is_written_of_any_groups_is_read_back(tmp_path):
     again = load_prompts(str(write_prompts(prompts, tmp_path / "age.jsonl")), group_column="group")
     assert set(again.prompts) == set(prompts.prompts) and set(again.groups) == set(prompts.groups)
     assert again.paired
+
+
+def test_texts_in_another_script_are_left_out_and_counted():
+    texts = [*(f"He has {n} pens." for n in range(6)), *(f"She has {n} pens." for n in range(6))]
+    notes = load_prompts(
+        [{"text": t} for t in [*texts, "Two trains leave.", "她有两本书", "Он купил хлеб"]]
+    ).notes
+    assert "1 texts with none left out: row 13" in notes
+    assert "2 texts with none, in a script that is not read, left out: rows 14, 15" in notes

@@ -607,6 +607,31 @@ def test_lora_saves_an_adapter_and_the_merged_model(go, tiny_folder):
     assert again.summary["gap"] == pytest.approx(other.summary["gap"], abs=1e-5)
 
 
+def test_an_adapter_is_reloaded_from_anywhere_but_is_no_base_for_another(
+    go, tmp_path, tiny_folder, monkeypatch
+):
+    """A base given by a relative path; a second adapter on the first would lose the first when it is loaded."""
+    pytest.importorskip("peft")
+    monkeypatch.chdir(tiny_folder.parent)
+    lora = {"lora_r": 2, "lora_target_modules": "q_proj,v_proj", "learning_rate": 1e-2}
+    _, folder, _ = go(model_path=tiny_folder.name, **lora)
+    assert set(read(folder / "final" / "adapter_config.json")["target_modules"]) == {"q_proj", "v_proj"}
+    monkeypatch.chdir(tmp_path)
+    row = rows(folder / "responses.jsonl")[0]
+    assert naive_entropy(load_model(str(folder / "final")).model, row) == pytest.approx(
+        row["entropy_after"], abs=1e-4
+    )
+    with pytest.raises(InputError, match="an adapter itself"):
+        go("second", model_path=str(folder / "final"), **lora)
+    assert not (folder.parent / "second").exists()
+    config = folder / "final" / "adapter_config.json"
+    config.write_text(
+        json.dumps(read(config) | {"base_model_name_or_path": str(make_folder(tmp_path / "g", "gpt2"))})
+    )
+    with pytest.raises(InputError, match="does not fit its base"):
+        load_model(str(folder / "final"))
+
+
 def test_perplexity_before_and_after(go, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("The nurse put on her coat and went home. " * 20, encoding="utf-8")

@@ -74,6 +74,7 @@ def load_model(
     path = Path(folder)
     if path.is_dir():
         check_folder(path)
+        folder = path.resolve()  # an adapter keeps this name of its base, wherever it is loaded from
     elif path.exists():
         raise InputError(
             f"model path {name!r} is a file but no .gguf file; a model is a folder with config.json and safetensors, "
@@ -160,7 +161,7 @@ def load_adapter(folder: str, options: dict[str, Any]) -> PreTrainedModel:
     loaded = load_model(str(base), dtype=options["dtype"], trust_remote_code=options["trust_remote_code"])
     try:
         return PeftModel.from_pretrained(loaded.model, folder).merge_and_unload()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError(
             f"adapter {folder!r} does not fit its base model {base!r} ({str(error).splitlines()[0]}); it was made for "
             f"another one; give the base it names"

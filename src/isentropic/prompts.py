@@ -398,15 +398,18 @@ def _groups(table: Table, columns: list[str], any_name: bool) -> list[str]:
 
 def _detected(table: Table, texts: list[str], notes: list[str]) -> list[tuple[int, str]]:
     """Rows whose own words tell the gender; those that tell both or none are left out."""
-    from isentropic.swap import detect
+    from isentropic.swap import detect, other_script
 
     found = [detect(text).group for text in texts]
     counts = Counter(found)
     notes.append("groups read from the words: " + ", ".join(f"{counts[g]} {g}" for g in DETECTED))
-    for group in ("both", "none"):
-        if counts[group]:
-            places = [table.places[i] for i, g in enumerate(found) if g == group]
-            notes.append(f"{counts[group]} texts with {group} left out: {_places(places, table.unit)}")
+    strange = "none, in a script that is not read,"
+    why = [strange if g == "none" and other_script(t) else g for g, t in zip(found, texts, strict=True)]
+    for reason in ("both", "none", strange):
+        places = [table.places[i] for i, r in enumerate(why) if r == reason]
+        if not places:
+            continue
+        notes.append(f"{len(places)} texts with {reason} left out: {_places(places, table.unit)}")
     return [(i, g) for i, g in enumerate(found) if g in ("male", "female")]
 
 

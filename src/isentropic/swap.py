@@ -129,7 +129,7 @@ def swap(
         'biology: pregnant'
     """
     _check(text)
-    if _other_script(text):
+    if other_script(text):
         return Swap(text, "script: not Latin", [], {})
     partners = _partners(token_count, _name_pairs(names))
     reading = _read(text, partners, remember or {})
@@ -223,7 +223,7 @@ def _check(text: str) -> None:
         )
 
 
-def _other_script(text: str) -> bool:
+def other_script(text: str) -> bool:
     letters = [c for c in text if c.isalpha()]
     return sum(ord(c) > 0x24F for c in letters) * 2 > len(letters)
 

@@ -386,6 +386,11 @@ def check_model(
             f"--chunk_mb is {settings.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give as much "
             f"or more"
         )
+    if settings.lora_r and (Path(settings.model_path) / "adapter_config.json").is_file():
+        raise InputError(
+            f"--lora_r with --model_path {settings.model_path!r}, an adapter itself; the new adapter would be saved "
+            f"without the old one below it; give the merged model (--merge_lora saves it), or leave --lora_r out"
+        )
     if settings.lora_r and settings.lora_target_modules:
         linear = {n for n, m in loaded.model.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
         for name in split_names(settings.lora_target_modules):
