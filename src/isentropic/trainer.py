@@ -194,12 +194,13 @@ class DebiasingTrainer(Trainer):
         super().__init__(
             model=network,
             args=args,
-            data_collator=partial(collate_items, pad=self.pad),
             train_dataset=self.train_items,  # type: ignore[arg-type]
             eval_dataset=self.train_items[:1],  # type: ignore[arg-type]
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        longest = self.scorer.longest_row(self.model)
+        self.data_collator = partial(collate_items, pad=self.pad, longest=longest)
         # Our monitor says what these two would print.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -335,9 +336,8 @@ class DebiasingTrainer(Trainer):
         self.step_parts.append(parts)
         # Data-parallel training averages gradients over processes; the loss asks for their sum.
         mine = weights[[row[0] == rank for row in rows]].float() * self.args.world_size
-        for batch, part in zip(
-            batches, mine.split([len(batch["input_ids"]) for batch in batches]), strict=True
-        ):
+        sizes = [sum(len(item.examples) for item in batch["items"]) for batch in batches]
+        for batch, part in zip(batches, mine.split(sizes), strict=True):
             batch["weights"] = part
             batch["value"] = loss.item() / len(batches)
 
@@ -350,11 +350,12 @@ class DebiasingTrainer(Trainer):
     ) -> Tensor:
         """The micro-batch's share: its gradient is that of the whole loss, its value adds up to the whole loss."""
         rows = (inputs["input_ids"], inputs["attention_mask"], inputs["predicts"])
+        owners = inputs.get("owners")
         if "weights" in inputs:
-            share, _ = self.scorer.weighted(model, *rows, inputs["weights"])
+            share, _ = self.scorer.weighted(model, *rows, inputs["weights"], owners)
             return share - share.detach() + inputs["value"]
         groups, pairs = names_of(inputs["items"])
-        entropies = self.scorer.score(model, *rows).means()
+        entropies = self.scorer.score(model, *rows, owners).means()
         entropies = entropies - torch.from_numpy(self.moved(inputs["items"])).to(entropies)
         entropies = self.anchored(entropies, groups)
         loss, parts = self.loss_fn(entropies, groups, pairs)
@@ -399,7 +400,7 @@ class DebiasingTrainer(Trainer):
             ):
                 item.examples = made
                 self.fresh[item.index] = number
-        return collate_items(items, self.pad)
+        return self.data_collator(items)
 
     # --- Held-out evidence and logs ---------------------------------------------------------------------------------
 
