@@ -3,7 +3,8 @@
     python benchmarks/supervised_step.py [--pairs 8] [--steps 5] [--repeats 3] [--model NAME]
 
 The pairs of one effective batch with shared responses (4 sequences a pair), all in one forward pass. The supervised
-side trains on the same sequences with the cross-entropy of the same response tokens, under the same settings. Time is
+side trains on the same sequences with the cross-entropy of the same response tokens, under the same settings. Ours lays
+the two responses to a prompt into one row, as it does in training; supervised rows hold one each. Time is
 from the end of a step to the end of the next; each process warms up with two steps.
 """
 
@@ -60,13 +61,13 @@ def one_run(job: Row) -> Row:
                 self.held = start_peak()
             self.last = time.perf_counter()
 
-    def counted(items: Any, pad: int) -> Row:
-        batch = collate_items(items, pad)
+    def counted(items: Any, **how: Any) -> Row:
+        batch = collate_items(items, **how)
         tokens.add(int(batch["predicts"].sum()))
         return batch
 
     def supervised(items: Any, pad: int) -> Row:
-        batch = counted(items, pad)
+        batch = counted(items, pad=pad)
         labels = torch.full_like(batch["input_ids"], -100)
         labels[:, 1:] = batch["input_ids"][:, 1:].masked_fill(~batch["predicts"][:, :-1], -100)
         return {**{key: batch[key] for key in ("input_ids", "attention_mask")}, "labels": labels}
@@ -84,7 +85,7 @@ def one_run(job: Row) -> Row:
         trainer: Trainer = DebiasingTrainer(
             loaded.model, settings, train_set, validation, loaded.tokenizer, callbacks=[watch]
         )
-        trainer.data_collator = partial(counted, pad=loaded.tokenizer.pad_token_id)
+        trainer.data_collator = partial(counted, **trainer.collate.keywords)
         trainer.prepare()  # the responses; both sides train on them
         if job["side"] == "supervised":
             trainer = Trainer(

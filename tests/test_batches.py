@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from isentropic.batches import Item, StratifiedSampler, collate_examples, collate_items, prompt_tuples
+from isentropic.batches import (
+    Item,
+    StratifiedSampler,
+    collate_examples,
+    collate_items,
+    pack,
+    prompt_tuples,
+    row_length,
+)
 from isentropic.entropy import EntropyScorer, token_entropy
 from isentropic.errors import InputError
 from isentropic.prompts import Prompt, PromptSet
@@ -70,6 +78,43 @@ def test_a_micro_batch_keeps_its_items_beside_its_rows():
     assert batch.pop("items") == items
     expected = collate_examples(EXAMPLES, pad=END)
     assert all(torch.equal(batch[key], expected[key]) for key in expected) and len(batch) == 3
+
+
+# --- Packed rows ----------------------------------------------------------------------------------------------------
+
+SIBLINGS = [EXAMPLES[i] for i in (0, 2, 0, 1, 3, 4, 5)]  # three, two, one and one response to a prompt
+
+
+@pytest.mark.parametrize("longest, sizes", [(0, [1] * 7), (12, [2, 1, 2, 1, 1]), (512, [3, 2, 1, 1])])
+def test_neighbours_with_one_prompt_share_a_row_up_to_its_longest(longest, sizes):
+    rows = pack(SIBLINGS, longest)
+    assert [len(row) for row in rows] == sizes
+    assert [example for row in rows for example in row] == SIBLINGS
+    batch = collate_examples(SIBLINGS, END, longest)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [row_length(row) for row in rows]
+    assert all(row_length(row) <= longest for row in rows if len(row) > 1)
+
+
+def test_a_packed_row_holds_each_response_behind_the_last_token_of_its_prompt():
+    batch = collate_examples(SIBLINGS, END, longest=512)
+    first = 0
+    for row, examples in enumerate(pack(SIBLINGS, 512)):
+        real = batch["attention_mask"][row].bool()
+        shared = real & (batch["owners"][row] == -1)
+        for number, example in enumerate(examples, start=first):
+            mine = batch["owners"][row] == number
+            whole = batch["input_ids"][row, shared].tolist() + batch["input_ids"][row, mine].tolist()
+            assert tuple(whole) == example.prompt_ids + example.response_ids
+            marked = (mine & batch["predicts"][row]).nonzero().flatten()
+            assert tuple(batch["input_ids"][row, marked + 1].tolist()) == example.response_ids
+        first += len(examples)
+        assert not batch["predicts"][row, ~real].any()
+    assert first == len(SIBLINGS) == int(batch["owners"].max()) + 1
+
+
+def test_rows_of_one_response_are_the_same_packed_or_not():
+    packed, alone = collate_examples(EXAMPLES, END, longest=512), collate_examples(EXAMPLES, END)
+    assert packed.keys() == alone.keys() and all(torch.equal(packed[key], alone[key]) for key in alone)
 
 
 # --- Tuples ---------------------------------------------------------------------------------------------------------

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     CohereConfig,
     CohereForCausalLM,
     Gemma2Config,
@@ -18,12 +21,17 @@ from transformers import (
     GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
 
+from isentropic.batches import collate_examples
 from isentropic.entropy import (
     EntropyScorer,
     EntropySums,
@@ -34,6 +42,8 @@ from isentropic.entropy import (
     weighted_entropy,
 )
 from isentropic.errors import InputError
+from isentropic.prompts import Prompt
+from isentropic.responses import Example
 
 N, D, V = 23, 16, 203
 
@@ -609,6 +619,138 @@ def test_ddp_sees_every_gradient(one_process, engine, find_unused):
         assert_same_grads(grads_of(model, loss), expected)
 
 
+# ---- packed rows -----------------------------------------------------------------------------------------------
+
+MAN = Prompt("", "male")
+EXAMPLES = [
+    Example(MAN, prompt, response, "male")
+    for prompt, responses in {
+        (5, 9, 17, 4): [(20, 21, 22), (40,), (50, 51, 0, 0)],
+        (8,): [(3, 0), (60, 61, 62)],  # nothing to share but the token that predicts
+        (7, 7, 7, 11, 12): [(1,)],
+    }.items()
+    for response in responses
+]
+PACKED, ALONE = collate_examples(EXAMPLES, 0, longest=512), collate_examples(EXAMPLES, 0)
+SIX = torch.tensor([0.7, -1.3, 0.4, 0.0, 2.0, -0.6], dtype=torch.float64)
+
+
+def assert_packed_is_alone(model: nn.Module, scorer: EntropyScorer, rtol: float = 1e-7) -> None:
+    """Values and gradients of `score` and `weighted`, packed and in rows of their own.
+
+    Llama and its kin norm in float32, whatever their weights: a last bit of float64 may be one of float32 there.
+    """
+    assert len(PACKED["input_ids"]) == 3 and scorer.longest_row(model) > 0
+    truth, packed = scorer.score(model, **ALONE), scorer.score(model, **PACKED)
+    assert torch.equal(packed.counts, truth.counts) and truth.means().std() > 1e-3
+    assert torch.allclose(packed.sums, truth.sums, rtol=rtol)
+    expected = grads_of(model, (SIX * truth.means()).sum())
+    assert_same_grads(grads_of(model, (SIX * packed.means()).sum()), expected, 10 * rtol)
+    loss, detached = scorer.weighted(model, **PACKED, row_weights=SIX)
+    assert torch.equal(detached.sums, packed.sums.detach())
+    assert_same_grads(grads_of(model, loss), expected, 10 * rtol)
+
+
+@pytest.mark.parametrize("quantity", ["entropy", "surprisal"])
+@pytest.mark.parametrize("engine", ["chunked", "logits"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+def test_a_packed_row_is_its_responses_alone(kind, attention, engine, quantity):
+    model = make_model(kind)
+    model.set_attn_implementation(attention)
+    scorer = EntropyScorer(model, engine=engine, quantity=quantity)
+    assert_packed_is_alone(model, scorer, rtol=1e-11 if kind == "gpt2" else 1e-7)
+
+
+def test_packed_rows_with_gradient_checkpointing():
+    model = make_model().train()
+    model.gradient_checkpointing_enable()
+    assert_packed_is_alone(model, EntropyScorer(model))
+
+
+def test_packed_rows_through_an_adapter():
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+    model = peft.get_peft_model(make_model(), config).double().eval()
+    assert_packed_is_alone(model, EntropyScorer(model))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+def test_packed_rows_under_bfloat16_autocast(kind, attention):
+    model = make_model(kind, torch.float32)
+    model.set_attn_implementation(attention)
+    scorer = EntropyScorer(model)
+    truth = scorer.score(model, **ALONE).sums
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        alone, packed = (scorer.score(model, **batch).sums for batch in (ALONE, PACKED))
+    # No worse than rows of their own in that precision, both against float32.
+    assert (packed - truth).abs().max() <= 2 * (alone - truth).abs().max() + 1e-3
+
+
+class Deaf(LlamaForCausalLM):
+    """Counts positions by itself, whatever it is told."""
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, **kwargs):
+        return super().forward(input_ids, attention_mask, None, **kwargs)
+
+
+class Picky(LlamaForCausalLM):
+    """Knows a mask of padding alone."""
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, **kwargs):
+        rows, width = attention_mask.shape
+        return super().forward(input_ids, attention_mask, position_ids, **kwargs)
+
+
+def make_unfit(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    if kind == "alibi":
+        return BloomForCausalLM(BloomConfig(vocab_size=V, hidden_size=32, n_layer=2, n_head=4)).eval()
+    if kind == "state space":
+        return Lfm2ForCausalLM(Lfm2Config(**ROTARY, layer_types=["conv", "full_attention"])).eval()
+    if kind == "flash":
+        model = make_model(dtype=torch.float32)
+        model.config._attn_implementation = "flash_attention_2"
+        return model
+    made = {"deaf": Deaf, "picky": Picky}[kind](LlamaConfig(**ROTARY, initializer_range=0.2))
+    return made.eval()
+
+
+@pytest.mark.parametrize(
+    "kind, why",
+    [
+        ("alibi", "takes no position_ids"),
+        ("state space", "takes no mask|not come out"),
+        ("flash", "flash_attention_2"),
+        ("deaf", "not come out"),
+        ("picky", "takes no mask of ours .ValueError"),
+    ],
+)
+def test_models_that_cannot_pack_are_named_once(kind, why, caplog):
+    model = make_unfit(kind)
+    with caplog.at_level(logging.WARNING, logger="isentropic"):
+        scorers = [EntropyScorer(), EntropyScorer()]
+        assert [scorer.longest_row(model) for scorer in scorers] == [0, 0]
+    (record,) = (record for record in caplog.records if record.name == "isentropic")
+    assert re.search(why, record.getMessage()) and "row of its own" in record.getMessage()
+    with pytest.raises(InputError, match="cannot score several responses in a row"):
+        scorers[0].score(model, **PACKED)
+
+
+def test_rows_are_no_longer_than_windows_and_positions_reach():
+    config = dict(ROTARY, max_position_embeddings=4096)
+    assert EntropyScorer().longest_row(LlamaForCausalLM(LlamaConfig(**config))) == 512
+    assert EntropyScorer().longest_row(MistralForCausalLM(MistralConfig(**config, sliding_window=40))) == 40
+    assert EntropyScorer().longest_row(GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=4, n_positions=99))) == 99  # fmt: skip
+
+
+def test_packed_rows_with_a_window_are_right_up_to_it():
+    model = MistralForCausalLM(MistralConfig(**ROTARY, sliding_window=16, initializer_range=0.2)).double()
+    assert PACKED["input_ids"].shape[1] <= 16
+    assert_packed_is_alone(model.eval(), EntropyScorer(model))
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------
 
 
@@ -620,7 +762,7 @@ def test_bad_input_has_one_clear_line():
         EntropyScorer(engine="fast")
     with pytest.raises(InputError, match="no such quantity"):
         EntropyScorer(quantity="perplexity")
-    with pytest.raises(InputError, match="three tensors of one shape"):
+    with pytest.raises(InputError, match="tensors of one shape"):
         scorer.score(model, ids, mask[:, 1:], predicts)
     last = predicts.clone()
     last[1, -1] = True
@@ -628,3 +770,5 @@ def test_bad_input_has_one_clear_line():
         scorer.score(model, ids, mask, last)
     with pytest.raises(InputError, match=r"rows \[3\] of 4 have no response token"):
         scorer.weighted(model, ids, mask, predicts, torch.ones(4))
+    with pytest.raises(InputError, match="where owners is -1"):
+        scorer.score(model, ids, mask, predicts, torch.full_like(ids, -1))

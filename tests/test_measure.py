@@ -29,7 +29,7 @@ from isentropic.measure import (
 )
 from isentropic.models import LoadedModel, weights_sha256
 from isentropic.prompts import Prompt, PromptSet
-from isentropic.responses import Example, ResponseSampler, Sampling
+from isentropic.responses import TOKENS_A_BATCH, Example, ResponseSampler, Sampling
 
 GENDERS = ("male", "female")
 REQUIRED = {  # the keys that the documented schema promises
@@ -377,6 +377,30 @@ def test_scores_are_those_of_each_example_alone(tiny_loaded, test_pairs):
                 ]
             alone = token_entropy(logits[len(example.prompt_ids) - 1 : -1]).mean().item()
             assert value == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_packed_rows_are_scored_as_rows_of_their_own_within_the_budget(tiny_loaded, test_pairs, shared):
+    items = make_items(test_pairs, sampler_of(tiny_loaded, Sampling(num_responses=3)), shared=shared)
+    sizes = []
+
+    def watch(_model, _args, kwargs):
+        sizes.append(kwargs["input_ids"].numel())
+
+    model = tiny_loaded.model
+    with model.register_forward_pre_hook(watch, with_kwargs=True):
+        packed = score_items(model, EntropyScorer(), items, pad=0)
+        most, tokens = max(sizes), sum(sizes)
+        sizes.clear()
+        alone = score_items(model, Unpacked(), items, pad=0)
+    np.testing.assert_allclose(np.concatenate(packed), np.concatenate(alone), atol=1e-5)
+    assert most <= TOKENS_A_BATCH
+    assert tokens < 0.75 * sum(sizes)
+
+
+class Unpacked(EntropyScorer):
+    def longest_row(self, model):
+        return 0
 
 
 def test_progress_of_scoring_ends_at_the_total(tiny_loaded, test_pairs):

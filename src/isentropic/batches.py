@@ -94,14 +94,72 @@ class StratifiedSampler(Sampler[int]):
             number += 1
 
 
-def collate_examples(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
-    """Pad on the right and mark the positions that predict a response token.
+def pack(examples: Sequence[Example], longest: int) -> list[list[Example]]:
+    """Rows of examples: neighbours with the same prompt share a row while it has at most ``longest`` tokens.
 
-    The token at position t predicts the one at t + 1, so a prompt of p tokens and a response of r tokens are scored
-    at positions p-1 ... p+r-2.
+    Example:
+        >>> p = Prompt("", "male")
+        >>> a, b, c = (Example(p, ids, (7, 9), "male") for ids in [(5, 6), (5, 6), (5, 8)])
+        >>> [len(row) for row in pack([a, b, c], longest=64)], [len(row) for row in pack([a, b, c], longest=0)]
+        ([2, 1], [1, 1, 1])
+    """
+    rows: list[list[Example]] = []
+    for example in examples:
+        same = bool(rows) and rows[-1][0].prompt_ids == example.prompt_ids
+        if same and row_length([*rows[-1], example]) <= longest:
+            rows[-1].append(example)
+        else:
+            rows.append([example])
+    return rows
+
+
+def row_length(row: Sequence[Example]) -> int:
+    """Tokens of a row: the prompt once, but its last token before each response."""
+    return len(row[0].prompt_ids) - 1 + sum(1 + len(example.response_ids) for example in row)
+
+
+def collate_rows(rows: Sequence[Sequence[Example]], pad: int) -> dict[str, torch.Tensor]:
+    """Lay the responses of a row behind its prompt, pad on the right, mark the positions that predict a response token.
+
+    A row is ``prompt[:-1]``, then for each example the prompt's last token and the response. So the token at position
+    t predicts the one at t + 1 everywhere: a prompt of p tokens and one response of r are scored at p-1 ... p+r-2.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and ``predicts`` (bool), each of shape (examples, longest).
+        ``input_ids``, ``attention_mask`` and ``predicts`` (bool), each of shape (rows, longest). Where a row holds
+        several examples also ``owners``: the number of the example that a token belongs to, in the order of the rows,
+        and -1 for what all examples of the row share.
+
+    Example:
+        The responses (7, 9) and (8, 9) to the prompt (5, 6).
+
+        >>> p = Prompt("", "male")
+        >>> batch = collate_rows([[Example(p, (5, 6), (7, 9), "male"), Example(p, (5, 6), (8, 9), "female")]], pad=9)
+        >>> batch["input_ids"].tolist(), batch["predicts"].int().tolist(), batch["owners"].tolist()
+        ([[5, 6, 7, 9, 6, 8, 9]], [[0, 1, 1, 0, 1, 1, 0]], [[-1, 0, 0, 0, 1, 1, 1]])
+    """
+    shape = (len(rows), max(row_length(row) for row in rows))
+    input_ids = torch.full(shape, pad)
+    attention_mask = torch.zeros(shape, dtype=torch.long)
+    predicts = torch.zeros(shape, dtype=torch.bool)
+    owners = torch.full(shape, -1)
+    owner = 0
+    for number, row in enumerate(rows):
+        *shared, last = row[0].prompt_ids
+        ids = list(shared)
+        for example in row:
+            start = len(ids)
+            ids += [last, *example.response_ids]
+            predicts[number, start : len(ids) - 1] = True
+            owners[number, start : len(ids)] = owner
+            owner += 1
+        input_ids[number, : len(ids)] = torch.tensor(ids)
+        attention_mask[number, : len(ids)] = 1
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "predicts": predicts}
+    return batch if owner == len(rows) else {**batch, "owners": owners}
+
+
+def collate_examples(examples: Sequence[Example], pad: int, longest: int = 0) -> dict[str, torch.Tensor]:
+    """The examples as tensors, packed into rows of at most ``longest`` tokens; 0 gives each a row of its own.
 
     Example:
         A prompt of two tokens with a response of two, and one of three with the end token (9) alone; pad is 9 too.
@@ -111,21 +169,12 @@ def collate_examples(examples: Sequence[Example], pad: int) -> dict[str, torch.T
         >>> batch["input_ids"].tolist(), batch["predicts"].int().tolist()
         ([[5, 6, 7, 9], [5, 6, 8, 9]], [[0, 1, 1, 0], [0, 0, 1, 0]])
     """
-    width = max(len(example) for example in examples)
-    input_ids = torch.full((len(examples), width), pad)
-    attention_mask = torch.zeros((len(examples), width), dtype=torch.long)
-    predicts = torch.zeros((len(examples), width), dtype=torch.bool)
-    for row, example in enumerate(examples):
-        ids = example.prompt_ids + example.response_ids
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        attention_mask[row, : len(ids)] = 1
-        predicts[row, len(example.prompt_ids) - 1 : len(ids) - 1] = True
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "predicts": predicts}
+    return collate_rows(pack(examples, longest), pad)
 
 
-def collate_items(items: Sequence[Item], pad: int) -> dict[str, Any]:
+def collate_items(items: Sequence[Item], pad: int, longest: int = 0) -> dict[str, Any]:
     """A micro-batch: the examples of all items as tensors, with the items themselves beside them."""
     return {
-        **collate_examples([example for item in items for example in item.examples], pad),
+        **collate_examples([example for item in items for example in item.examples], pad, longest),
         "items": list(items),
     }

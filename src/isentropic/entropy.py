@@ -33,9 +33,11 @@ Engine = Literal["auto", "chunked", "logits"]
 DEFAULT_CHUNK_BYTES = 128 * 2**20
 # On a CPU the passes after the matrix product run over this much at a time, which stays in a core's cache.
 CPU_TILE_BYTES = 16 * 2**20
+# In longer packed rows attention to what is masked costs more than the prompt encoded once saves.
+LONGEST_ROW = 512
 
 logger = logging.getLogger("isentropic")
-_told: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_told: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
 
 # ---- the reference -------------------------------------------------------------------------------------------
@@ -563,6 +565,9 @@ class EntropyScorer:
     positions: always right, but tokens x vocabulary large. `auto` compares both once on a small input, uses
     `logits` where they differ or the head is unknown or sharded, and logs that once.
 
+    A row may be packed: a prompt with several responses behind it, each of which sees the prompt and itself. `owners`
+    says which token belongs to which response; `longest_row` whether a model can be scored so.
+
     Args:
         model: the model to choose the engine for now; left out, it is chosen at the first call.
         engine: "auto", "chunked" or "logits".
@@ -591,28 +596,39 @@ class EntropyScorer:
                 )
         self.engine, self.chunk_bytes, self.quantity = engine, chunk_bytes, quantity
         self._choices: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._longest: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
         if model is not None:
             self.engine_for(model)
 
     def score(
-        self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, predicts: Tensor
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        predicts: Tensor,
+        owners: Tensor | None = None,
     ) -> EntropySums:
-        """Sum and number of token entropies of each row's response.
+        """Sum and number of token entropies of each row's response, or of each response of packed rows.
 
         Args:
             model: a causal language model, wrapped (DDP, PEFT) or not; called through its own forward.
             input_ids: (B, T) token ids, padded on either side.
             attention_mask: (B, T), 1 for tokens, 0 for padding.
             predicts: (B, T) bool, True at t when token t + 1 is a response token.
+            owners: (B, T) for packed rows, the number of the response that a token belongs to, -1 for what all
+                responses of the row share. The last token of the prompt is repeated before each response and is its.
 
         Returns:
-            `EntropySums` of B rows, nats. A row without True has sum 0, still part of the graph, and count 0.
+            `EntropySums` of B rows, or of the responses by number, nats. A row without True has sum 0, still part of
+            the graph, and count 0.
 
         Raises:
-            InputError: shapes that differ; True in the last column, where no next token is.
+            InputError: shapes that differ; True in the last column, where no next token is; packed rows for a model
+                that takes none.
         """
-        rows, values = self._values(model, input_ids, attention_mask, predicts, None)[:2]
-        return self._sums(rows, values, predicts)
+        counts = _counts(input_ids, attention_mask, predicts, owners)
+        numbers, values, _ = self._values(model, input_ids, attention_mask, predicts, owners, None)
+        return _summed(numbers, values, counts)
 
     def weighted(
         self,
@@ -621,6 +637,7 @@ class EntropyScorer:
         attention_mask: Tensor,
         predicts: Tensor,
         row_weights: Tensor,
+        owners: Tensor | None = None,
     ) -> tuple[Tensor, EntropySums]:
         """A weighted sum of response entropies; the gradient of the head is formed on the way.
 
@@ -631,7 +648,8 @@ class EntropyScorer:
             input_ids: (B, T) token ids, padded on either side.
             attention_mask: (B, T), 1 for tokens, 0 for padding.
             predicts: (B, T) bool, True at t when token t + 1 is a response token.
-            row_weights: (B,) weights w, constants.
+            row_weights: (B,) weights w, constants; one a response where rows are packed.
+            owners: as in `score`.
 
         Returns:
             the scalar L, nats, whose `backward` may run once, and the detached `EntropySums`.
@@ -639,12 +657,12 @@ class EntropyScorer:
         Raises:
             InputError: as `score`; a weight other than 0 on a row without response.
         """
-        counts = predicts.sum(dim=1)
+        counts = _counts(input_ids, attention_mask, predicts, owners)
         _refuse_empty(counts, row_weights)
         weights = row_weights.detach() / counts.clamp(min=1)
-        rows, values, loss = self._values(model, input_ids, attention_mask, predicts, weights)
+        numbers, values, loss = self._values(model, input_ids, attention_mask, predicts, owners, weights)
         assert loss is not None
-        return loss, self._sums(rows, values.detach(), predicts)
+        return loss, _summed(numbers, values.detach(), counts)
 
     def engine_for(self, model: nn.Module) -> str:
         """Which engine serves a model.
@@ -663,15 +681,30 @@ class EntropyScorer:
             self._settle(base, None if self.engine == "logits" else _misfit(model, base))
         return self._choices[base]
 
+    def longest_row(self, model: nn.Module) -> int:
+        """How long packed rows may be. Tried once on a small input, against the same responses in rows of their own.
+
+        Args:
+            model: a causal language model, wrapped or not.
+
+        Returns:
+            the most tokens of a packed row; 0 where each response needs a row of its own, which is logged once.
+        """
+        base = _unwrap(model)
+        if base not in self._longest:
+            misfit = _packing_misfit(model, base)
+            if misfit:
+                _tell(base, f"{misfit}; each response is scored in a row of its own, prompt included")
+            self._longest[base] = 0 if misfit else min(LONGEST_ROW, *_reach(base))
+        return self._longest[base]
+
     def _settle(self, base: nn.Module, misfit: str | None) -> None:
         if misfit and self.engine == "chunked":
             raise InputError(f"engine is 'chunked' but {misfit}; results would be wrong; use engine 'auto'")
-        if misfit and base not in _told:
-            _told.add(base)
-            logger.warning(
-                "%s: %s; using the model's own logits, which are right but hold tokens x vocabulary in memory",
-                type(base).__name__,
-                misfit,
+        if misfit:
+            _tell(
+                base,
+                f"{misfit}; using the model's own logits, which are right but hold tokens x vocabulary in memory",
             )
         self._choices[base] = "logits" if misfit or self.engine == "logits" else "chunked"
 
@@ -681,27 +714,21 @@ class EntropyScorer:
         input_ids: Tensor,
         attention_mask: Tensor,
         predicts: Tensor,
+        owners: Tensor | None,
         weights: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Row numbers and values of all response tokens; with row weights also their weighted sum."""
-        if not input_ids.shape == attention_mask.shape == predicts.shape:
-            shapes = [tuple(x.shape) for x in (input_ids, attention_mask, predicts)]
+        """Response numbers and values of all response tokens; with weights also their weighted sum."""
+        if owners is not None and not self.longest_row(model):
             raise InputError(
-                f"input_ids, attention_mask and predicts have shapes {shapes}; they speak of the same tokens; "
-                "give three tensors of one shape"
+                "owners are given, but the model cannot score several responses in a row (the log says why); results "
+                "would be wrong; give each response a row of its own"
             )
         where = predicts.flatten().nonzero().flatten()
-        width = input_ids.shape[1]
-        rows = where // width
-        if bool(predicts[:, -1].any()):
-            raise InputError(
-                f"predicts is True in the last column {width - 1}; no token follows there; set it at the position "
-                "before each response token"
-            )
+        numbers = where // predicts.shape[1] if owners is None else owners.flatten()[where]
         targets = input_ids.flatten()[where + 1] if self.quantity == "surprisal" else None
-        coefficients = None if weights is None else weights[rows]
+        coefficients = None if weights is None else weights[numbers]
         base = _unwrap(model)
-        kwargs = _inputs(base, input_ids, attention_mask)
+        kwargs = _inputs(base, input_ids, attention_mask, owners)
         if self.engine_for(model) == "chunked":
             with _caught_hidden(base) as caught:
                 model(**kwargs, logits_to_keep=1)
@@ -710,7 +737,7 @@ class EntropyScorer:
                 self._settle(base, "its decoder runs out of sight, inside a compiled graph")
         if self.engine_for(model) == "logits":
             values = self._from_logits(model, base, kwargs, predicts, where, targets)
-            return rows, values, None if coefficients is None else (values * coefficients).sum()
+            return numbers, values, None if coefficients is None else (values * coefficients).sum()
         hidden, autocast = caught[-1]
         picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, where)
         head = Head.of(base)
@@ -718,11 +745,11 @@ class EntropyScorer:
         with autocast():
             if coefficients is None:
                 values = entropy_from_hidden(picked, head, chunk_bytes=self.chunk_bytes, targets=targets)
-                return rows, values, None
+                return numbers, values, None
             loss, values = weighted_entropy(
                 picked, head, coefficients, chunk_bytes=self.chunk_bytes, targets=targets
             )
-            return rows, values, loss
+            return numbers, values, loss
 
     def _from_logits(
         self,
@@ -748,10 +775,41 @@ class EntropyScorer:
         rows = max(1, self.chunk_bytes // (4 * logits.shape[-1] * max(4, logits.dtype.itemsize)))
         return _recomputed(_values_of, rows, logits, targets)
 
-    @staticmethod
-    def _sums(rows: Tensor, values: Tensor, predicts: Tensor) -> EntropySums:
-        sums = values.new_zeros(len(predicts)).index_add(0, rows, values)
-        return EntropySums(sums, predicts.sum(dim=1))
+
+def _counts(input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners: Tensor | None) -> Tensor:
+    """How many tokens each response has, once it is sure that the tensors hang together."""
+    shapes = [tuple(x.shape) for x in (input_ids, attention_mask, predicts, owners) if x is not None]
+    if len(set(shapes)) > 1:
+        raise InputError(
+            f"input_ids, attention_mask and predicts (and owners) have shapes {shapes}; they speak of the same tokens; "
+            "give tensors of one shape"
+        )
+    if bool(predicts[:, -1].any()):
+        raise InputError(
+            f"predicts is True in the last column {predicts.shape[1] - 1}; no token follows there; set it at the "
+            "position before each response token"
+        )
+    if owners is None:
+        return predicts.sum(dim=1)
+    scored = owners[predicts]
+    if bool((scored < 0).any()):
+        raise InputError(
+            "predicts is True where owners is -1; what is shared predicts for no response alone; repeat the last token "
+            "of the prompt before each response"
+        )
+    return torch.bincount(scored)
+
+
+def _summed(numbers: Tensor, values: Tensor, counts: Tensor) -> EntropySums:
+    return EntropySums(values.new_zeros(len(counts)).index_add(0, numbers, values), counts)
+
+
+def _tell(base: nn.Module, text: str) -> None:
+    """Log a warning about a model once."""
+    told = _told.setdefault(base, set())
+    if text not in told:
+        told.add(text)
+        logger.warning("%s: %s", type(base).__name__, text)
 
 
 def _call(thing: Any, method: str) -> Any:
@@ -783,12 +841,48 @@ def _accepts(base: nn.Module, name: str) -> bool:
     return name in parameters or "input_ids" not in parameters
 
 
-def _inputs(base: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
+def _inputs(
+    base: nn.Module, input_ids: Tensor, attention_mask: Tensor, owners: Tensor | None = None
+) -> dict[str, Any]:
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-    if _accepts(base, "position_ids"):
+    if owners is not None:
+        seen = _seen(attention_mask, owners)
+        # A token's position is the number of tokens that it sees before itself: each response starts where the prompt ends.
+        inputs["position_ids"] = seen.sum(dim=-1) - 1
+        inputs["attention_mask"] = _as_mask(base, seen)
+    elif _accepts(base, "position_ids"):
         # Counted from the first real token, so that padding on the left shifts nothing.
         inputs["position_ids"] = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
     return inputs
+
+
+def _seen(attention_mask: Tensor, owners: Tensor) -> Tensor:
+    """(B, T, T) bool, True where the token of the row sees that of the column: shared ones and those of its response."""
+    related = (owners[:, None, :] < 0) | (owners[:, None, :] == owners[:, :, None])
+    seen = (related & attention_mask[:, None, :].bool()).tril()
+    # Padding sees itself: a softmax over nothing is nan.
+    return seen | torch.eye(seen.shape[-1], dtype=torch.bool, device=seen.device)
+
+
+def _as_mask(base: Any, seen: Tensor) -> Tensor:
+    """(B, 1, T, T) mask in the form that the model's attention takes."""
+    if _attention(base) == "sdpa":
+        return seen[:, None]
+    lowest = torch.finfo(base.dtype).min
+    return torch.zeros(seen.shape, dtype=base.dtype, device=seen.device).masked_fill(~seen, lowest)[:, None]
+
+
+def _attention(base: Any) -> str:
+    """The name of the model's attention: eager, sdpa, flash_attention_2 ..."""
+    return str(base.config.get_text_config()._attn_implementation)
+
+
+def _reach(base: Any) -> list[int]:
+    """How far the model's positions and windows reach, where its config speaks of such."""
+    config = base.config.get_text_config()
+    names = ("max_position_embeddings", "sliding_window", "window_size", "attention_window_size")
+    found = [getattr(config, name, None) for name in (*names, "attention_chunk_size")]
+    return [reach for reach in found if isinstance(reach, int) and reach > 0]
 
 
 @contextmanager
@@ -818,12 +912,18 @@ def _caught_hidden(base: nn.Module, replace: Callable[[Tensor], Tensor] | None =
         handle.remove()
 
 
-def _misfit(model: nn.Module, base: nn.Module) -> str | None:
-    """Why the chunked engine cannot serve this model, or None."""
+def _sharded(model: nn.Module, base: nn.Module) -> str | None:
     if any(type(part).__name__ in ("FullyShardedDataParallel", "DataParallel") for part in model.modules()):
         return "the model is spread over devices by FSDP or DataParallel"
     if any(hasattr(p, "ds_id") or hasattr(p, "device_mesh") for p in base.parameters()):
         return "its parameters are sharded"
+    return None
+
+
+def _misfit(model: nn.Module, base: nn.Module) -> str | None:
+    """Why the chunked engine cannot serve this model, or None."""
+    if sharded := _sharded(model, base):
+        return sharded
     head = Head.of(base)
     if head is None or _decoder(base) is None:
         return "it has no decoder and head that the engine knows"
@@ -837,23 +937,60 @@ def _agrees(base: nn.Module, head: Head) -> bool:
     ids = torch.arange(4, device=next(base.parameters()).device)[None]
     # A soft cap hardly bends the small logits of a fresh model: enlarge the hidden states until it shows.
     sizes = torch.tensor([1.0, 4.0, 16.0, 64.0], device=ids.device)[None, :, None]
+    with (
+        _trial(base),
+        _caught_hidden(base, lambda hidden: (hidden * sizes).to(hidden.dtype)) as caught,
+    ):
+        own = base(**_inputs(base, ids, torch.ones_like(ids))).logits
+        hidden, autocast = caught[-1]
+        with autocast():
+            ours = head.logits(hidden)
+    return _same(own, ours, min(hidden.dtype.itemsize, ours.dtype.itemsize))
+
+
+def _packing_misfit(model: nn.Module, base: Any) -> str | None:
+    """Why packed rows would not be right for this model, or None."""
+    if sharded := _sharded(model, base):
+        return sharded
+    if not hasattr(base, "config") or not _accepts(base, "position_ids"):
+        return "its forward takes no position_ids"
+    if _attention(base) not in ("eager", "sdpa"):
+        return f"its attention, {_attention(base)}, takes no mask of ours"
+    device = base.device
+    # The prompt 1 2 3 with the responses 4 5 6 and 7 8, packed and in rows of their own.
+    packed = torch.tensor([[1, 2, 3, 4, 5, 6, 3, 7, 8]], device=device)
+    owners = torch.tensor([[-1, -1, 0, 0, 0, 0, 1, 1, 1]], device=device)
+    alone = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8, 0]], device=device)
+    real = torch.ones_like(alone)
+    real[1, -1] = 0
+    with _trial(base), torch.autocast(device.type, enabled=False):
+        truth = base(**_inputs(base, alone, real)).logits[:, 2:][real[:, 2:].bool()]
+        try:
+            ours = base(**_inputs(base, packed, torch.ones_like(packed), owners)).logits[0, 2:]
+        except Exception as error:  # whatever the model makes of a mask that it does not know
+            return f"its forward takes no mask of ours ({type(error).__name__})"
+    fits = _same(truth, ours, base.dtype.itemsize)
+    return None if fits else "the responses of a packed row do not come out as they do alone"
+
+
+@contextmanager
+def _trial(base: nn.Module) -> Iterator[None]:
+    """No gradient and no dropout inside the block; each part in its mode of before after it."""
     training = [part for part in base.modules() if part.training]
+    base.eval()
     try:
-        base.eval()  # a head may hold dropout
-        with (
-            torch.no_grad(),
-            _caught_hidden(base, lambda hidden: (hidden * sizes).to(hidden.dtype)) as caught,
-        ):
-            own = base(**_inputs(base, ids, torch.ones_like(ids))).logits
-            hidden, autocast = caught[-1]
-            with autocast():
-                ours = head.logits(hidden)
+        with torch.no_grad():
+            yield
     finally:
         for part in training:
             part.training = True
-    if own.shape != ours.shape:
+
+
+def _same(truth: Tensor, ours: Tensor, itemsize: int) -> bool:
+    """Whether logits are equal within the rounding of numbers of so many bytes."""
+    if truth.shape != ours.shape:
         return False
-    own, ours = _at_least_float32(own), _at_least_float32(ours)
-    tolerance = 2e-2 if min(hidden.dtype.itemsize, ours.dtype.itemsize) < 4 else 1e-4
-    largest = own.abs().amax(dim=-1, keepdim=True)
-    return bool(((own - ours).abs() <= tolerance * largest + 1e-6).all())
+    truth, ours = _at_least_float32(truth), _at_least_float32(ours)
+    tolerance = 2e-2 if itemsize < 4 else 1e-4
+    largest = truth.abs().amax(dim=-1, keepdim=True)
+    return bool(((truth - ours).abs() <= tolerance * largest + 1e-6).all())

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import t as student_t
 
 from isentropic import gap as statistics
-from isentropic.batches import Item, collate_examples, prompt_tuples
+from isentropic.batches import Item, collate_rows, pack, prompt_tuples, row_length
 from isentropic.entropy import EntropyScorer
 from isentropic.labels import gap_line as gap_line
 from isentropic.labels import label as label
@@ -63,16 +63,19 @@ def score_examples(
     bf16: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Response entropy of each example, (n,) in nats. Sorted by length, so that little is padded."""
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i]))
+    """Response entropy of each example, (n,) in nats. Rows are sorted by length, so that little is padded."""
+    rows = pack(examples, scorer.longest_row(model))
+    places = np.split(np.arange(len(examples)), np.cumsum([len(row) for row in rows])[:-1])
+    order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
     values = np.full(len(examples), np.nan)
     device = next(model.parameters()).device
     done = 0
     with evaluating(model), precision(device, bf16):
-        for rows in token_batches(order, lambda i: len(examples[i])):
-            batch = {k: v.to(device) for k, v in collate_examples([examples[i] for i in rows], pad).items()}
-            values[rows] = scorer.score(model, **batch).means().cpu().numpy()
-            done += len(rows)
+        for chosen in token_batches(order, lambda i: row_length(rows[i])):
+            batch = {k: v.to(device) for k, v in collate_rows([rows[i] for i in chosen], pad).items()}
+            scored = scorer.score(model, **batch).means().cpu().numpy()
+            values[np.concatenate([places[i] for i in chosen])] = scored
+            done += len(scored)
             if progress:
                 progress(done, len(examples))
     return values

@@ -239,12 +239,14 @@ class DebiasingTrainer(Trainer):
         super().__init__(
             model=network,
             args=args,
-            data_collator=unsampled if args.refresh_responses else partial(collate_items, pad=self.pad),
             train_dataset=self.train_items,  # type: ignore[arg-type]
             eval_dataset=self.train_items[:1],  # type: ignore[arg-type]
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        longest = self.scorer.longest_row(self.model)
+        self.collate = partial(collate_items, pad=self.pad, longest=longest)
+        self.data_collator = unsampled if args.refresh_responses else self.collate
         # Our monitor says what these two would print.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -385,9 +387,8 @@ class DebiasingTrainer(Trainer):
     def share_out(self, batches: list[dict[str, Any]], weights: Tensor, value: float) -> None:
         # Data-parallel training averages gradients over processes; the loss asks for their sum.
         scaled = (weights * self.args.world_size).float()
-        for batch, part in zip(
-            batches, scaled.split([len(batch["input_ids"]) for batch in batches]), strict=True
-        ):
+        sizes = [sum(len(item.examples) for item in batch["items"]) for batch in batches]
+        for batch, part in zip(batches, scaled.split(sizes), strict=True):
             batch["weights"], batch["value"] = part, value
 
     def whole_loss(self, items: Sequence[Item], entropies: np.ndarray) -> tuple[float, Tensor]:
@@ -429,13 +430,14 @@ class DebiasingTrainer(Trainer):
     ) -> Tensor:
         """The micro-batch's share: its gradient is that of the whole loss, its value adds up to the whole loss."""
         rows = (inputs["input_ids"], inputs["attention_mask"], inputs["predicts"])
+        owners = inputs.get("owners")
         if "weights" in inputs:
-            share, sums = self.scorer.weighted(model, *rows, inputs["weights"])
+            share, sums = self.scorer.weighted(model, *rows, inputs["weights"], owners)
             if self.aimed is not None:
                 self.aimed.seen.append(sums.means())
             return share - share.detach() + inputs["value"]
         groups, pairs = names_of(inputs["items"])
-        entropies = self.scorer.score(model, *rows).means()
+        entropies = self.scorer.score(model, *rows, owners).means()
         entropies = entropies - torch.from_numpy(self.moved(inputs["items"])).to(entropies)
         entropies = self.anchored(entropies, groups)
         loss, parts = self.loss_fn(entropies, groups, pairs)
@@ -480,7 +482,7 @@ class DebiasingTrainer(Trainer):
             ):
                 item.examples = made
                 self.fresh[item.index] = number
-        return collate_items(items, self.pad)
+        return self.collate(items)
 
     # --- Held-out evidence and logs ---------------------------------------------------------------------------------
 
