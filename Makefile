@@ -12,7 +12,7 @@ demo: $(STAMP)
 	./scripts/run_pure_debiasing.sh smollm2-135m demo -- --overwrite --test_pairs 128 --validation_pairs 64 --max_pairs 96
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

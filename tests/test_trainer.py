@@ -544,6 +544,13 @@ def test_a_model_by_name_and_rows_as_data(tiny_folder, tmp_path):
     assert trainer.state.global_step == 1 and trainer.validation_items
 
 
+def test_prompt_tuning_is_refused():
+    peft = pytest.importorskip("peft")
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    with pytest.raises(InputError, match="PromptTuningConfig.*virtual tokens"):
+        trainer_of(peft=config)
+
+
 def test_a_model_without_tokenizer_is_refused(tmp_path, tiny_prompts):
     with pytest.raises(InputError, match="processing_class is None"):
         DebiasingTrainer(make_model(), DebiasingConfig(output_dir=str(tmp_path)), tiny_prompts)

@@ -195,6 +195,11 @@ class DebiasingTrainer(Trainer):
         if peft_config is not None:
             from peft import get_peft_model
 
+            if peft_config.is_prompt_learning:
+                raise InputError(
+                    f"peft_config is {type(peft_config).__name__}; its virtual tokens stand before the prompt and shift the "
+                    f"positions that are scored; give an adapter inside the layers, such as LoraConfig"
+                )
             network = get_peft_model(network, peft_config)
         without_dropout(network)
 
