@@ -89,9 +89,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     for note in prompts.notes:
         screen.say(f"   {note}")
     screen.say(prompts.ratio_line())
-    sizes = ", ".join(
-        f"{name} {count_pairs(prompts.split(name))}" for name in ("train", "validation", "test")
-    )
+    sizes = ", ".join(f"{name} {count_pairs(part)}" for name, part in parts.items())
     screen.say(f"pairs: {sizes}" if prompts.paired else f"prompts: {sizes}")
     loaded = load()
     clock.mark("load")
@@ -534,7 +532,7 @@ def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) 
         "model_sha256": loaded.sha256,
         "data": prompts.name,
         "data_sha256": prompts.sha256,
-        "groups": list(prompts.groups),
+        "groups": ",".join(prompts.groups),
         "notes": list(prompts.notes),
         "versions": versions(),
         "command": command_of(settings),
