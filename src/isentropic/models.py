@@ -239,7 +239,10 @@ def embedded_folder() -> Path:
 
 def dequantised_folder(file: Path) -> Path:
     """The folder with the weights of a GGUF file as safetensors; made once and kept in the cache."""
-    check_gguf(file)
+    if not file.is_file():
+        raise InputError(
+            f"model file {str(file)!r} does not exist; without it there is nothing to load; check the path"
+        )
     stat = file.stat()
     key = hashlib.sha256(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|float32".encode()).hexdigest()[
         :16
@@ -247,6 +250,7 @@ def dequantised_folder(file: Path) -> Path:
     folder = cache_folder() / "models" / f"{file.stem}-{key}"
     if (folder / "model.safetensors").is_file():
         return folder
+    check_gguf(file)  # reads the whole vocabulary, which takes seconds
     if importlib.util.find_spec("gguf") is None:
         raise InputError(
             f"reading {file.name!r} needs the package gguf, which is not installed; run 'pip install gguf'"
@@ -281,11 +285,7 @@ def dequantised_folder(file: Path) -> Path:
 
 
 def check_gguf(file: Path) -> None:
-    """A GGUF file is there, starts with its magic number, and is as long as its own table of tensors says."""
-    if not file.is_file():
-        raise InputError(
-            f"model file {str(file)!r} does not exist; without it there is nothing to load; check the path"
-        )
+    """A GGUF file starts with its magic number, and is as long as its own table of tensors says."""
     with file.open("rb") as stream:
         if stream.read(4) != GGUF_MAGIC:
             raise InputError(
