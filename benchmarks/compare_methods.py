@@ -56,9 +56,10 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
         each = step_seconds(same["steps"])
         one = statistics.median(each) if each else same["result"]["seconds"]["training"] / steps
         longer = min(args.most_steps, max(1, round(budget / one)))
-        fixed_steps(args, runs, method, flags, longer, "time", extra)
+        if longer != steps:  # or one run is both
+            fixed_steps(args, runs, method, flags, longer, "time", extra)
         for kind, count in (("steps", steps), ("time", longer)):
-            run = runs / f"{method}-equal-{kind}"
+            run = runs / f"{method}-equal-{kind if count != steps else 'steps'}"
             last = run / "checkpoints" / f"checkpoint-{count}"
             models[f"{method}, equal {kind}"] = last if method == "ancestor" else run / "final"
     return models

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from isentropic.curves import draw_curves
 from isentropic.labels import monitor_line as monitor_line
+from isentropic.models import is_sharded, put, whole
 
 BEST_WEIGHTS, BEST_FACTS = "best", "best.json"
 SHARD_BYTES = 64 * 2**20
@@ -53,7 +54,7 @@ class FiniteGuard(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
-        if not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+        if not math.isfinite(float(whole(torch.nn.utils.get_total_norm(gradients)))):
             raise NotFiniteError(f"the gradient of step {state.global_step + 1} is not finite")
 
 
@@ -73,27 +74,30 @@ class BestCheckpoint(TrainerCallback):
         metrics = kwargs["metrics"]
         gap = abs(metrics["eval_gap"])
         better = not self.facts or gap < self.facts["gap"]
-        if not (
-            better
-            and math.isfinite(gap)
-            and metrics["eval_kl"] <= self.max_kl
-            and state.is_world_process_zero
-        ):
+        if not (better and math.isfinite(gap) and metrics["eval_kl"] <= self.max_kl):
             return
         self.facts = {"step": state.global_step, "gap": gap, "kl": metrics["eval_kl"]}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.save(kwargs["model"])
-        (self.folder / BEST_FACTS).write_text(json.dumps(self.facts), encoding="utf-8")
+        self.save(kwargs["model"], state.is_world_process_zero)
+        if state.is_world_process_zero:
+            (self.folder / BEST_FACTS).write_text(json.dumps(self.facts), encoding="utf-8")
 
-    def save(self, model: nn.Module) -> None:
-        """Write the trainable parameters in small shards: safetensors holds a copy of each file it writes."""
+    def save(self, model: nn.Module, writes: bool = True) -> None:
+        """Write the trainable parameters in small shards: safetensors holds a copy of each file it writes.
+
+        All processes take part, since the weights may be spread over them; one of them writes.
+        """
         new, kept = self.folder / f"{BEST_WEIGHTS}.new", self.folder / BEST_WEIGHTS
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        if not writes:
+            for _, parameter in trained:
+                if is_sharded(parameter):
+                    whole(parameter)
+            return
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         shard: dict[str, torch.Tensor] = {}
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         for number, (name, parameter) in enumerate(trained):
-            shard[name] = parameter.detach().cpu().contiguous()
+            shard[name] = whole(parameter).cpu().contiguous()
             full = sum(value.nbytes for value in shard.values()) >= SHARD_BYTES
             if full or number == len(trained) - 1:
                 save_file(shard, new / f"{number:05d}.safetensors")
@@ -104,10 +108,9 @@ class BestCheckpoint(TrainerCallback):
     def restore(self, model: nn.Module) -> None:
         """Put the kept weights back into the model."""
         parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for file in sorted((self.folder / BEST_WEIGHTS).glob("*.safetensors")):
-                for name, value in load_file(file).items():
-                    parameters[name].copy_(value)
+        for file in sorted((self.folder / BEST_WEIGHTS).glob("*.safetensors")):
+            for name, value in load_file(file).items():
+                put(value, parameters[name])
 
 
 class InterruptStop(TrainerCallback):

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from isentropic.errors import InputError
 
@@ -357,20 +358,78 @@ def vocabulary_size(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a folder that plain ``AutoModelForCausalLM`` and ``AutoTokenizer`` can load, as safetensors."""
+def save_model(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    state: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a folder that plain ``AutoModelForCausalLM`` and ``AutoTokenizer`` can load, as safetensors.
+
+    ``state`` holds the weights where the model's own are sharded (:func:`gathered`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
+
+
+# --- Weights that are spread over processes -------------------------------------------------------------------------
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether this process holds a part of the tensor alone (FSDP, ZeRO-3)."""
+    return isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """The whole of a tensor, without gradient. Where it is sharded, all processes must ask for it together."""
+    if hasattr(parameter, "ds_id"):
+        from deepspeed import zero
+
+        with zero.GatheredParameters([parameter]):
+            return parameter.detach().clone()
+    value = parameter.detach()
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def put(value: Tensor, parameter: nn.Parameter) -> None:
+    """Copy a whole tensor into a parameter. Where that is sharded, all processes must do so together."""
+    with torch.no_grad():
+        if hasattr(parameter, "ds_id"):
+            from deepspeed import zero
+
+            with zero.GatheredParameters([parameter], modifier_rank=0):
+                parameter.copy_(value)
+        elif isinstance(parameter, DTensor):
+            value = value.to(parameter.device, parameter.dtype)
+            parameter.copy_(distribute_tensor(value, parameter.device_mesh, parameter.placements))
+        else:
+            parameter.copy_(value)
+
+
+def gathered(model: nn.Module, *, keep: bool = True) -> dict[str, Tensor] | None:
+    """The state dict of a sharded model, whole and on the CPU; None where nothing is sharded.
+
+    All processes must call it together; those with ``keep=False`` get an empty one.
+    """
+    if not any(is_sharded(parameter) for parameter in model.parameters()):
+        return None
+    state = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        full = whole(value)
+        if keep:
+            state[name] = full.cpu()
+    return state
 
 
 def weights_sha256(model: nn.Module) -> str:
     """A hash of all parameters by name, dtype, shape and value."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().reshape(-1).view(torch.uint8).cpu().numpy().data)
+        value = whole(parameter)
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 

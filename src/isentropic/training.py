@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
+from torch import Tensor
 
 from isentropic.callbacks import (
     BEST_WEIGHTS,
@@ -32,6 +33,7 @@ from isentropic.measure import Measurement, gap_line, measure, versions
 from isentropic.models import (
     LoadedModel,
     context_length,
+    gathered,
     load_model,
     quiet_transformers,
     save_model,
@@ -83,7 +85,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     folder = Path(settings.output_dir) / settings.run_name
     if rank == 0:
         check_folder(folder, settings)
-    config = trainer_settings(settings, folder)
+    trackers_of(settings)
     parts = splits_of(prompts, settings)
 
     for note in prompts.notes:
@@ -91,7 +93,10 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     screen.say(prompts.ratio_line())
     sizes = ", ".join(f"{name} {count_pairs(part)}" for name, part in parts.items())
     screen.say(f"pairs: {sizes}" if prompts.paired else f"prompts: {sizes}")
+    # Before the trainer's configuration: ZeRO-3 would make it shard the weights while they load, and no untrained model
+    # would be left to sample responses from.
     loaded = load()
+    config = trainer_settings(settings, folder)
     clock.mark("load")
     if settings.chat is None:
         settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
@@ -254,6 +259,7 @@ class Run:
             {"kl": 0.0, "kl_ci95": [0.0, 0.0], **base},
             {**trainer.neutral.kl_to(trainer.model), **self.cost_of(final)},
         ]
+        state = gathered(trainer.model, keep=self.writes)
         if not self.writes:  # every process takes part in the measuring, one writes it down
             return {}
         self.write_measurement("gap_after.json", after)
@@ -262,7 +268,7 @@ class Run:
         self.write_responses(before, after)
         self.clock.mark("after")
         self.screen.say(f"after   {gap_line(after.summary, settings.lang)}")
-        self.save_final()
+        self.save_final(state)
         self.clock.mark("saving")
         result = self.write_result(reason, before.summary, after.summary)
         write_report(self.folder, settings.lang)
@@ -282,9 +288,9 @@ class Run:
             "perplexity": perplexity(loaded, file, bf16=self.bf16) if file else None,
         }
 
-    def save_final(self) -> None:
+    def save_final(self, state: dict[str, Tensor] | None) -> None:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        save_model(model, self.loaded.tokenizer, self.folder / "final")
+        save_model(model, self.loaded.tokenizer, self.folder / "final", state)
         if self.settings.lora_r and self.settings.merge_lora:
             merged = model.merge_and_unload()
             save_model(merged, self.loaded.tokenizer, self.folder / "final" / "merged")
