@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,66 @@ def test_two_processes_are_one(tmp_path, tiny_folder, tiny_file, changes):
             assert b["kl"] == pytest.approx(a["kl"], abs=1e-5)
     ours, theirs = (json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (one, other))
     assert ours["stopped"] == theirs["stopped"] and ours["best_step"] == theirs["best_step"]
+
+
+# accelerate shards over GPUs only; here two CPU processes are told to it as a kind of processor that it knows.
+SHARDED = """
+os.environ |= {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+}
+from accelerate.state import DistributedType, PartialState
+begin = PartialState.__init__
+def tell(self, *args, **kwargs):
+    begin(self, *args, **kwargs)
+    if self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type = DistributedType.MULTI_XPU
+PartialState.__init__ = tell
+"""
+
+
+def test_sharded_weights_are_trained_kept_and_saved_whole(tmp_path, tiny_folder, tiny_file):
+    """FSDP: every step is that of one process; the best weights, here those before training, come back from shards."""
+    given = {"model": tiny_folder, "data": tiny_file, "runs": tmp_path}
+    assert main(["train", *flags(**given, name="one")]) == 0
+    done = torchrun(script(tmp_path, SHARDED), *flags(**given, name="two"))
+    assert done.returncode == 0 and "its parameters are sharded" in done.stdout + done.stderr, done.stderr
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert torch.linalg.norm(weights(one) - weights(two)) < 1e-5 * torch.linalg.norm(weights(one))
+    results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (one, two)]
+    assert results[0]["best_step"] == results[1]["best_step"]
+    ours, theirs = (load_file(run / "final" / "model.safetensors") for run in (one, two))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6) for name in ours)
+
+
+def test_merging_into_shards_is_refused(tmp_path, tiny_folder, tiny_file):
+    words = [*flags(tiny_folder, tiny_file, tmp_path / "runs", "run"), "--lora_r", "2", "--merge_lora"]
+    done = torchrun(script(tmp_path, SHARDED), *words)
+    assert done.returncode != 0 and "merge final/ afterwards" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_is_one_process(tmp_path, tiny_folder, tiny_file, stage):
+    given = {"model": tiny_folder, "data": tiny_file, "runs": tmp_path, "learning_rate": 1e-4}
+    assert main(["train", *flags(**given, name="one")]) == 0
+    config = (ROOT / "examples" / "accelerate" / f"deepspeed_zero{stage}.yaml").read_text(encoding="utf-8")
+    (tmp_path / "zero.yaml").write_text(config.replace("bf16", '"no"'), encoding="utf-8")
+    body = f"""
+from accelerate.commands.launch import main
+sys.argv[1:1] = ["--config_file", {str(tmp_path / "zero.yaml")!r}, {str(ROOT / "train_debiasing.py")!r}]
+main()
+"""
+    (tmp_path / "launch.py").write_text("import sys\n" + body, encoding="utf-8")
+    words = [sys.executable, str(tmp_path / "launch.py"), *flags(**given, name="two")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (load_file(tmp_path / run / "final" / "model.safetensors") for run in ("one", "two"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6) for name in ours)
 
 
 def test_processes_stop_together(tmp_path, tiny_folder, tiny_file):

@@ -544,6 +544,18 @@ def test_a_model_by_name_and_rows_as_data(tiny_folder, tmp_path):
     assert trainer.state.global_step == 1 and trainer.validation_items
 
 
+def test_an_adapter_starts_from_the_seed():
+    peft = pytest.importorskip("peft")
+
+    def adapter(**changes):
+        lora = peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = trainer_of(peft=lora, **changes).model
+        return torch.cat([p.detach().flatten() for name, p in model.named_parameters() if "lora_A" in name])
+
+    assert torch.equal(adapter(), adapter())
+    assert not torch.equal(adapter(), adapter(seed=7))
+
+
 def test_prompt_tuning_is_refused():
     peft = pytest.importorskip("peft")
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)

@@ -677,7 +677,8 @@ class EntropyScorer:
             InputError: engine "chunked" was asked for and does not fit the model.
         """
         base = _unwrap(model)
-        if base not in self._choices:
+        # A trainer may shard a model that was whole when it was first scored.
+        if base not in self._choices or self._choices[base] == "chunked" and _sharded(model, base):
             self._settle(base, None if self.engine == "logits" else _misfit(model, base))
         return self._choices[base]
 

@@ -24,6 +24,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
+    set_seed,
 )
 
 from isentropic import trackers
@@ -200,6 +201,7 @@ class DebiasingTrainer(Trainer):
                     f"peft_config is {type(peft_config).__name__}; its virtual tokens stand before the prompt and shift the "
                     f"positions that are scored; give an adapter inside the layers, such as LoraConfig"
                 )
+            set_seed(args.seed)  # the adapter's first weights are drawn
             network = get_peft_model(network, peft_config)
         without_dropout(network)
 
@@ -249,6 +251,8 @@ class DebiasingTrainer(Trainer):
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.model.device != args.device:
+            self.model.to(args.device)  # type: ignore[arg-type]  # it is measured whole before it is sharded
         longest = self.scorer.longest_row(self.model)
         self.collate = partial(collate_items, pad=self.pad, longest=longest)
         self.data_collator = unsampled if args.refresh_responses else self.collate

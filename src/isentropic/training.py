@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import shutil
 import signal
@@ -104,7 +105,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     screen.say(chat_line(config.chat))
     parameters = sum(p.numel() for p in loaded.model.parameters())
     check_model(settings, config, parts, loaded)
-    check_processes(config, prompts, loaded)
+    check_processes(config, prompts, loaded, settings.merge_lora)
     if settings.resume and rank == 0:
         check_same_run(folder, prompts, loaded)
     screen.say(f"model: {loaded.name}, {parameters / 1e6:.0f} M parameters")
@@ -408,10 +409,20 @@ def check_model(
         text_tokens(loaded, settings.text_file)
 
 
-def check_processes(config: DebiasingConfig, prompts: PromptSet, loaded: LoadedModel) -> None:
+def check_processes(
+    config: DebiasingConfig, prompts: PromptSet, loaded: LoadedModel, merge_lora: bool
+) -> None:
     """All processes of a run train the same model on the same prompts."""
     if config.world_size == 1:
         return
+    sharding = any(
+        os.environ.get(name) == "true" for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    )
+    if merge_lora and sharding:
+        raise InputError(
+            "--merge_lora with weights that are sharded over processes; an adapter cannot be merged into parts; leave it "
+            "out and merge final/ afterwards in one process"
+        )
     for what, flag, mine in (
         ("prompts", "--train_data", prompts.sha256),
         ("weights", "--model_path", loaded.sha256),
@@ -521,8 +532,6 @@ def lora_of(settings: TrainSettings) -> Any:
 
 def process_of() -> tuple[int, int]:
     """Rank and number of processes, as the launcher tells them."""
-    import os
-
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
