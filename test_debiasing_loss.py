@@ -16,11 +16,12 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from isentropic.batches import collate_examples
-from isentropic.entropy import EntropyScorer, token_entropy
+from isentropic.entropy import token_entropy
 from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
 from isentropic.prompts import Prompt
 from isentropic.responses import Example
+from isentropic.scorer import EntropyScorer
 
 LOSSES: dict[str, Callable] = {
     "squared": DebiasingLoss(),

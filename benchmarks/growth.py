@@ -45,8 +45,8 @@ def one_run(job: Row) -> Row:
 def score_and_back(job: Row, loaded: Any, bf16: bool) -> Row:
     import torch
 
-    from isentropic.entropy import EntropyScorer
     from isentropic.models import precision, vocabulary_size
+    from isentropic.scorer import EntropyScorer
 
     model, scorer = loaded.model, EntropyScorer()
 

@@ -18,7 +18,14 @@ others from the file that is named. Entropies and gaps are in nats.
 # Documented besides the names of the package; an empty tuple stands for all public names of the file.
 MODULES: dict[str, tuple[str, ...]] = {
     "gap": (),
-    "entropy": (),
+    "entropy": (
+        "token_entropy",
+        "token_surprisal",
+        "EntropySums",
+        "Head",
+        "entropy_from_hidden",
+        "weighted_entropy",
+    ),
     "prompts": (),
     "swap": (),
     "models": ("LoadedModel", "save_model"),

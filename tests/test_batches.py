@@ -18,10 +18,11 @@ from isentropic.batches import (
     prompt_tuples,
     row_length,
 )
-from isentropic.entropy import EntropyScorer, token_entropy
+from isentropic.entropy import token_entropy
 from isentropic.errors import InputError
 from isentropic.prompts import Prompt, PromptSet
 from isentropic.responses import Example
+from isentropic.scorer import EntropyScorer
 
 MAN, WOMAN = Prompt("m", "male", "p"), Prompt("f", "female", "p")
 END = 0

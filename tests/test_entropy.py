@@ -33,7 +33,6 @@ from transformers import (
 
 from isentropic.batches import collate_examples
 from isentropic.entropy import (
-    EntropyScorer,
     EntropySums,
     Head,
     entropy_from_hidden,
@@ -44,6 +43,7 @@ from isentropic.entropy import (
 from isentropic.errors import InputError
 from isentropic.prompts import Prompt
 from isentropic.responses import Example
+from isentropic.scorer import EntropyScorer
 
 N, D, V = 23, 16, 203
 

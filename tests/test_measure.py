@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from isentropic.batches import Item
-from isentropic.entropy import EntropyScorer, token_entropy
+from isentropic.entropy import token_entropy
 from isentropic.errors import InputError
 from isentropic.labels import gap_line
 from isentropic.measure import (
@@ -30,6 +30,7 @@ from isentropic.measure import (
 from isentropic.models import LoadedModel, weights_sha256
 from isentropic.prompts import Prompt, PromptSet
 from isentropic.responses import TOKENS_A_BATCH, Example, ResponseSampler, Sampling
+from isentropic.scorer import EntropyScorer
 
 GENDERS = ("male", "female")
 REQUIRED = {  # the keys that the documented schema promises

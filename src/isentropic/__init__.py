@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 _NAMES = {
     "DebiasingLoss": "losses",
     "GEELoss": "losses",
-    "EntropyScorer": "entropy",
+    "EntropyScorer": "scorer",
     "token_entropy": "entropy",
     "entropy_from_hidden": "entropy",
     "paired_gap": "gap",
@@ -51,13 +51,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from isentropic.compare import comparison
-    from isentropic.entropy import EntropyScorer, entropy_from_hidden, token_entropy
+    from isentropic.entropy import entropy_from_hidden, token_entropy
     from isentropic.errors import InputError
     from isentropic.gap import paired_gap, unpaired_gap, verdict
     from isentropic.losses import DebiasingLoss, GEELoss
     from isentropic.models import load_model
     from isentropic.prompts import Prompt, PromptSet, load_prompts
     from isentropic.responses import Sampling
+    from isentropic.scorer import EntropyScorer
     from isentropic.trainer import DebiasingConfig, DebiasingTrainer
 
 

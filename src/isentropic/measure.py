@@ -14,12 +14,12 @@ from scipy.stats import t as student_t
 
 from isentropic import gap as statistics
 from isentropic.batches import Item, collate_rows, pack, prompt_tuples, row_length
-from isentropic.entropy import EntropyScorer
 from isentropic.labels import gap_line as gap_line
 from isentropic.labels import label as label
 from isentropic.models import LoadedModel, precision
 from isentropic.prompts import PromptSet
 from isentropic.responses import Example, Progress, ResponseSampler, Sampling, evaluating, token_batches
+from isentropic.scorer import EntropyScorer
 
 SCHEMA = "isentropic.measure/1"
 

@@ -30,7 +30,6 @@ from transformers import (
 from isentropic import trackers
 from isentropic.batches import Item, StratifiedSampler, collate_items, prompt_tuples
 from isentropic.callbacks import NotFiniteError
-from isentropic.entropy import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
 from isentropic.measure import distinct_ngrams, held_out_now, score_items, summarise
@@ -39,6 +38,7 @@ from isentropic.prompts import PromptSet, load_prompts
 from isentropic.report import model_card
 from isentropic.responses import Example, Progress, ResponseSampler, Sampling, sample_responses
 from isentropic.retention import NeutralReference, neutral_examples
+from isentropic.scorer import EntropyScorer
 from isentropic.settings import LossSettings
 
 log = logging.getLogger("isentropic")
