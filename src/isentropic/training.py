@@ -157,7 +157,7 @@ class Run:
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
-        base = self.cost_of(self.loaded)
+        base = self.cost_of(self.loaded, self.trainer.base_sha256)
         self.clock.mark("responses")
         reason = self.learn()
         self.clock.mark("training")
@@ -278,11 +278,18 @@ class Run:
         shutil.rmtree(self.folder / "checkpoints" / BEST_WEIGHTS, ignore_errors=True)
         return result
 
-    def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
-        """What the model's own answers to neutral prompts look like, and the perplexity of the text file if one is given."""
+    def cost_of(self, loaded: LoadedModel, sha256: str | None = None) -> dict[str, Any]:
+        """What the model's own answers to neutral prompts look like, and the perplexity of the text file if one is given.
+
+        ``sha256`` names weights whose answers were sampled before and are kept.
+        """
         args, file = self.trainer.args, self.settings.text_file
         sampler = ResponseSampler(
-            self.trainer.model, loaded.tokenizer, args.sampling(num_responses=1, offset=2), bf16=self.bf16
+            self.trainer.model,
+            loaded.tokenizer,
+            args.sampling(num_responses=1, offset=2),
+            model_sha256=sha256,
+            bf16=self.bf16,
         )
         return {
             **answers_of(sampler),
