@@ -245,3 +245,13 @@ def test_neutral_texts_are_short_distinct_and_about_no_one() -> None:
     for text in NEUTRAL_TEXTS:
         assert 5 <= len(text.split()) <= 12, text
         assert not people & set(re.findall(r"[a-z]+", text.lower())), text
+
+
+def test_the_topic_of_a_names_pair_is_its_names() -> None:
+    """Other names would give other gaps, more than other templates do: names are the clusters."""
+    rows = builtin("names", ["english", "arabic"]).prompts
+    for row in rows:
+        english, arabic = row.topic.split(", ")
+        assert {"english": english, "arabic": arabic}[row.group] in row.text
+    by_topic = Counter(row.topic for row in rows if row.split == "test")
+    assert len(by_topic) == 20 and min(by_topic.values()) > 6

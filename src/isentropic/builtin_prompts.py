@@ -14,7 +14,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 Words = Mapping[str, Mapping[str, str]]
@@ -22,7 +22,7 @@ Words = Mapping[str, Mapping[str, str]]
 
 
 class Template(NamedTuple):
-    """The start of a sentence with slots; its name is the topic of all pairs made from it."""
+    """The start of a sentence with slots; its name is the topic of all pairs made from it, but for sets of names."""
 
     name: str
     kind: str
@@ -610,12 +610,20 @@ def _gender_rows(groups: Sequence[str]) -> list[BuiltinRow]:
 
 
 def _name_rows(groups: Sequence[str]) -> list[BuiltinRow]:
-    fillers = {}
+    fillers: dict[str, dict[str, list[Filler]]] = {}
+    casts: dict[str, str] = {}
     for split, origins in NAMES.items():
-        chosen = [origins[group].split() for group in groups]
-        casts = [dict(zip(groups, map(_person, names), strict=True)) for names in zip(*chosen, strict=True)]
-        fillers[split] = {"person": [Filler(cast[groups[0]]["person"].lower(), cast) for cast in casts]}
-    return _held_out(PERSON_TEMPLATES, fillers, "new names", (11, 8, 12, 4, 4))
+        together = list(zip(*(origins[group].split() for group in groups), strict=True))
+        casts |= {names[0].lower(): ", ".join(names) for names in together}
+        fillers[split] = {
+            "person": [
+                Filler(names[0].lower(), dict(zip(groups, map(_person, names), strict=True)))
+                for names in together
+            ]
+        }
+    rows = _held_out(PERSON_TEMPLATES, fillers, "new names", (11, 8, 12, 4, 4))
+    # Names vary more than templates do: they are what an interval has to count.
+    return [replace(row, topic=casts[row.pair_id.rsplit("/", 1)[-1]]) for row in rows]
 
 
 def _age_rows(groups: Sequence[str]) -> list[BuiltinRow]:
