@@ -19,6 +19,8 @@ from typing import Any
 from common import Row, medians, model_name, number, parser, publish, run_job
 from common import table as markdown
 
+from isentropic.settings import TrainSettings
+
 # GEE is ours with another loss; the ancestor's steps are small, so it is measured less often.
 SIDES: dict[str, Row] = {
     "isentropic": {},
@@ -26,6 +28,18 @@ SIDES: dict[str, Row] = {
     "ancestor": {"preset": "ancestor", "eval_steps": 10, "max_steps": 2000},
 }
 STOPS = ("isentropic", "GEE")
+PASSED = (
+    "quick",
+    "threads",
+    "target_gap",
+    "max_steps",
+    "test_pairs",
+    "train_pairs",
+    "validation_pairs",
+    "learning_rate",
+    "effective_batch",
+    "micro_batch_size",
+)
 
 
 def one_run(job: Row) -> Row:
@@ -37,7 +51,7 @@ def one_run(job: Row) -> Row:
     from isentropic.models import load_model
     from isentropic.prompts import load_prompts
     from isentropic.run_folder import limited
-    from isentropic.settings import TrainSettings, apply_preset
+    from isentropic.settings import apply_preset
     from isentropic.trainer import DebiasingConfig, DebiasingTrainer
 
     if not job["quick"]:
@@ -75,7 +89,10 @@ def one_run(job: Row) -> Row:
 
     loaded = load_model(job["model"])
     prompts = load_prompts(seed=job["seed"])
-    given = apply_preset({"max_steps": job["max_steps"], **SIDES[job["side"]]})
+    shared = {"max_steps": job["max_steps"], "learning_rate": job["learning_rate"]}
+    if job["side"] in STOPS:  # the ancestor has a batch of its own
+        shared |= {"effective_batch": job["effective_batch"], "micro_batch_size": job["micro_batch_size"]}
+    given = apply_preset({**shared, **SIDES[job["side"]]})
     given.pop("preset", None)
     if job["quick"]:
         given |= {"max_steps": 2, "effective_batch": 4}
@@ -86,6 +103,8 @@ def one_run(job: Row) -> Row:
             output_dir=folder, seed=job["seed"], target_gap=job["target_gap"], use_cpu=True, **given
         )
         parts = {split: prompts.split(split) for split in ("train", "validation", "test")}
+        for split in ("train", "validation"):
+            parts[split] = limited(parts[split], job[f"{split}_pairs"])
         if job["quick"]:
             parts = {split: limited(part, 8) for split, part in parts.items()}
         trainer = Timed(
@@ -132,6 +151,13 @@ def main(arguments: list[str] | None = None) -> None:
     flags.add_argument("--target_gap", type=float, default=0.01)
     flags.add_argument("--max_steps", type=int, default=20, help="most steps of ours and of GEE")
     flags.add_argument("--test_pairs", type=int, default=128, help="the ruler")
+    flags.add_argument("--train_pairs", type=int, help="training pairs; all of them if left out")
+    flags.add_argument("--validation_pairs", type=int, help="validation pairs; all of them if left out")
+    for name in ("learning_rate", "effective_batch", "micro_batch_size"):
+        default = getattr(TrainSettings(), name)
+        flags.add_argument(
+            f"--{name}", type=type(default), default=default, help="as `isentropic train` takes it"
+        )
     args = flags.parse_args(arguments)
     if args.job:
         print(json.dumps(one_run(args.job)))
@@ -140,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         args.seeds, args.test_pairs, args.target_gap = 1, 4, 1e-6
     job = {
         "model": model_name(args),
-        **{key: getattr(args, key) for key in ("quick", "threads", "target_gap", "max_steps", "test_pairs")},
+        **{key: getattr(args, key) for key in PASSED},
     }
     runs: dict[str, list[Row]] = {side: [] for side in SIDES}
     for seed in range(args.seeds):
