@@ -18,7 +18,6 @@ from typing import Any
 
 from common import Row, medians, model_name, number, parser, publish, run_job
 from common import table as markdown
-
 from isentropic.settings import TrainSettings
 
 # GEE is ours with another loss; the ancestor's steps are small, so it is measured less often.
