@@ -4,7 +4,7 @@
 
 For each seed: `isentropic train` with its defaults (pure), which stops on its own; then GEE and the ancestor's way for
 as many steps, and for as many steps as fit into the seconds pure spent on its steps; then `isentropic compare` on all of
-them. Pure and GEE keep their best validated weights, the ancestor's way the last ones, as it did. What is finished is
+them. Pure keeps its best validated weights, the others the last ones. What is finished is
 read and not made again, so this can be run in pieces; --keep keeps the weights.
 """
 
@@ -64,8 +64,7 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
             fixed_steps(args, runs, method, flags, longer, "time", extra)
         for kind, count in (("steps", steps), ("time", longer)):
             run = runs / f"{method}-equal-{kind if count != steps else 'steps'}"
-            last = run / "checkpoints" / f"checkpoint-{count}"
-            models[f"{method}, equal {kind}"] = last if method == "ancestor" else run / "final"
+            models[f"{method}, equal {kind}"] = run / "checkpoints" / f"checkpoint-{count}"
     return models
 
 
@@ -78,10 +77,10 @@ def fixed_steps(
     kind: str,
     extra: list[Any],
 ) -> Row:
-    """A run of a given number of steps. The ancestor measures nothing on the way and keeps its last weights."""
+    """A run of a given number of steps. The last weights are kept; the ancestor measures nothing on the way."""
     ancestor = method == "ancestor"
     given = [*extra, "--max_steps", steps, "--target_gap", NEVER, "--force", "--max_kl", 1e9, *flags]
-    given += ["--save_steps", steps if ancestor else 0, *(["--eval_steps", steps] if ancestor else [])]
+    given += ["--save_steps", steps, *(["--eval_steps", steps] if ancestor else [])]
     return train_run(runs, f"{method}-equal-{kind}", given, args)
 
 
