@@ -110,6 +110,10 @@ def compared(args: argparse.Namespace, seed: int) -> Row:
     return {"seed": seed, "rows": rows}
 
 
+def with_interval(value: float, ci95: list[float]) -> str:
+    return f"{value:+.3f} ± {(ci95[1] - ci95[0]) / 2:.3f}"
+
+
 def run_facts(model: Path | None) -> Row:
     """Steps and step seconds of the run that gave a model."""
     if model is None:
@@ -152,14 +156,16 @@ def main(arguments: list[str] | None = None) -> None:
     for method, found in by_method.items():
         left = [abs(row["gap"] / base["gap"]) for row, base in zip(found, untouched, strict=True)]
         row = middle[method] = {**medians(found), "gap_left": statistics.median(left)}
-        gaps = ", ".join(f"{r['gap']:+.4f} ± {(r['ci95'][1] - r['ci95'][0]) / 2:.4f}" for r in found)
+        gaps = ", ".join(with_interval(r["gap"], r["ci95"]) for r in found)
+        changes = [r["change"] for r in found if r["change"]]
+        moved = ", ".join(with_interval(change["gap_change"], change["ci95"]) for change in changes)
         rows.append(
-            [number(row["gap_left"]), method, gaps, number(row["mean_abs_pair_gap"], ".4f"), number(row["H_mean"], ".3f"),
+            [number(row["gap_left"]), method, gaps, moved, number(row["mean_abs_pair_gap"], ".4f"), number(row["H_mean"], ".3f"),
              number(row["kl"], ".5f"),  number(row["steps"], ".0f"),
              number(row.get("seconds"), ".0f")]
         )  # fmt: skip
     text = markdown(
-        ["gap left, share", "method", "test gap of each seed, with 95 % interval", "mean abs pair gap", "mean entropy",
+        ["gap left, share", "method", "test gap of each seed, with 95 % interval", "its change, same pairs and responses", "mean abs pair gap", "mean entropy",
          "KL",  "steps", "seconds of steps"],
         rows,
     )  # fmt: skip
