@@ -171,7 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     text += (
         f"\n\nMedians of {args.seeds} seeds; {untouched[0]['n_pairs']} test pairs on shared responses of the untouched "
-        "model, the same for every row of a seed. Gap in nats, KL in nats a token of neutral text."
+        "model, the same for every row of a seed. Gap in nats, KL in nats a token of neutral text. Equal time is that of the "
+        "steps; pure and GEE sample and score their responses once before them, which `time_to_target.py` counts too."
     )
     page = publish(args, "compare_methods", text, {"medians": middle, "seeds": seeds})
     if args.docs:
