@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from isentropic.curves import draw_curves
 from isentropic.labels import monitor_line as monitor_line
-from isentropic.models import is_sharded, put, whole
+from isentropic.sharding import put, whole
 
 BEST_WEIGHTS, BEST_FACTS = "best", "best.json"
 SHARD_BYTES = 64 * 2**20
@@ -88,22 +88,22 @@ class BestCheckpoint(TrainerCallback):
         """
         new, kept = self.folder / f"{BEST_WEIGHTS}.new", self.folder / BEST_WEIGHTS
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        if not writes:
-            for _, parameter in trained:
-                if is_sharded(parameter):
-                    whole(parameter)
-            return
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
+        if writes:
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
         shard: dict[str, torch.Tensor] = {}
         for number, (name, parameter) in enumerate(trained):
-            shard[name] = whole(parameter).cpu().contiguous()
+            value = whole(parameter)
+            if not writes:
+                continue
+            shard[name] = value.cpu().contiguous()
             full = sum(value.nbytes for value in shard.values()) >= SHARD_BYTES
             if full or number == len(trained) - 1:
                 save_file(shard, new / f"{number:05d}.safetensors")
                 shard = {}
-        shutil.rmtree(kept, ignore_errors=True)
-        new.rename(kept)
+        if writes:
+            shutil.rmtree(kept, ignore_errors=True)
+            new.rename(kept)
 
     def restore(self, model: nn.Module) -> None:
         """Put the kept weights back into the model."""

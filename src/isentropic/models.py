@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from isentropic.errors import InputError
+from isentropic.sharding import whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -366,61 +366,12 @@ def save_model(
 ) -> None:
     """Write a folder that plain ``AutoModelForCausalLM`` and ``AutoTokenizer`` can load, as safetensors.
 
-    ``state`` holds the weights where the model's own are sharded (:func:`gathered`).
+    ``state`` holds the weights where the model's own are sharded (:func:`isentropic.sharding.gathered`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
-
-
-# --- Weights that are spread over processes -------------------------------------------------------------------------
-
-
-def is_sharded(parameter: Tensor) -> bool:
-    """Whether this process holds a part of the tensor alone (FSDP, ZeRO-3)."""
-    return isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
-
-
-def whole(parameter: Tensor) -> Tensor:
-    """The whole of a tensor, without gradient. Where it is sharded, all processes must ask for it together."""
-    if hasattr(parameter, "ds_id"):
-        from deepspeed import zero
-
-        with zero.GatheredParameters([parameter]):
-            return parameter.detach().clone()
-    value = parameter.detach()
-    return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def put(value: Tensor, parameter: nn.Parameter) -> None:
-    """Copy a whole tensor into a parameter. Where that is sharded, all processes must do so together."""
-    with torch.no_grad():
-        if hasattr(parameter, "ds_id"):
-            from deepspeed import zero
-
-            with zero.GatheredParameters([parameter], modifier_rank=0):
-                parameter.copy_(value)
-        elif isinstance(parameter, DTensor):
-            value = value.to(parameter.device, parameter.dtype)
-            parameter.copy_(distribute_tensor(value, parameter.device_mesh, parameter.placements))
-        else:
-            parameter.copy_(value)
-
-
-def gathered(model: nn.Module, *, keep: bool = True) -> dict[str, Tensor] | None:
-    """The state dict of a sharded model, whole and on the CPU; None where nothing is sharded.
-
-    All processes must call it together; those with ``keep=False`` get an empty one.
-    """
-    if not any(is_sharded(parameter) for parameter in model.parameters()):
-        return None
-    state = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        full = whole(value)
-        if keep:
-            state[name] = full.cpu()
-    return state
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -30,6 +30,7 @@ from isentropic.entropy import (
     weighted_entropy,
 )
 from isentropic.errors import InputError
+from isentropic.sharding import is_sharded
 
 Engine = Literal["auto", "chunked", "logits"]
 
@@ -396,7 +397,7 @@ def _caught_hidden(base: nn.Module, replace: Callable[[Tensor], Tensor] | None =
 def _sharded(model: nn.Module, base: nn.Module) -> str | None:
     if any(type(part).__name__ in ("FullyShardedDataParallel", "DataParallel") for part in model.modules()):
         return "the model is spread over devices by FSDP or DataParallel"
-    if any(hasattr(p, "ds_id") or hasattr(p, "device_mesh") for p in base.parameters()):
+    if any(is_sharded(parameter) for parameter in base.parameters()):
         return "its parameters are sharded"
     return None
 

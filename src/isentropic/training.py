@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from torch import Tensor
 
 from isentropic.callbacks import (
@@ -34,7 +34,6 @@ from isentropic.measure import Measurement, gap_line, measure, versions
 from isentropic.models import (
     LoadedModel,
     context_length,
-    gathered,
     load_model,
     quiet_transformers,
     save_model,
@@ -58,9 +57,12 @@ from isentropic.run_folder import (
 )
 from isentropic.screen import Screen
 from isentropic.settings import TrainSettings, reading_of, split_names
+from isentropic.sharding import gathered
 from isentropic.swap import swapper
 from isentropic.trainer import DebiasingConfig, DebiasingTrainer
 
+SHARDING_FLAGS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""Set by accelerate where it spreads the state of training over processes."""
 LOGIT_BYTES = 14
 """The most that one logit takes on its way to an entropy: bfloat16, float32, and two float32 working copies."""
 
@@ -86,7 +88,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     folder = Path(settings.output_dir) / settings.run_name
     if rank == 0:
         check_folder(folder, settings)
-    trackers_of(settings)
+    trackers_of(settings)  # refuses one that is not installed before a model is loaded
     parts = splits_of(prompts, settings)
 
     for note in prompts.notes:
@@ -105,7 +107,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     screen.say(chat_line(config.chat))
     parameters = sum(p.numel() for p in loaded.model.parameters())
     check_model(settings, config, parts, loaded)
-    check_processes(config, prompts, loaded, settings.merge_lora)
+    check_processes(config, prompts, loaded)
     if settings.resume and rank == 0:
         check_same_run(folder, prompts, loaded)
     screen.say(f"model: {loaded.name}, {parameters / 1e6:.0f} M parameters")
@@ -157,7 +159,7 @@ class Run:
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
-        base = self.cost_of(self.loaded, self.trainer.base_sha256)
+        base = self.cost_of(self.loaded)
         self.clock.mark("responses")
         reason = self.learn()
         self.clock.mark("training")
@@ -278,17 +280,14 @@ class Run:
         shutil.rmtree(self.folder / "checkpoints" / BEST_WEIGHTS, ignore_errors=True)
         return result
 
-    def cost_of(self, loaded: LoadedModel, sha256: str | None = None) -> dict[str, Any]:
-        """What the model's own answers to neutral prompts look like, and the perplexity of the text file if one is given.
-
-        ``sha256`` names weights whose answers were sampled before and are kept.
-        """
+    def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
+        """What the model's own answers to neutral prompts look like, and the perplexity of the text file if one is given."""
         args, file = self.trainer.args, self.settings.text_file
         sampler = ResponseSampler(
             self.trainer.model,
             loaded.tokenizer,
             args.sampling(num_responses=1, offset=2),
-            model_sha256=sha256,
+            model_sha256=loaded.sha256,
             bf16=self.bf16,
         )
         return {
@@ -403,6 +402,11 @@ def check_model(
             f"--lora_r with --model_path {settings.model_path!r}, an adapter itself; the new adapter would be saved "
             f"without the old one below it; give the merged model (--merge_lora saves it), or leave --lora_r out"
         )
+    if settings.merge_lora and config.world_size > 1 and any(map(parse_flag_from_env, SHARDING_FLAGS)):
+        raise InputError(
+            "--merge_lora with weights that are sharded over processes; an adapter cannot be merged into parts; leave it "
+            "out and merge final/ afterwards in one process"
+        )
     if settings.lora_r and settings.lora_target_modules:
         linear = {n for n, m in loaded.model.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
         for name in split_names(settings.lora_target_modules):
@@ -416,20 +420,10 @@ def check_model(
         text_tokens(loaded, settings.text_file)
 
 
-def check_processes(
-    config: DebiasingConfig, prompts: PromptSet, loaded: LoadedModel, merge_lora: bool
-) -> None:
+def check_processes(config: DebiasingConfig, prompts: PromptSet, loaded: LoadedModel) -> None:
     """All processes of a run train the same model on the same prompts."""
     if config.world_size == 1:
         return
-    sharding = any(
-        os.environ.get(name) == "true" for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-    )
-    if merge_lora and sharding:
-        raise InputError(
-            "--merge_lora with weights that are sharded over processes; an adapter cannot be merged into parts; leave it "
-            "out and merge final/ afterwards in one process"
-        )
     for what, flag, mine in (
         ("prompts", "--train_data", prompts.sha256),
         ("weights", "--model_path", loaded.sha256),
