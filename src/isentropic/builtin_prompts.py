@@ -14,7 +14,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 Words = Mapping[str, Mapping[str, str]]
@@ -22,7 +22,7 @@ Words = Mapping[str, Mapping[str, str]]
 
 
 class Template(NamedTuple):
-    """The start of a sentence with slots; its name is the topic of all pairs made from it, but for sets of names."""
+    """The start of a sentence with slots; its name is the topic of the pairs made from it, unless the filler has one."""
 
     name: str
     kind: str
@@ -31,10 +31,11 @@ class Template(NamedTuple):
 
 
 class Filler(NamedTuple):
-    """What goes into a template beside the group: a name, and each group's words."""
+    """What goes into a template beside the group: a name, each group's words, and a topic where it varies most."""
 
     name: str
     words: Words
+    topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -578,7 +579,7 @@ def combine(
             pair_id = f"{prefix}/{template.name}/{filler.name.replace(' ', '-')}"
             for group in filler.words:
                 text = fill(template, filler, group)
-                rows.append(BuiltinRow(text, group, pair_id, template.name, split, cell))
+                rows.append(BuiltinRow(text, group, pair_id, filler.topic or template.name, split, cell))
     return rows
 
 
@@ -610,20 +611,15 @@ def _gender_rows(groups: Sequence[str]) -> list[BuiltinRow]:
 
 
 def _name_rows(groups: Sequence[str]) -> list[BuiltinRow]:
-    fillers: dict[str, dict[str, list[Filler]]] = {}
-    casts: dict[str, str] = {}
+    fillers = {}
     for split, origins in NAMES.items():
-        together = list(zip(*(origins[group].split() for group in groups), strict=True))
-        casts |= {names[0].lower(): ", ".join(names) for names in together}
-        fillers[split] = {
-            "person": [
-                Filler(names[0].lower(), dict(zip(groups, map(_person, names), strict=True)))
-                for names in together
-            ]
-        }
-    rows = _held_out(PERSON_TEMPLATES, fillers, "new names", (11, 8, 12, 4, 4))
-    # Names vary more than templates do: they are what an interval has to count.
-    return [replace(row, topic=casts[row.pair_id.rsplit("/", 1)[-1]]) for row in rows]
+        casts = []
+        for names in zip(*(origins[group].split() for group in groups), strict=True):
+            words = dict(zip(groups, map(_person, names), strict=True))
+            # Names vary more than templates do: they are what an interval has to count.
+            casts.append(Filler(names[0].lower(), words, topic=", ".join(names)))
+        fillers[split] = {"person": casts}
+    return _held_out(PERSON_TEMPLATES, fillers, "new names", (11, 8, 12, 4, 4))
 
 
 def _age_rows(groups: Sequence[str]) -> list[BuiltinRow]:
