@@ -4,8 +4,8 @@
 
 For each seed: `isentropic train` with its defaults (pure), which stops on its own; then GEE and the ancestor's way for
 as many steps, and for as many steps as fit into the seconds pure spent on its steps; then `isentropic compare` on all of
-them. Pure keeps its best validated weights, the others the last ones. What is finished is
-read and not made again, so this can be run in pieces; --keep keeps the weights.
+them. Pure keeps its best validated weights, the others the last ones. What is finished is read and not made again, so
+this can be run in pieces; --keep keeps the weights.
 """
 
 from __future__ import annotations
@@ -56,14 +56,13 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
     budget = steps * statistics.median(each) if each else pure["result"]["seconds"]["training"]
     models = {"pure": runs / "pure" / "final"}
     for method, flags in METHODS.items():
-        same = fixed_steps(args, runs, method, flags, steps, "steps", extra)
+        same = fixed_steps(args, runs, method, flags, steps, extra)
         each = step_seconds(same["steps"])
         one = statistics.median(each) if each else same["result"]["seconds"]["training"] / steps
         longer = min(args.most_steps, max(1, round(budget / one)))
-        if longer != steps:  # or one run is both
-            fixed_steps(args, runs, method, flags, longer, "time", extra)
+        fixed_steps(args, runs, method, flags, longer, extra)  # the same run where the count is
         for kind, count in (("steps", steps), ("time", longer)):
-            run = runs / f"{method}-equal-{kind if count != steps else 'steps'}"
+            run = runs / f"{method}-{count}"
             models[f"{method}, equal {kind}"] = run / "checkpoints" / f"checkpoint-{count}"
     return models
 
@@ -74,14 +73,13 @@ def fixed_steps(
     method: str,
     flags: list[str],
     steps: int,
-    kind: str,
     extra: list[Any],
 ) -> Row:
     """A run of a given number of steps. The last weights are kept; the ancestor measures nothing on the way."""
     ancestor = method == "ancestor"
     given = [*extra, "--max_steps", steps, "--target_gap", NEVER, "--force", "--max_kl", 1e9, *flags]
     given += ["--save_steps", steps, *(["--eval_steps", steps] if ancestor else [])]
-    return train_run(runs, f"{method}-equal-{kind}", given, args)
+    return train_run(runs, f"{method}-{steps}", given, args)
 
 
 def compared(args: argparse.Namespace, seed: int) -> Row:
@@ -160,13 +158,14 @@ def main(arguments: list[str] | None = None) -> None:
         changes = [r["change"] for r in found if r["change"]]
         moved = ", ".join(with_interval(change["gap_change"], change["ci95"]) for change in changes)
         rows.append(
-            [number(row["gap_left"]), method, gaps, moved, number(row["mean_abs_pair_gap"], ".4f"), number(row["H_mean"], ".3f"),
-             number(row["kl"], ".5f"),  number(row["steps"], ".0f"),
+            [number(row["gap_left"]), method, gaps, moved, number(row["mean_abs_pair_gap"], ".4f"),
+             number(row["H_mean"], ".3f"), number(row["kl"], ".5f"), number(row["steps"], ".0f"),
              number(row.get("seconds"), ".0f")]
         )  # fmt: skip
     text = markdown(
-        ["gap left, share", "method", "test gap of each seed, with 95 % interval", "its change, same pairs and responses", "mean abs pair gap", "mean entropy",
-         "KL",  "steps", "seconds of steps"],
+        ["gap left, share", "method", "test gap of each seed, with 95 % interval",
+         "its change, same pairs and responses", "mean abs pair gap", "mean entropy", "KL", "steps",
+         "seconds of steps"],
         rows,
     )  # fmt: skip
     text += (

@@ -27,18 +27,6 @@ SIDES: dict[str, Row] = {
     "ancestor": {"preset": "ancestor", "eval_steps": 10, "max_steps": 2000},
 }
 STOPS = ("isentropic", "GEE")
-PASSED = (
-    "quick",
-    "threads",
-    "target_gap",
-    "max_steps",
-    "test_pairs",
-    "train_pairs",
-    "validation_pairs",
-    "learning_rate",
-    "effective_batch",
-    "micro_batch_size",
-)
 
 
 def one_run(job: Row) -> Row:
@@ -163,10 +151,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if args.quick:
         args.seeds, args.test_pairs, args.target_gap = 1, 4, 1e-6
-    job = {
-        "model": model_name(args),
-        **{key: getattr(args, key) for key in PASSED},
-    }
+    given = {key: value for key, value in vars(args).items() if key not in ("seeds", "out", "job")}
+    job = {**given, "model": model_name(args)}
     runs: dict[str, list[Row]] = {side: [] for side in SIDES}
     for seed in range(args.seeds):
         limit = None
