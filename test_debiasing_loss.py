@@ -15,13 +15,13 @@ except ModuleNotFoundError:
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from isentropic.batches import collate_examples
-from isentropic.entropy import token_entropy
+from isentropic.entropy.reference import token_entropy
+from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
-from isentropic.prompts import Prompt
-from isentropic.responses import Example
-from isentropic.scorer import EntropyScorer
+from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.batches import collate_examples
+from isentropic.responses.sample import Example
 
 LOSSES: dict[str, Callable] = {
     "squared": DebiasingLoss(),

@@ -200,7 +200,8 @@ def test_label_thresholds_are_the_target_and_a_tenth() -> None:
 # --- The statistics -------------------------------------------------------------------------------------------------
 
 if importlib.util.find_spec("scipy") and importlib.util.find_spec("numpy"):
-    from isentropic.gap import paired_gap, unpaired_gap, verdict
+    from isentropic.gap.estimate import paired_gap, unpaired_gap
+    from isentropic.gap.verdict import verdict
 
     def test_interval_of_three_pairs_by_hand() -> None:
         found = paired_gap([0.1, 0.2, 0.3])

@@ -55,7 +55,7 @@ def tiny_model() -> str:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-    from isentropic.prompts import load_prompts
+    from isentropic.prompts.load import load_prompts
 
     words = Tokenizer(models.WordLevel(unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -20,13 +20,9 @@ import numpy as np
 import scipy
 from scipy.special import ndtr, stdtrit
 
-from isentropic.gap import (
-    bootstrap_interval,
-    paired_gap,
-    pairs_for_halfwidth,
-    unpaired_gap,
-    verdict,
-)
+from isentropic.gap.bootstrap import bootstrap_interval
+from isentropic.gap.estimate import paired_gap, unpaired_gap
+from isentropic.gap.verdict import pairs_for_halfwidth, verdict
 
 SEED = 20240607
 SHARED_SD, OWN_SD = 0.08, 0.7  # sd of one pair's gap, nats, with shared and with own responses

@@ -24,7 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from isentropic.entropy import DEFAULT_CHUNK_BYTES, Head, entropy_from_hidden, token_entropy, weighted_entropy
+from isentropic.entropy.engine import DEFAULT_CHUNK_BYTES, Head, entropy_from_hidden, weighted_entropy
+from isentropic.entropy.reference import token_entropy
 
 SIZES = [(1024, 576, 49152), (4096, 896, 151936)]
 QUICK = [(256, 576, 49152)]

@@ -17,7 +17,8 @@ import numpy as np
 
 from common import Row, model_name, parser, publish
 from common import table as markdown
-from isentropic.gap import paired_gap, verdict
+from isentropic.gap.estimate import paired_gap
+from isentropic.gap.verdict import verdict
 
 SEED = 20240607
 TARGETS = (0.01, 0.02, 0.05)
@@ -28,9 +29,11 @@ def measured(model: str, pairs: int | None) -> list[Row]:
     """Topic, shared and own gap of every pair, in nats."""
     import torch
 
-    from isentropic.measure import group_entropies, measure
-    from isentropic.models import has_bfloat16, load_model
-    from isentropic.prompts import load_prompts
+    from isentropic.measure.score import measure
+    from isentropic.measure.summary import group_entropies
+    from isentropic.models.load import load_model
+    from isentropic.models.model import has_bfloat16
+    from isentropic.prompts.load import load_prompts
     from isentropic.run_folder import limited
 
     prompts = limited(load_prompts(), pairs)

@@ -33,7 +33,8 @@ PROMPT = 8
 def one_run(job: Row) -> Row:
     import torch
 
-    from isentropic.models import has_bfloat16, load_model
+    from isentropic.models.load import load_model
+    from isentropic.models.model import has_bfloat16
 
     if not job["quick"]:
         torch.set_num_threads(job["threads"])
@@ -45,8 +46,8 @@ def one_run(job: Row) -> Row:
 def score_and_back(job: Row, loaded: Any, bf16: bool) -> Row:
     import torch
 
-    from isentropic.models import precision, vocabulary_size
-    from isentropic.scorer import EntropyScorer
+    from isentropic.entropy.scorer import EntropyScorer
+    from isentropic.models.model import precision, vocabulary_size
 
     model, scorer = loaded.model, EntropyScorer()
 
@@ -83,8 +84,8 @@ def score_and_back(job: Row, loaded: Any, bf16: bool) -> Row:
 def measure_pairs(job: Row, loaded: Any, bf16: bool) -> Row:
     from dataclasses import replace
 
-    from isentropic.measure import measure
-    from isentropic.prompts import load_prompts
+    from isentropic.measure.score import measure
+    from isentropic.prompts.load import load_prompts
     from isentropic.run_folder import limited
 
     prompts = limited(load_prompts(), job["pairs"])

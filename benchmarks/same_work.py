@@ -44,7 +44,7 @@ def ancestor_step(
     """One optimizer step; returns the seconds spent on generation and the response tokens scored."""
     import torch
 
-    from isentropic.models import precision
+    from isentropic.models.model import precision
 
     device = torch.device("cpu")
     generating, scored = 0.0, 0
@@ -78,7 +78,7 @@ def ancestor_step(
 def run_ancestor(job: Row) -> Row:
     import torch
 
-    from isentropic.models import load_model
+    from isentropic.models.load import load_model
 
     loaded = load_model(job["model"])
     model = loaded.model.train()
@@ -103,9 +103,9 @@ def run_ours(job: Row) -> Row:
     from transformers import TrainerCallback
 
     from isentropic import responses
-    from isentropic.models import load_model
-    from isentropic.prompts import Prompt, PromptSet
-    from isentropic.trainer import DebiasingConfig, DebiasingTrainer
+    from isentropic.models.load import load_model
+    from isentropic.prompts.prompt_set import Prompt, PromptSet
+    from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
     loaded = load_model(job["model"])
     ends = torch.tensor(responses.end_tokens(loaded.model, loaded.tokenizer))
@@ -181,7 +181,7 @@ def figures(seconds: float, generating: float, scored: int, held: float) -> Row:
 def one_run(job: Row) -> Row:
     import torch
 
-    from isentropic.models import has_bfloat16
+    from isentropic.models.model import has_bfloat16
 
     if not job["quick"]:
         torch.set_num_threads(job["threads"])
@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.job:
         print(json.dumps(one_run(args.job)))
         return
-    from isentropic.prompts import load_prompts
+    from isentropic.prompts.load import load_prompts
 
     if args.quick:
         args.repeats, args.new_tokens = 1, 8

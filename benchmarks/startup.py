@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.quick:
         args.repeats = 1
     else:
-        from isentropic.models import EMBEDDED, embedded_folder
+        from isentropic.models.gguf import embedded_folder
+        from isentropic.models.model import EMBEDDED
 
         if args.model == EMBEDDED:
             embedded_folder()

@@ -39,11 +39,11 @@ def one_run(job: Row) -> Row:
     import torch
     from transformers import Trainer, TrainerCallback
 
-    from isentropic.batches import collate_items
-    from isentropic.models import load_model
-    from isentropic.prompts import load_prompts
+    from isentropic.models.load import load_model
+    from isentropic.prompts.load import load_prompts
+    from isentropic.responses.batches import collate_items
     from isentropic.run_folder import limited
-    from isentropic.trainer import DebiasingConfig, DebiasingTrainer
+    from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
     if not job["quick"]:
         torch.set_num_threads(job["threads"])

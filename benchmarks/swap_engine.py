@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from isentropic.swap import Chooser, detect, lm_chooser, swap
+from isentropic.prompts.swap.swap import Chooser, detect, lm_chooser, swap
 
 PRONOUN = re.compile(r"\b(he|she|him|her|his|hers|himself|herself)\b", re.IGNORECASE)
 MALE = {"he", "him", "his", "himself"}

@@ -33,13 +33,14 @@ def one_run(job: Row) -> Row:
     import torch
     from transformers import TrainerCallback
 
-    from isentropic.callbacks import TargetGapStop
-    from isentropic.measure import make_items, summarise
-    from isentropic.models import load_model
-    from isentropic.prompts import load_prompts
+    from isentropic.measure.score import make_items
+    from isentropic.measure.summary import summarise
+    from isentropic.models.load import load_model
+    from isentropic.prompts.load import load_prompts
     from isentropic.run_folder import limited
     from isentropic.settings import apply_preset
-    from isentropic.trainer import DebiasingConfig, DebiasingTrainer
+    from isentropic.training.callbacks import TargetGapStop
+    from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
     if not job["quick"]:
         torch.set_num_threads(job["threads"])

@@ -27,7 +27,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "weighted_entropy",
     ),
     "prompts": (),
-    "swap": (),
+    "prompts.swap": (),
     "models": ("LoadedModel", "save_model"),
     "measure": ("Measurement", "measure", "summarise"),
     "report": (),
@@ -50,8 +50,8 @@ def literal(tree: ast.Module, name: str) -> list | dict:
 
 
 def trees(module: str) -> Iterator[ast.Module]:
-    """The module's tree; for a folder those of all its files."""
-    path = SOURCE / module
+    """The module's tree; for a folder those of all its files, ``__init__`` first."""
+    path = SOURCE / module.replace(".", "/")
     for file in sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
         yield ast.parse(file.read_text(encoding="utf-8"))
 
@@ -139,11 +139,11 @@ def make() -> str:
         found = [definitions(tree)[name] for tree in trees(module) if name in definitions(tree)]
         lines += entry(found[0])
     for module, chosen in MODULES.items():
-        (tree,) = trees(module)
-        known = definitions(tree)
-        listed = chosen or literal(tree, "__all__") or [name for name in known if not name.startswith("_")]
+        door, *rooms = trees(module)
+        known = {name: node for tree in (door, *rooms) for name, node in definitions(tree).items()}
+        listed = chosen or literal(door, "__all__")
         rest = [known[name] for name in listed if name in known and name not in files]
-        summary = (ast.get_docstring(tree) or "").splitlines()[0]
+        summary = (ast.get_docstring(door) or "").splitlines()[0]
         lines += [f"## isentropic.{module}", "", summary, ""]
         for node in rest:
             if ast.get_docstring(node):

@@ -86,7 +86,7 @@ def make_model(kind: str = "llama", *, seed: int = 0, vocab: int = 320) -> Any:
 
 def make_prompts() -> Any:
     """48 pairs in 6 topics: 24 to train on, 12 for validation, 12 to test (in cells)."""
-    from isentropic.prompts import Prompt, PromptSet
+    from isentropic.prompts.prompt_set import Prompt, PromptSet
 
     splits = ("train",) * 4 + ("validation",) * 2 + ("test",) * 2
     cells = dict(zip(JOBS[6:], ("new occupations", "both new"), strict=True))
@@ -133,7 +133,8 @@ def tiny_model() -> Callable[..., Any]:
 @pytest.fixture
 def tiny_loaded(tiny_tokenizer: Any) -> Any:
     """A new tiny Llama with its tokenizer, as `load_model` would give it."""
-    from isentropic.models import LoadedModel, weights_sha256
+    from isentropic.models.model import LoadedModel
+    from isentropic.models.save import weights_sha256
 
     model = make_model()
     return LoadedModel(model, tiny_tokenizer, "tiny", weights_sha256(model))
@@ -154,7 +155,7 @@ def tiny_prompts() -> Any:
 @pytest.fixture(scope="session")
 def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_prompts: Any) -> Path:
     """The same pairs as a JSONL file for ``--train_data``."""
-    from isentropic.prompts import write_prompts
+    from isentropic.prompts.preview import write_prompts
 
     return write_prompts(tiny_prompts, tmp_path_factory.mktemp("data") / "pairs.jsonl")
 

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from isentropic.batches import (
+from isentropic.entropy.reference import token_entropy
+from isentropic.entropy.scorer import EntropyScorer
+from isentropic.errors import InputError
+from isentropic.prompts.prompt_set import Prompt, PromptSet
+from isentropic.responses.batches import (
     Item,
     StratifiedSampler,
     collate_examples,
@@ -18,11 +22,7 @@ from isentropic.batches import (
     prompt_tuples,
     row_length,
 )
-from isentropic.entropy import token_entropy
-from isentropic.errors import InputError
-from isentropic.prompts import Prompt, PromptSet
-from isentropic.responses import Example
-from isentropic.scorer import EntropyScorer
+from isentropic.responses.sample import Example
 
 MAN, WOMAN = Prompt("m", "male", "p"), Prompt("f", "female", "p")
 END = 0

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from isentropic.builtin_prompts import (
+from isentropic.prompts.builtin import (
     BUILTIN,
     FILLERS,
     GENDER_TEMPLATES,
@@ -14,13 +14,13 @@ from isentropic.builtin_prompts import (
     NAMES,
     NEUTRAL_TEXTS,
     PERSON_TEMPLATES,
-    SPLITS,
     Filler,
     Template,
+    builtin,
     combine,
     with_articles,
 )
-from isentropic.prompts import Prompt, builtin
+from isentropic.prompts.prompt_set import SPLITS, Prompt
 
 GENDERED = {
     word.lower()

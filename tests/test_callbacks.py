@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
-from isentropic.callbacks import (
+from isentropic.labels import monitor_line
+from isentropic.training.callbacks import (
     BestCheckpoint,
     FiniteGuard,
     InterruptStop,
     Monitor,
     NotFiniteError,
     TargetGapStop,
-    monitor_line,
 )
 
 ALONE = SimpleNamespace(world_size=1)
@@ -283,7 +283,7 @@ def test_only_what_is_trained_is_kept(tmp_path):
 
 
 def test_large_weights_are_kept_in_several_files(tmp_path, monkeypatch, tiny_model):
-    monkeypatch.setattr("isentropic.callbacks.SHARD_BYTES", 20_000)
+    monkeypatch.setattr("isentropic.training.callbacks.SHARD_BYTES", 20_000)
     model, best = tiny_model(), BestCheckpoint(tmp_path, 0.05)
     best.on_evaluate(None, state(1), TrainerControl(), metrics=held_out(0.1), model=model)
     assert len(list((tmp_path / "best").iterdir())) > 2

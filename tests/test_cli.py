@@ -18,7 +18,7 @@ import yaml
 
 from conftest import make_folder, make_model, make_tokenizer
 from isentropic.cli import disk_is_full, main
-from isentropic.prompts import load_prompts
+from isentropic.prompts.load import load_prompts
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("train", "measure", "compare", "report", "prompts")

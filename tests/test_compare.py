@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isentropic.batches import Item
-from isentropic.compare import comparison
-from isentropic.measure import Measurement, make_items, measure, summarise
-from isentropic.models import LoadedModel, weights_sha256
-from isentropic.prompts import Prompt
-from isentropic.responses import Example, ResponseSampler, Sampling
+from isentropic.measure.compare import comparison
+from isentropic.measure.score import Measurement, make_items, measure
+from isentropic.measure.summary import summarise
+from isentropic.models.model import LoadedModel
+from isentropic.models.save import weights_sha256
+from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.batches import Item
+from isentropic.responses.sample import Example, ResponseSampler, Sampling
 
 GENDERS = ("male", "female")
 FREE = {"kl": 0.0, "kl_ci95": [0.0, 0.0], "perplexity": None}

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from conftest import make_prompts
 from isentropic.cli import main
-from isentropic.prompts import write_prompts
+from isentropic.prompts.preview import write_prompts
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 180

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from isentropic.cli import Parser, add_train_flags, main, parser
+from isentropic.cli import main
+from isentropic.commands.parser import Parser, add_train_flags, parser
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -31,19 +31,13 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from isentropic.batches import collate_examples
-from isentropic.entropy import (
-    EntropySums,
-    Head,
-    entropy_from_hidden,
-    token_entropy,
-    token_surprisal,
-    weighted_entropy,
-)
+from isentropic.entropy.engine import Head, entropy_from_hidden, weighted_entropy
+from isentropic.entropy.reference import EntropySums, token_entropy, token_surprisal
+from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
-from isentropic.prompts import Prompt
-from isentropic.responses import Example
-from isentropic.scorer import EntropyScorer
+from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.batches import collate_examples
+from isentropic.responses.sample import Example
 
 N, D, V = 23, 16, 203
 

@@ -10,26 +10,18 @@ import pytest
 from scipy import stats
 
 from isentropic.errors import InputError
-from isentropic.gap import (
+from isentropic.gap.bootstrap import bootstrap_interval, unpaired_bootstrap_interval
+from isentropic.gap.details import decompose, holm, pair_spread, paired_change, topic_gaps
+from isentropic.gap.estimate import (
     GapEstimate,
-    bootstrap_interval,
     clusters_of,
-    decompose,
     group_gaps,
-    holm,
-    joint_verdict,
-    noise_floor,
-    pair_spread,
-    paired_change,
     paired_gap,
-    pairs_for_halfwidth,
-    topic_gaps,
-    unpaired_bootstrap_interval,
     unpaired_gap,
-    unpaired_noise_floor,
-    verdict,
     widest_pair,
 )
+from isentropic.gap.noise import noise_floor, unpaired_noise_floor
+from isentropic.gap.verdict import joint_verdict, pairs_for_halfwidth, verdict
 
 LOPSIDED = ["a"] * 9 + ["b"] * 4 + ["c"] * 2 + ["d"] + ["e"] * 6
 

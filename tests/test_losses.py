@@ -12,7 +12,7 @@ from torch import Tensor
 from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
 from isentropic.losses.debiasing_loss import unbiased_square_of_groups, unbiased_square_of_pairs
-from isentropic.losses.group_means import membership, pair_entropies
+from isentropic.losses.groups import membership, pair_entropies
 
 TWO = ["male", "female"] * 5
 THREE = ["a", "b", "c"] * 4

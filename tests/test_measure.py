@@ -11,26 +11,17 @@ import pytest
 import torch
 from scipy import stats
 
-from isentropic.batches import Item
-from isentropic.entropy import token_entropy
+from isentropic.entropy.reference import token_entropy
+from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
-from isentropic.labels import gap_line
-from isentropic.measure import (
-    distinct_ngrams,
-    floor_of,
-    group_entropies,
-    label,
-    make_items,
-    measure,
-    quality,
-    score_examples,
-    score_items,
-    summarise,
-)
-from isentropic.models import LoadedModel, weights_sha256
-from isentropic.prompts import Prompt, PromptSet
-from isentropic.responses import TOKENS_A_BATCH, Example, ResponseSampler, Sampling
-from isentropic.scorer import EntropyScorer
+from isentropic.labels import gap_line, label
+from isentropic.measure.score import make_items, measure, score_examples, score_items
+from isentropic.measure.summary import distinct_ngrams, floor_of, group_entropies, quality, summarise
+from isentropic.models.model import LoadedModel
+from isentropic.models.save import weights_sha256
+from isentropic.prompts.prompt_set import Prompt, PromptSet
+from isentropic.responses.batches import Item
+from isentropic.responses.sample import TOKENS_A_BATCH, Example, ResponseSampler, Sampling
 
 GENDERS = ("male", "female")
 REQUIRED = {  # the keys that the documented schema promises

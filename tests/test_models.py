@@ -15,17 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from isentropic.errors import InputError
-from isentropic.models import (
-    cache_folder,
-    check_room,
-    context_length,
-    load_model,
-    looks_like_a_path,
-    ready_tokenizer,
-    save_model,
-    vocabulary_size,
-    weights_sha256,
-)
+from isentropic.files import cache_folder, check_room
+from isentropic.models.load import load_model, looks_like_a_path, ready_tokenizer
+from isentropic.models.model import context_length, vocabulary_size
+from isentropic.models.save import save_model, weights_sha256
 
 IDS = torch.tensor([[265, 304, 259, 222, 79]])
 GGUF_NAMES = {

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from isentropic.errors import InputError
-from isentropic.prompts import Prompt, PromptSet, builtin, load_prompts, prompts_preview, write_prompts
+from isentropic.prompts.builtin import builtin
+from isentropic.prompts.load import load_prompts
+from isentropic.prompts.preview import prompts_preview, write_prompts
+from isentropic.prompts.prompt_set import Prompt, PromptSet
 
 Rows = list[dict[str, Any]]
 

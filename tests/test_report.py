@@ -13,11 +13,13 @@ import pytest
 import yaml
 
 import fake_run
-from isentropic import figures
-from isentropic.curves import curve_series, draw_curves, group_names
+from isentropic.commands.report import write_report
 from isentropic.errors import InputError
-from isentropic.report import model_card, read_run, render_html, render_markdown, write_report
-from isentropic.sections import TEMPLATES, Words
+from isentropic.report import figures
+from isentropic.report.curves import curve_series, draw_curves, group_names
+from isentropic.report.render import model_card, render_html, render_markdown
+from isentropic.report.sections import TEMPLATES, Words
+from isentropic.run_folder import read_run
 
 VOID = {"meta", "link", "br", "input", "img", "hr"}
 LANGUAGES = ("en", "zh")

@@ -12,9 +12,10 @@ import torch
 from scipy.stats import chisquare
 
 from isentropic.errors import InputError
-from isentropic.models import cache_folder, weights_sha256
-from isentropic.prompts import Prompt
-from isentropic.responses import (
+from isentropic.files import cache_folder
+from isentropic.models.save import weights_sha256
+from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.sample import (
     ResponseSampler,
     Sampling,
     encode_prompts,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy import stats
 
-from isentropic.builtin_prompts import NEUTRAL_TEXTS
 from isentropic.errors import InputError
-from isentropic.responses import Example, ResponseSampler, Sampling
-from isentropic.retention import NeutralReference, neutral_examples, perplexity, ratio_with_interval
+from isentropic.measure.cost import NeutralReference, neutral_examples, perplexity, ratio_with_interval
+from isentropic.prompts.builtin import NEUTRAL_TEXTS
+from isentropic.responses.sample import Example, ResponseSampler, Sampling
 
 TEXT = "She is a nurse. He is a pilot.\nThe judge put on her coat and left, naïvely. " * 20
 

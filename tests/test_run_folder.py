@@ -9,20 +9,12 @@ from pathlib import Path
 import pytest
 
 from isentropic.errors import InputError
-from isentropic.measure import measure
-from isentropic.prompts import PromptSet
-from isentropic.responses import Sampling
-from isentropic.run_folder import (
-    check_folder,
-    check_same_run,
-    last_checkpoint,
-    limited,
-    prepare_folder,
-    response_rows,
-    stored_items,
-    write_json,
-    write_jsonl,
-)
+from isentropic.files import write_json, write_jsonl
+from isentropic.measure.score import measure, response_rows
+from isentropic.prompts.prompt_set import PromptSet
+from isentropic.responses.sample import Sampling
+from isentropic.responses.stored import stored_items
+from isentropic.run_folder import check_folder, check_same_run, last_checkpoint, limited, prepare_folder
 from isentropic.settings import TrainSettings
 
 FIGURES = (

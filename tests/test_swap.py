@@ -7,8 +7,8 @@ import re
 import pytest
 
 from isentropic.errors import InputError
-from isentropic.swap import detect, lm_chooser, swap
-from isentropic.swap_words import FEMALE_NAMES, MALE_NAMES, NOUNS, UNISEX_NAMES
+from isentropic.prompts.swap.swap import detect, lm_chooser, swap
+from isentropic.prompts.swap.words import FEMALE_NAMES, MALE_NAMES, NOUNS, UNISEX_NAMES
 
 # Each pair must come out right in both directions and carry no flag.
 TWINS = [

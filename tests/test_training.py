@@ -18,15 +18,16 @@ import torch
 from rich.console import Console
 
 from conftest import make_folder, make_prompts, make_tokenizer
-from isentropic.cli import main, settings_from
+from isentropic.cli import main
+from isentropic.commands.parser import settings_from
+from isentropic.commands.screen import Screen
+from isentropic.commands.train import train
 from isentropic.errors import InputError
-from isentropic.measure import measure
-from isentropic.models import load_model
-from isentropic.responses import ResponseSampler, Sampling
-from isentropic.retention import answers_of
-from isentropic.screen import Screen
+from isentropic.measure.cost import answers_of
+from isentropic.measure.score import measure
+from isentropic.models.load import load_model
+from isentropic.responses.sample import ResponseSampler, Sampling
 from isentropic.settings import TrainSettings
-from isentropic.training import train
 
 FILES = (
     "config.json metrics.jsonl responses.jsonl gap_before.json gap_after.json comparison.json curves.png "
@@ -213,7 +214,7 @@ def test_final_is_the_best_held_out_step(go, tiny_folder):
     comparison = read(folder / "comparison.json")
     assert comparison["models"][1]["cost"]["kl_to_first"] == pytest.approx(held_out[best]["kl"], rel=1e-4)
     # The validation gap of what was saved, measured from outside on the same responses.
-    from isentropic.responses import Sampling
+    from isentropic.responses.sample import Sampling
 
     validation = make_prompts().split("validation")
     sampling = Sampling(max_new_tokens=6, seed=42 + 1)

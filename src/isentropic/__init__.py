@@ -1,6 +1,6 @@
 """isentropic: equal entropy for every group.
 
-The public names, each beside the file it comes from. They are imported at first use, so that ``import isentropic``
+The public names, each beside the folder it comes from. They are imported at first use, so that ``import isentropic``
 and ``--help`` stay instant.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 _NAMES = {
     "DebiasingLoss": "losses",
     "GEELoss": "losses",
-    "EntropyScorer": "scorer",
+    "EntropyScorer": "entropy",
     "token_entropy": "entropy",
     "entropy_from_hidden": "entropy",
     "paired_gap": "gap",
@@ -23,43 +23,28 @@ _NAMES = {
     "load_prompts": "prompts",
     "Sampling": "responses",
     "load_model": "models",
-    "comparison": "compare",
-    "DebiasingConfig": "trainer",
-    "DebiasingTrainer": "trainer",
+    "comparison": "measure",
+    "DebiasingConfig": "training.trainer",
+    "DebiasingTrainer": "training.trainer",
     "InputError": "errors",
 }
 
-__all__ = [
-    "DebiasingConfig",
-    "DebiasingLoss",
-    "DebiasingTrainer",
-    "EntropyScorer",
-    "GEELoss",
-    "InputError",
-    "Prompt",
-    "PromptSet",
-    "Sampling",
-    "comparison",
-    "entropy_from_hidden",
-    "load_model",
-    "load_prompts",
-    "paired_gap",
-    "token_entropy",
-    "unpaired_gap",
-    "verdict",
-]
+__all__ = sorted(_NAMES)
 
 if TYPE_CHECKING:
-    from isentropic.compare import comparison
-    from isentropic.entropy import entropy_from_hidden, token_entropy
+    from isentropic.entropy.engine import entropy_from_hidden
+    from isentropic.entropy.reference import token_entropy
+    from isentropic.entropy.scorer import EntropyScorer
     from isentropic.errors import InputError
-    from isentropic.gap import paired_gap, unpaired_gap, verdict
+    from isentropic.gap.estimate import paired_gap, unpaired_gap
+    from isentropic.gap.verdict import verdict
     from isentropic.losses import DebiasingLoss, GEELoss
-    from isentropic.models import load_model
-    from isentropic.prompts import Prompt, PromptSet, load_prompts
-    from isentropic.responses import Sampling
-    from isentropic.scorer import EntropyScorer
-    from isentropic.trainer import DebiasingConfig, DebiasingTrainer
+    from isentropic.measure.compare import comparison
+    from isentropic.models.load import load_model
+    from isentropic.prompts.load import load_prompts
+    from isentropic.prompts.prompt_set import Prompt, PromptSet
+    from isentropic.responses.sample import Sampling
+    from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
 
 def __getattr__(name: str) -> Any:

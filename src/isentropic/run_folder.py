@@ -5,43 +5,193 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from isentropic.batches import Item
 from isentropic.errors import InputError
-from isentropic.measure import Measurement
-from isentropic.models import LoadedModel, check_room, context_length, vocabulary_size
-from isentropic.prompts import Prompt, PromptSet
-from isentropic.responses import Example
+from isentropic.files import check_room, read_json
+from isentropic.prompts.prompt_set import PromptSet
+from isentropic.report.curves import finite
 from isentropic.settings import TrainSettings
 
-FINISHED = "result.json"
+if TYPE_CHECKING:
+    from isentropic.models.model import LoadedModel
 
 
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(
-        json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """Read the files of a run folder into one plain dict.
 
+    Args:
+        folder: `runs/<run_name>`; `config.json` and `gap_before.json` must be there, the rest may be missing, as
+            after a run that was stopped early.
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that an earlier run wrote."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        content = error
-    if not isinstance(content, dict):
+    Returns:
+        `schema` ("isentropic.run/1"), `name`, `config`, `metrics` (rows), `before`, `after`, `comparison`, `result`
+        (None where missing), `examples` (three pairs with their responses), `curves` (is there a `curves.png`) and
+        `notes` on files that are missing or damaged. Gaps and entropies in nats.
+
+    Raises:
+        InputError: no such folder, or a file that must be there is missing or damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
         raise InputError(
-            f"{str(path)!r} is damaged; the run cannot be told from another; give another --run_name, or --overwrite"
+            f"{folder} is not a folder; a report is made from what a run left behind, give runs/<run_name>"
         )
-    return content
+    notes: list[dict[str, Any]] = []
+    config = _required(folder / "config.json")
+    before = _required(folder / "gap_before.json")
+    if finite(before.get("gap")) is None:
+        raise InputError(
+            f"{folder / 'gap_before.json'} holds no gap; the report begins with it, run the training again or "
+            "restore the file"
+        )
+    result = _optional(folder / "result.json", notes)
+    unchanged = (result or {}).get("stopped") == "already_within"
+    after = _optional(folder / "gap_after.json", notes, silent=unchanged)
+    if after is not None and finite(after.get("gap")) is None:
+        notes.append({"key": "damaged", "file": "gap_after.json", "why": "no gap"})
+        after = None
+    comparison = _optional(folder / "comparison.json", notes, silent=after is None)
+    metrics = _rows(folder / "metrics.jsonl", notes, silent=unchanged)
+    responses = _rows(folder / "responses.jsonl", notes)
+    return {
+        "schema": "isentropic.run/1",
+        "name": folder.resolve().name,
+        "config": config,
+        "metrics": metrics,
+        "before": before,
+        "after": after,
+        "comparison": comparison,
+        "result": result,
+        "examples": _examples(responses, before, after),
+        "curves": (folder / "curves.png").is_file(),
+        "notes": notes,
+    }
 
 
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
+def _load(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raise ValueError with a short reason that names the line."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: {error.msg}") from error
+    if not isinstance(value, dict):
+        raise ValueError("line 1: not a JSON object")
+    return value
+
+
+def _required(path: Path) -> dict[str, Any]:
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing; a report needs it, give the folder of a run that got past its first measurement"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); a report needs it, restore the file or run again"
+        ) from None
+
+
+def _optional(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> dict[str, Any] | None:
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        if not silent:
+            notes.append({"key": "missing", "file": path.name})
+    except (ValueError, OSError) as error:
+        notes.append({"key": "damaged", "file": path.name, "why": str(error)})
+    return None
+
+
+def _rows(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> list[dict[str, Any]]:
+    """Read JSON lines; a line that cannot be read is left out and noted, as a run killed in mid-write leaves one."""
+    rows: list[dict[str, Any]] = []
+    damaged = 0
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        if not (silent and isinstance(error, FileNotFoundError)):
+            key = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+            notes.append({"key": key, "file": path.name, "why": str(error)})
+        return rows
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged += 1
+            if damaged == 1:
+                notes.append({"key": "line", "file": path.name, "line": number})
+    if damaged > 1:
+        notes[-1] |= {"key": "lines", "more": damaged - 1}
+    return rows
+
+
+def _examples(
+    responses: list[dict[str, Any]], before: Mapping[str, Any], after: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Choose the pairs with the lowest, the middle and the highest gap before training, with their responses."""
+    pairs: dict[str, list[dict[str, Any]]] = {}
+    split = before.get("split") or "test"
+    for row in responses:
+        if row.get("pair_id") is not None and row.get("split", split) == split:
+            pairs.setdefault(str(row["pair_id"]), []).append(row)
+    gaps = [_pair_gaps(summary) for summary in (before, after or {})]
+    ranked = sorted((pair for pair in pairs if pair in gaps[0]), key=lambda pair: (gaps[0][pair], pair))
+    if len(ranked) >= 3:
+        chosen = dict(
+            zip(
+                ("lowest", "middle", "highest"),
+                (ranked[0], ranked[len(ranked) // 2], ranked[-1]),
+                strict=True,
+            )
+        )
+    else:
+        chosen = {f"{i}": pair for i, pair in enumerate(ranked or list(pairs)[:3])}
+    examples = []
+    for place, pair in chosen.items():
+        prompts: dict[str, str] = {}
+        scored: dict[tuple[str, str], dict[str, tuple[Any, Any]]] = {}
+        for row in pairs[pair]:
+            group = str(row.get("group"))
+            prompts.setdefault(group, str(row.get("prompt", "")))
+            answer = (str(row.get("source", group)), str(row.get("response", "")))
+            scored.setdefault(answer, {})[group] = (row.get("entropy"), row.get("entropy_after"))
+        order = [g for g in before.get("groups") or [] if g in prompts]
+        order += [g for g in prompts if g not in order]
+        examples.append(
+            {
+                "pair_id": pair,
+                "place": None if place.isdigit() else place,
+                "topic": pairs[pair][0].get("topic"),
+                "gap_before": gaps[0].get(pair),
+                "gap_after": gaps[1].get(pair),
+                "prompts": [{"group": group, "prompt": prompts[group]} for group in order],
+                "responses": [
+                    {"source": source, "response": text, "entropy": entropy}
+                    for (source, text), entropy in list(scored.items())[:4]
+                ],
+            }
+        )
+    return examples
+
+
+def _pair_gaps(summary: Mapping[str, Any]) -> dict[str, float]:
+    gaps = {str(pair.get("pair_id")): finite(pair.get("gap")) for pair in summary.get("pair_gaps") or []}
+    return {pair: gap for pair, gap in gaps.items() if gap is not None}
+
+
+FINISHED = "result.json"
 
 
 # --- Making the folder ----------------------------------------------------------------------------------------------
@@ -126,132 +276,3 @@ def limited(prompts: PromptSet, most: int | None) -> PromptSet:
         if seen[prompt.group] <= most:
             chosen.append(prompt)
     return dataclasses.replace(prompts, prompts=tuple(chosen))
-
-
-# --- Responses, out and in ------------------------------------------------------------------------------------------
-
-
-def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> list[dict[str, Any]]:
-    """One row an example: enough for anyone to recompute each figure."""
-    return [
-        {
-            **extra,
-            "pair_id": example.prompt.pair_id,
-            "group": example.prompt.group,
-            "topic": example.prompt.topic,
-            "cell": example.prompt.cell,
-            "source": example.source,
-            "sample": example.sample,
-            "prompt": example.prompt.text,
-            "response": tokenizer.decode(example.response_ids),
-            "prompt_ids": list(example.prompt_ids),
-            "response_ids": list(example.response_ids),
-            "entropy": float(value),
-        }
-        for item, values in zip(measurement.items, measurement.entropies, strict=True)
-        for example, value in zip(item.examples, values, strict=True)
-    ]
-
-
-def stored_items(file: str, loaded: LoadedModel, *, use_ids: bool = True) -> tuple[PromptSet, list[Item]]:
-    """Prompts and responses of a JSONL file, to be scored without generating.
-
-    Rows need ``group``, ``prompt`` and ``response_ids`` or ``response``; ``pair_id``, ``topic``, ``source`` are used
-    where they are there. A ``response`` without ids is encoded as text, without an end token; with ``use_ids`` off
-    every one is, as for a model of another tokenizer.
-
-    Raises:
-        InputError: the file is missing, a line is malformed, or an id is not in the model's vocabulary.
-    """
-    path = Path(file)
-    if not path.is_file():
-        raise InputError(f"responses file {file!r} does not exist; there is nothing to score; check the path")
-    vocabulary = vocabulary_size(loaded.model)
-    context = context_length(loaded.model)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"responses file {file!r} is not UTF-8 ({error}); its text cannot be read; save it as UTF-8"
-        ) from error
-    by_pair: dict[Any, list[Example]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        example = stored_example(file, number, line, loaded, vocabulary, use_ids)
-        if context is not None and len(example) > context:
-            raise InputError(
-                f"{file!r} line {number} has {len(example)} tokens and the model's context is {context}; it cannot "
-                f"be read whole; leave the line out"
-            )
-        prompt = example.prompt
-        by_pair.setdefault(prompt.pair_id or (prompt.group, prompt.text), []).append(example)
-    if not by_pair:
-        raise InputError(f"responses file {file!r} is empty; there is nothing to score; give one with rows")
-    prompts = dict.fromkeys(example.prompt for examples in by_pair.values() for example in examples)
-    found = dict.fromkeys(prompt.group for prompt in prompts)
-    groups = ("male", "female") if set(found) == {"male", "female"} else tuple(found)
-    if len(groups) < 2:
-        raise InputError(
-            f"responses file {file!r} has one group only, {groups[0]!r}; a gap needs two; add the other"
-        )
-    items = []
-    for index, examples in enumerate(by_pair.values()):
-        of_item = dict.fromkeys(example.prompt for example in examples)
-        items.append(Item(tuple(sorted(of_item, key=lambda p: groups.index(p.group))), examples, index))
-    whole = all([prompt.group for prompt in item.prompts] == list(groups) for item in items)
-    if not whole:
-        items = [
-            Item((prompt,), [e for e in item.examples if e.prompt == prompt and e.source == prompt.group])
-            for item in items
-            for prompt in item.prompts
-        ]
-        items = [
-            Item(item.prompts, item.examples, index)
-            for index, item in enumerate(i for i in items if i.examples)
-        ]
-    return PromptSet(tuple(prompts), groups, file), items
-
-
-def stored_example(
-    file: str, number: int, line: str, loaded: LoadedModel, vocabulary: int, use_ids: bool
-) -> Example:
-    try:
-        row = json.loads(line)
-        names = {key: name_of(row, key) for key in ("group", "pair_id", "topic", "cell", "source")}
-        if not isinstance(row["prompt"], str) or names["group"] is None:
-            raise TypeError("prompt and group are text")
-        group, source = names["group"], names.pop("source")
-        prompt = Prompt(text=row["prompt"], split="test", row=number, **names)  # type: ignore[arg-type]
-        ids, prompt_ids = (row.get(key) if use_ids else None for key in ("response_ids", "prompt_ids"))
-        if ids is None:
-            ids = loaded.tokenizer(row["response"], add_special_tokens=False).input_ids
-        prompt_ids = prompt_ids or loaded.tokenizer(prompt.text).input_ids
-        if not all(isinstance(i, int) for i in (*ids, *prompt_ids)):
-            raise TypeError("token ids are whole numbers")
-        ids, prompt_ids = tuple(ids), tuple(prompt_ids)
-        sample = int(row.get("sample") or 0)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{file!r} line {number} cannot be used ({type(error).__name__}: {error}); a row is a JSON object with "
-            f"group, prompt and response_ids or response; mend or delete the line"
-        ) from error
-    if not ids or not prompt_ids:
-        raise InputError(
-            f"{file!r} line {number} has an empty prompt or response; it has no entropy; delete the line"
-        )
-    strange = [i for i in ids + prompt_ids if not 0 <= i < vocabulary]
-    if strange:
-        raise InputError(
-            f"{file!r} line {number} has token id {strange[0]} and the model's vocabulary ends at {vocabulary - 1}; the "
-            f"responses are of another tokenizer; leave out prompt_ids and response_ids to encode the text anew"
-        )
-    return Example(prompt, prompt_ids, ids, source or group, sample)
-
-
-def name_of(row: dict[str, Any], key: str) -> str | None:
-    """A name or a number as text; None where the row has none."""
-    value = row[key] if key == "group" else row.get(key)
-    if value is not None and not isinstance(value, (str, int)):
-        raise TypeError(f"{key} is {value!r}")
-    return None if value is None else str(value)

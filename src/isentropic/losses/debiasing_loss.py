@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from isentropic.errors import InputError
-from isentropic.losses.group_means import (
+from isentropic.losses.groups import (
     check_entropies,
     check_names,
     gap_between,

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from torch import Tensor
 
 from isentropic.errors import InputError
-from isentropic.losses.group_means import (
+from isentropic.losses.groups import (
     check_entropies,
     check_names,
     gap_between,

@@ -1,0 +1,111 @@
+"""``isentropic compare``: several models on the same prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from isentropic.commands.measure import check_files, chosen_prompts, deliver, load, measured, sampling_of
+from isentropic.commands.screen import Screen
+from isentropic.errors import InputError
+from isentropic.labels import gap_line
+from isentropic.measure.compare import comparison
+from isentropic.measure.cost import NeutralReference, answers_of, neutral_examples, perplexity
+from isentropic.measure.score import Measurement
+from isentropic.models.model import LoadedModel, vocabulary_size
+from isentropic.responses.sample import ResponseSampler
+from isentropic.settings import MeasureSettings
+
+
+def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, Any]:
+    """Measure several models on the same pairs and the same responses; returns the comparison."""
+    if len(names) < 2:
+        raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name another one")
+    if settings.responses_out:
+        raise InputError(
+            f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them with measure"
+        )
+    check_files(settings)
+    screen = Screen(quiet=settings.json == "-")
+    base, bf16 = load(names[0], settings)
+    prompts, settings = chosen_prompts(settings, base, screen)
+    measurements: list[Measurement] = []
+    costs: list[dict[str, Any]] = []
+    notes: list[str] = []
+    with screen.live():
+        reference = None
+        for name in names:
+            loaded = base if name == names[0] and not measurements else load(name, settings)[0]
+            fits = same_tokenizer(base, loaded)
+            if not fits:
+                scored_on = (
+                    "the stored text, encoded anew" if settings.responses_in else "its own answers to them"
+                )
+                notes.append(
+                    f"{name} has another tokenizer than {names[0]}: on the same prompts it is scored on {scored_on}, and its "
+                    f"KL and entropies are not comparable token by token"
+                )
+            items = measurements[0].items if measurements and fits else None
+            found = measured(loaded, prompts, settings, bf16, screen, items=items, use_ids=fits)
+            measurements.append(found)
+            sampler = ResponseSampler(
+                loaded.model,
+                loaded.tokenizer,
+                dataclasses.replace(sampling_of(settings), num_responses=1),
+                model_sha256=loaded.sha256,
+                bf16=bf16,
+            )
+            if reference is None:
+                texts = neutral_examples(sampler, vocabulary_size(loaded.model))
+                reference = NeutralReference(
+                    loaded.model, texts, pad=loaded.tokenizer.pad_token_id, bf16=bf16
+                )
+            kl = reference.kl_to(loaded.model) if fits else {"kl": None, "kl_ci95": [None, None]}
+            text = settings.text_file
+            costs.append(
+                {
+                    **kl,
+                    "perplexity": perplexity(loaded, text, bf16=bf16) if text else None,
+                    **answers_of(sampler),
+                }
+            )
+            screen.say(f"{name}: {gap_line(found.summary, settings.lang)}")
+    result = comparison(unique(names), measurements, costs)
+    result["notes"] += notes
+    for row in result["differences"]:
+        low, high = row["ci95"] or (None, None)
+        interval = f"[{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "unknown"
+        p = "unknown" if row["p"] is None else f"{row['p']:.2g}"
+        screen.say(
+            f"{row['model']} against {row['against']}: gap {row['gap_change']:+.4f}, 95% interval {interval}, p={p}"
+        )
+    for row in result["models"]:
+        cost = row["cost"]
+        moved = "not comparable" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f} nats a token"
+        told = "" if cost["perplexity"] is None else f", perplexity {cost['perplexity']:.2f}"
+        screen.say(
+            f"{row['name']}: KL to the first {moved}, mean entropy {cost['mean_entropy']:.4f}, mean length of its own "
+            f"answers {cost['mean_length']:.1f} tokens{told}"
+        )
+    for note in notes:
+        screen.say(f"note: {note}")
+    deliver(result, settings, screen)
+    return result
+
+
+def same_tokenizer(a: LoadedModel, b: LoadedModel) -> bool:
+    """Whether the same ids mean the same text to both."""
+    return a.tokenizer.get_vocab() == b.tokenizer.get_vocab()
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Short names of the models, numbered where one comes twice."""
+    short = [
+        Path(name).name if Path(name).exists() and Path(name).name != "final" else name for name in names
+    ]
+    return [
+        f"{name} ({short[:place].count(name) + 1})" if short.count(name) > 1 else name
+        for place, name in enumerate(short)
+    ]

@@ -1,0 +1,186 @@
+"""``isentropic measure``: one model, its gap and verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isentropic.commands.screen import Screen
+from isentropic.errors import InputError
+from isentropic.files import write_json, write_jsonl
+from isentropic.labels import gap_line
+from isentropic.measure.cost import perplexity, read_text
+from isentropic.measure.score import Measurement, make_items, measure, response_rows
+from isentropic.models.load import load_model
+from isentropic.models.model import EMBEDDED, LoadedModel, has_bfloat16
+from isentropic.prompts.load import load_prompts
+from isentropic.prompts.prompt_set import PromptSet
+from isentropic.prompts.swap.swap import swapper
+from isentropic.report.render import render_html
+from isentropic.responses.sample import ResponseSampler, Sampling, chat_line, follows_chat
+from isentropic.responses.stored import stored_items
+from isentropic.run_folder import limited
+from isentropic.settings import MeasureSettings, reading_of
+
+
+def run_measure(name: str | None, settings: MeasureSettings) -> dict[str, Any]:
+    """Measure one model; returns the summary."""
+    check_files(settings)
+    # With --json - the standard output is the JSON alone.
+    screen = Screen(quiet=settings.json == "-")
+    loaded, bf16 = load(name or EMBEDDED, settings)
+    prompts, settings = chosen_prompts(settings, loaded, screen)
+    with screen.live():
+        measurement = measured(loaded, prompts, settings, bf16, screen)
+    summary = measurement.summary
+    if settings.text_file:
+        summary["quality"]["perplexity"] = perplexity(loaded, settings.text_file, bf16=bf16)
+    tell(measurement, settings, screen)
+    if settings.responses_out:
+        write_jsonl(
+            new_file(settings.responses_out),
+            response_rows(measurement, loaded.tokenizer, split=settings.split),
+        )
+    deliver(summary, settings, screen)
+    return summary
+
+
+# --- Parts ----------------------------------------------------------------------------------------------------------
+
+
+def load(name: str, settings: MeasureSettings) -> tuple[LoadedModel, bool]:
+    """The model on the device it is measured on, and whether its body runs in bfloat16."""
+    loaded = load_model(name, trust_remote_code=settings.trust_remote_code)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded.model.to(device)  # type: ignore[arg-type]
+    return loaded, has_bfloat16(device) if settings.bf16 == "auto" else settings.bf16 == "on"
+
+
+def sampling_of(settings: MeasureSettings) -> Sampling:
+    shared = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Sampling)}
+    return Sampling(**shared)
+
+
+def chosen_prompts(
+    settings: MeasureSettings, loaded: LoadedModel, screen: Screen
+) -> tuple[PromptSet | None, MeasureSettings]:
+    """The prompts the settings name, a split of them, cut to ``--pairs``; and whether they are chat, if left open.
+
+    None where stored responses bring their own.
+    """
+    if settings.responses_in:
+        return None, dataclasses.replace(settings, chat=bool(settings.chat))
+    swap = swapper(lambda: loaded) if settings.swap else False
+    prompts = load_prompts(settings.train_data, swap=swap, **reading_of(settings))
+    if settings.split != "all":
+        part = prompts.split(settings.split)
+        if not len(part):
+            there = sorted({prompt.split for prompt in prompts.prompts})
+            raise InputError(
+                f"--split is {settings.split!r} and {prompts.name!r} has no prompt of that split; nothing would be "
+                f"measured; choose one of {', '.join(there)} or all"
+            )
+        prompts = part
+    if settings.chat is None:
+        settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
+    screen.say(chat_line(bool(settings.chat)))
+    return limited(prompts, settings.pairs), settings
+
+
+def measured(
+    loaded: LoadedModel,
+    prompts: PromptSet | None,
+    settings: MeasureSettings,
+    bf16: bool,
+    screen: Screen,
+    items: list | None = None,
+    use_ids: bool = True,
+) -> Measurement:
+    if prompts is None:
+        prompts, stored = stored_items(str(settings.responses_in), loaded, use_ids=use_ids)
+        items = items or stored
+    sampling = sampling_of(settings)
+    if items is None:
+        sampler = ResponseSampler(
+            loaded.model, loaded.tokenizer, sampling, model_sha256=loaded.sha256, bf16=bf16
+        )
+        items = make_items(
+            prompts, sampler, shared=settings.responses != "own", progress=screen.bar("sampling responses")
+        )
+    found = measure(
+        loaded,
+        prompts,
+        sampling=sampling,
+        responses=settings.responses,
+        target_gap=settings.target_gap,
+        bf16=bf16,
+        noise_floor=settings.noise_floor,
+        items=items,
+        progress=screen.bar("scoring"),
+    )
+    found.summary["split"] = settings.split
+    found.summary["notes"] = list(prompts.notes)
+    return found
+
+
+def tell(measurement: Measurement, settings: MeasureSettings, screen: Screen) -> None:
+    """The measurement in a few lines."""
+    summary = measurement.summary
+    screen.say(gap_line(summary, settings.lang))
+    needed = summary["pairs_needed"]
+    unit = "prompts" if summary["cluster_unit"] == "prompt" else "pairs"
+    enough = f"; about {needed} {unit} would be enough" if needed else ""
+    screen.say(
+        f"verdict: {summary['verdict']} for a target of {summary['target_gap']} nats ({summary['reason']}){enough}"
+    )
+    if summary["mean_abs_pair_gap"] is not None:
+        screen.say(f"mean absolute pair gap {summary['mean_abs_pair_gap']:.4f} nats")
+    for cell in summary["cells"]:
+        screen.say(f"   {cell['cell']}: gap {cell['gap']:+.4f}, n={cell['n_pairs']}, {cell['verdict']}")
+    own = summary["own"]
+    if own and None not in own["ci95"]:
+        low, high = own["ci95"]
+        screen.say(f"own responses: gap {own['gap']:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]")
+    floor = summary["noise_floor"]
+    if floor and floor["floor"] is not None:
+        under = "is under" if floor["gap_is_under_floor"] else "is above"
+        screen.say(f"noise floor {floor['floor']:.4f} nats: the gap {under} what chance alone shows")
+    if "perplexity" in summary["quality"]:
+        screen.say(f"perplexity of {settings.text_file}: {summary['quality']['perplexity']:.2f}")
+    for warning in summary["warnings"]:
+        screen.say(f"warning: {warning}")
+
+
+def deliver(result: dict[str, Any], settings: MeasureSettings, screen: Screen) -> None:
+    """Write the files that were asked for."""
+    if settings.json == "-":
+        sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    elif settings.json:
+        write_json(new_file(settings.json), result)
+        screen.say(f"summary: {settings.json}")
+    if settings.html:
+        new_file(settings.html).write_text(render_html(result, settings.lang), encoding="utf-8")
+        screen.say(f"report: {settings.html}")
+
+
+def check_files(settings: MeasureSettings) -> None:
+    """Refuse before the work what could not be read or written after it."""
+    for name in (settings.json, settings.html, settings.responses_out):
+        if name and name != "-":
+            new_file(name)
+    if settings.text_file:
+        read_text(settings.text_file)
+
+
+def new_file(name: str) -> Path:
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(
+            f"{name!r} cannot be written; it is a folder, or its folder does not exist; give another file"
+        )
+    return path

@@ -1,0 +1,428 @@
+"""The gap, its standard error and its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
+
+from isentropic.errors import InputError
+
+Array = NDArray[np.float64]
+
+# A spread below this share of the largest value is rounding, not evidence.
+_ROUNDING = 1e-12
+# Below this many topics an estimate says that they are few.
+_FEW_TOPICS = 5
+# Resampled indices held at once: 16 MB.
+_BLOCK = 2_000_000
+# "More pairs than anyone will measure": the search for a sufficient number ends here.
+_MOST_PAIRS = 100_000_000
+
+
+# ---- records -----------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it: no numpy types, no NaN, no infinity."""
+    if isinstance(value, _Record):
+        return value.to_dict()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+class _Record:
+    """A frozen result that can be written as JSON; an unknown interval is null as a whole."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them; what is not finite becomes None."""
+        out = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        if "ci95" in out and (out["ci95"] is None or None in out["ci95"]):
+            out["ci95"] = None
+        return out
+
+
+@dataclass(frozen=True)
+class GapEstimate(_Record):
+    """A gap in nats, how sure it is, and what was counted as independent.
+
+    `se`, `ci95` and `df` are nan where the data cannot give them; `note` then says why.
+    """
+
+    gap: float
+    se: float
+    ci95: tuple[float, float]
+    df: float
+    n: int
+    n_clusters: int
+    cluster_unit: str
+    note: str | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the data gave a standard error."""
+        return math.isfinite(self.se)
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value against a gap of 0 (nan where there is no standard error)."""
+        return 2 * _tail(abs(self.gap) / self.se, self.df) if self.known else math.nan
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """`gap ± t_df((1 + level) / 2) * se`; (nan, nan) where there is no standard error.
+
+        Example:
+            >>> paired_gap([-0.1, -0.2, 0.0, -0.1]).interval(0.90) == paired_gap([-0.1, -0.2, 0.0, -0.1]).ci95
+            False
+        """
+        _check_share("level", level)
+        if not self.known:
+            return (math.nan, math.nan)
+        half = float(stdtrit(self.df, (1 + level) / 2)) * self.se
+        return (self.gap - half, self.gap + half)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them; `n` is named `n_pairs`, or `n_prompts` for unpaired groups."""
+        out = super().to_dict()
+        n = out.pop("n")
+        return out | {"n_prompts" if self.cluster_unit == "prompt" else "n_pairs": n}
+
+
+class GroupGap(NamedTuple):
+    """The gap between two named groups: `H[groups[1]] - H[groups[0]]`."""
+
+    groups: tuple[str, str]
+    estimate: GapEstimate
+
+
+class Clusters(NamedTuple):
+    """Which rows belong together: `member[i]` is the cluster of row i, `sizes[g]` the rows of cluster g."""
+
+    member: NDArray[np.intp]
+    sizes: NDArray[np.intp]
+    labels: tuple[Hashable, ...]
+    unit: str
+    note: str | None = None
+
+
+# ---- checks ------------------------------------------------------------------------------------------------
+
+
+def _values(values: ArrayLike, what: str) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise InputError(
+            f"{what} has shape {array.shape}; a gap needs one number a row, give a flat, non-empty list"
+        )
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        raise InputError(
+            f"{what} holds {array[bad[0]]} at row {bad[0]} ({bad.size} such rows); one of them would make the gap "
+            "unknown, leave the rows out and say so"
+        )
+    return array
+
+
+def _same_length(first: Array, second: Array, what: str) -> None:
+    if first.size != second.size:
+        raise InputError(
+            f"{what} have {first.size} and {second.size} rows; they are compared pair by pair, give both in the same "
+            "order over the same pairs"
+        )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise InputError(
+            f"{name} is {value}; it is a probability, give a number between 0 and 1, such as 0.95"
+        )
+
+
+def _tail(t: float, df: float) -> float:
+    """P(T_df >= t)."""
+    return float(stdtr(df, -t))
+
+
+# ---- the one partition -------------------------------------------------------------------------------------
+
+
+def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: str = "pair") -> Clusters:
+    """The independent units of `n` rows: the single source of truth for standard error, df, bootstrap and floor.
+
+    No labels: every row is a unit. One label for all rows: every row is a unit too, with a note, since one topic
+    cannot say how topics vary. Clusters are ordered by label, so the order of the rows does not matter.
+
+    Args:
+        labels: (n,) topic of each row, or None.
+        n: number of rows.
+        unit: what a row is, "pair" or "prompt".
+
+    Returns:
+        Clusters.
+
+    Raises:
+        InputError: the lengths differ, or a label is missing (None or nan).
+
+    Example:
+        >>> clusters_of(["b", "a", "b"], 3).sizes.tolist()
+        [1, 2]
+        >>> clusters_of(["a", "a", "a"], 3).unit
+        'pair'
+    """
+    rows = Clusters(np.arange(n), np.ones(n, dtype=np.intp), tuple(range(n)), unit)
+    if labels is None:
+        return rows
+    if len(labels) != n:
+        raise InputError(
+            f"{len(labels)} topics were given for {n} {unit}s; each {unit} belongs to one topic, give one for each"
+        )
+    if isinstance(labels, np.ndarray):
+        labels = labels.tolist()
+    for row, label in enumerate(labels):
+        if label is None or label != label:
+            raise InputError(
+                f"the topic of row {row} is {label}; a row of unknown topic cannot be clustered, give every {unit} a "
+                "topic or none"
+            )
+    # The type joins the key so that 1 and "1" stay two topics and still have an order.
+    order = sorted(set(labels), key=lambda label: (type(label).__name__, label))
+    if len(order) == 1:
+        note = (
+            f"all {n} {unit}s share one topic, so {unit}s are counted as independent; the interval speaks of this "
+            "topic only"
+        )
+        return rows._replace(note=note)
+    number = {label: g for g, label in enumerate(order)}
+    index = np.fromiter((number[label] for label in labels), dtype=np.intp, count=n)
+    few = None
+    if len(order) < _FEW_TOPICS:
+        few = f"only {len(order)} topics; how topics vary is hardly known, so the interval is wide, add topics not {unit}s"
+    return Clusters(index, np.bincount(index, minlength=len(order)), tuple(order), "topic", few)
+
+
+# ---- estimate ----------------------------------------------------------------------------------------------
+
+
+def _standard_error(
+    parts: list[tuple[float, Array, NDArray[np.intp]]], n_clusters: int
+) -> tuple[float, float]:
+    """CR2 standard error and Satterthwaite df of `sum_k sign_k * mean(values_k)`.
+
+    `parts` holds (sign, values, cluster of each value): one part for paired differences, two for two groups.
+    With e = values - mean, R_gk = sum of e in cluster g, n_gk its rows, w_gk = n_gk / n_k:
+
+        S_g = sum_k sign_k R_gk / (n_k sqrt(1 - w_gk)),   se^2 = sum_g S_g^2,   df = tr(O)^2 / tr(O O)
+
+    where O = Cov(S) under a working model of equal variance plus a random effect of each cluster, fitted by moments
+    (Imbens and Kolesar 2016). `1 / sqrt(1 - w)` is the closed form of the CR2 adjustment when only means are fitted.
+    Single-row clusters give the ordinary t interval (df = n - 1) and Welch's interval exactly.
+    """
+    k = len(parts)
+    rows = np.zeros((n_clusters, k))  # n_gk
+    residual = np.zeros((n_clusters, k))  # R_gk
+    spread = np.zeros(k)  # variance of one value
+    for j, (_, values, index) in enumerate(parts):
+        e = values - values.mean()
+        rows[:, j] = np.bincount(index, minlength=n_clusters)
+        residual[:, j] = np.bincount(index, weights=e, minlength=n_clusters)
+        spread[j] = e @ e / (values.size - 1)
+    total = rows.sum(0)
+    share = rows / total
+    signs = np.array([sign for sign, _, _ in parts])
+    weight = signs / (total * np.sqrt(1 - share))
+    variance = float(np.sum((weight * residual).sum(1) ** 2))
+
+    # Random effect of a cluster: mean product of residuals over all pairs of rows that share the cluster.
+    effect = np.zeros((k, k))
+    for i in range(k):
+        own = (rows[:, i] * (rows[:, i] - 1)).sum()
+        if own:
+            products = (residual[:, i] ** 2).sum() - spread[i] * (total[i] - 1)
+            effect[i, i] = min(max(products / own, 0.0), spread[i])
+    for i, j in combinations(range(k), 2):
+        shared = (rows[:, i] * rows[:, j]).sum()
+        if shared:
+            bound = math.sqrt(effect[i, i] * effect[j, j])
+            covariance = (residual[:, i] * residual[:, j]).sum() / shared
+            effect[i, j] = effect[j, i] = min(max(covariance, -bound), bound)
+
+    # Cov of the cluster totals is block diagonal: C_g = diag(n_gk * noise_k) + n_gk n_gl effect_kl. Centring makes
+    # Cov(S) = diag(a) + Z M Z' with few columns, so no clusters-by-clusters matrix is formed.
+    noise = spread - np.diag(effect)
+    blocks = rows[:, :, None] * rows[:, None, :] * effect + rows[:, :, None] * (np.eye(k) * noise)
+    p = np.einsum("gk,gkl->gl", weight, blocks)
+    u = weight * share
+    a = (p * weight).sum(1)
+    z = np.hstack([p, u])
+    m = np.block([[np.zeros((k, k)), -np.eye(k)], [-np.eye(k), blocks.sum(0)]])
+    mz = m @ (z.T @ z)
+    trace = a.sum() + np.trace(mz)
+    square = (a**2).sum() + 2 * np.trace(m @ (z.T @ (a[:, None] * z))) + np.trace(mz @ mz)
+    return math.sqrt(variance), float(trace**2 / square) if square > 0 else math.nan
+
+
+def _estimate(
+    gap: float, parts: list[tuple[float, Array, NDArray[np.intp]]], clusters: Clusters
+) -> GapEstimate:
+    n = sum(values.size for _, values, _ in parts)
+    n_clusters = len(clusters.sizes)
+    se, df, note = math.nan, math.nan, clusters.note
+    if min(values.size for _, values, _ in parts) < 2:
+        each = "" if len(parts) == 1 else " in each group"
+        note = f"one {clusters.unit} cannot show how {clusters.unit}s vary; measure at least 2{each}"
+    else:
+        se, df = _standard_error(parts, n_clusters)
+        if not se > _ROUNDING * max(float(np.abs(values).max()) for _, values, _ in parts):
+            se, df = math.nan, math.nan
+            note = (
+                f"the {clusters.unit}s show no spread at all, which is no proof of certainty; check that the model "
+                "answers and that the rows differ"
+            )
+    bare = GapEstimate(gap, se, (math.nan, math.nan), df, n, n_clusters, clusters.unit, note)
+    return GapEstimate(gap, se, bare.interval(0.95), df, n, n_clusters, clusters.unit, note)
+
+
+def paired_gap(
+    differences: ArrayLike, clusters: Sequence[Hashable] | NDArray[Any] | None = None
+) -> GapEstimate:
+    """The mean difference of pairs, with a 95% interval that respects topics.
+
+    `gap = mean(d)`, `ci95 = gap ± t_df(0.975) * se`. Without topics `se = sd(d) / sqrt(n)`, `df = n - 1`. With topics
+    of n_g pairs, residual sums R_g and w_g = n_g / n, the bias-reduced cluster-robust error CR2
+
+        se^2 = sum_g R_g^2 / (1 - w_g) / n^2
+
+    with Satterthwaite degrees of freedom under a random-effects working model: for equal topics exactly
+    (topics - 1), fewer when a few topics hold most pairs. `GapEstimate.interval` gives other levels.
+
+    Args:
+        differences: (n,) per-pair `H_second - H_first`, nats.
+        clusters: (n,) topic of each pair, or None when pairs are independent.
+
+    Returns:
+        GapEstimate; one pair, or pairs without any spread, give `se = nan` and a note.
+
+    Raises:
+        InputError: no rows, a value that is not finite, or topics that do not fit.
+
+    Example:
+        >>> e = paired_gap([-0.10, -0.06, -0.12, -0.04], ["nurse", "nurse", "pilot", "clerk"])
+        >>> round(e.gap, 3), e.n, e.n_clusters, e.cluster_unit
+        (-0.08, 4, 3, 'topic')
+        >>> paired_gap([-0.1]).to_dict()["ci95"] is None
+        True
+
+    Source: Bell and McCaffrey 2002 (CR2); Imbens and Kolesar 2016, REStat 98(4) (degrees of freedom); on clusters in
+    evaluation of language models Miller 2024, arXiv 2411.00640, which uses the uncorrected error.
+    """
+    d = _values(differences, "differences")
+    part = clusters_of(clusters, d.size)
+    return _estimate(float(d.mean()), [(1.0, d, part.member)], part)
+
+
+def unpaired_gap(
+    h_first: ArrayLike,
+    h_second: ArrayLike,
+    clusters_first: Sequence[Hashable] | None = None,
+    clusters_second: Sequence[Hashable] | None = None,
+) -> GapEstimate:
+    """The difference of two group means when no prompt has a twin.
+
+    `gap = mean(h_second) - mean(h_first)`, `se^2 = var_1 / n_1 + var_2 / n_2`, Welch-Satterthwaite df. With topics, the
+    CR2 error of `paired_gap` for two means; a topic may hold prompts of both groups. Prefer `paired_gap` where twins
+    exist: it removes what a pair has in common.
+
+    Args:
+        h_first: (n_1,) response entropies of the first group, nats.
+        h_second: (n_2,) response entropies of the second group, nats.
+        clusters_first: (n_1,) topics, or None.
+        clusters_second: (n_2,) topics, or None; give both or neither.
+
+    Returns:
+        GapEstimate with `cluster_unit` "prompt" (or "topic") and `n = n_1 + n_2`.
+
+    Raises:
+        InputError: as `paired_gap`, or topics for one group only.
+
+    Example:
+        >>> e = unpaired_gap([3.1, 3.3, 3.2], [3.0, 3.1, 3.2, 2.9])
+        >>> round(e.gap, 3), e.n, e.cluster_unit
+        (-0.15, 7, 'prompt')
+
+    Source: Welch 1947; Bell and McCaffrey 2002.
+    """
+    first, second = _values(h_first, "h_first"), _values(h_second, "h_second")
+    if (clusters_first is None) != (clusters_second is None):
+        raise InputError(
+            "topics were given for one group only; a topic may hold prompts of both, give topics for both or for none"
+        )
+    n = first.size + second.size
+    rows = clusters_of(None, n, "prompt")
+    part = rows
+    if clusters_first is not None and clusters_second is not None:
+        for topics, values in ((clusters_first, first), (clusters_second, second)):
+            clusters_of(topics, values.size, "prompt")  # a wrong length is named for its own group
+        part = clusters_of([*clusters_first, *clusters_second], n, "prompt")
+        if len(set(clusters_first)) < 2 or len(set(clusters_second)) < 2:
+            note = "one group has a single topic, so prompts are counted as independent; topics may vary more than this"
+            part = rows._replace(note=note)
+    gap = float(second.mean() - first.mean())
+    parts = [(-1.0, first, part.member[: first.size]), (1.0, second, part.member[first.size :])]
+    return _estimate(gap, parts, part)
+
+
+def group_gaps(
+    entropies: Mapping[str, ArrayLike], clusters: Sequence[Hashable] | None = None, *, paired: bool = True
+) -> list[GroupGap]:
+    """The gap of every pair of groups, in the order of the mapping.
+
+    Args:
+        entropies: group name -> (n,) response entropies, nats; row i of every group is one pair when paired.
+        clusters: (n,) topics shared by all groups; only when paired.
+        paired: whether rows are twins.
+
+    Returns:
+        One GroupGap for each two groups.
+
+    Raises:
+        InputError: fewer than two groups, or lengths that differ when paired.
+
+    Example:
+        >>> rows = group_gaps({"male": [1.0, 2.0], "female": [1.5, 2.4], "nonbinary": [1.1, 2.3]})
+        >>> [r.groups for r in rows]
+        [('male', 'female'), ('male', 'nonbinary'), ('female', 'nonbinary')]
+        >>> widest_pair(rows).groups
+        ('male', 'female')
+    """
+    if len(entropies) < 2:
+        raise InputError(
+            f"{len(entropies)} group was given ({', '.join(entropies)}); a gap lies between two, give at least two groups"
+        )
+    if clusters is not None and not paired:
+        raise InputError(
+            "topics were given for unpaired groups; one list cannot fit them all, call unpaired_gap for each two groups"
+        )
+    values = {name: _values(h, f"group {name}") for name, h in entropies.items()}
+    out = []
+    for first, second in combinations(values, 2):
+        a, b = values[first], values[second]
+        if paired:
+            _same_length(a, b, f"groups {first} and {second}")
+        out.append(GroupGap((first, second), paired_gap(b - a, clusters) if paired else unpaired_gap(a, b)))
+    return out
+
+
+def widest_pair(gaps: Sequence[GroupGap]) -> GroupGap:
+    """The two groups with the largest `|gap|`. For a verdict over all groups use `joint_verdict`."""
+    return max(gaps, key=lambda row: abs(row.estimate.gap))

@@ -1,0 +1,47 @@
+"""What ``--model_path`` may name: loading and saving."""
+
+from isentropic.models.gguf import GGUF_MAGIC, check_gguf, dequantised_folder, embedded_folder
+from isentropic.models.load import (
+    check_complete,
+    check_folder,
+    four_bit_options,
+    from_pretrained,
+    load_adapter,
+    load_model,
+    looks_like_a_path,
+    ready_tokenizer,
+)
+from isentropic.models.model import (
+    EMBEDDED,
+    LoadedModel,
+    context_length,
+    has_bfloat16,
+    precision,
+    quiet_transformers,
+    vocabulary_size,
+)
+from isentropic.models.save import save_model, weights_sha256
+
+__all__ = [
+    "EMBEDDED",
+    "GGUF_MAGIC",
+    "LoadedModel",
+    "check_complete",
+    "check_folder",
+    "check_gguf",
+    "context_length",
+    "dequantised_folder",
+    "embedded_folder",
+    "four_bit_options",
+    "from_pretrained",
+    "has_bfloat16",
+    "load_adapter",
+    "load_model",
+    "looks_like_a_path",
+    "precision",
+    "quiet_transformers",
+    "ready_tokenizer",
+    "save_model",
+    "vocabulary_size",
+    "weights_sha256",
+]

@@ -1,0 +1,75 @@
+"""A loaded model and what is asked of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+EMBEDDED = "smollm2-135m"
+log = logging.getLogger("isentropic")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, its tokenizer, the name the user gave and a hash of the weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    sha256: str
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether matmuls in bfloat16 are fast here: a GPU that knows it, or a CPU with AMX tiles."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def precision(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:
+    """bfloat16 autocast for the body of the model where asked for; logits are float32 all the same."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def context_length(model: Any) -> int | None:
+    """The most positions the model can take, or None where the config does not say."""
+    config = model.config
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for key in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def vocabulary_size(model: Any) -> int:
+    """Rows of the input embeddings: the token ids the model knows."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No load-time chatter and no bars of transformers' own while the block runs."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

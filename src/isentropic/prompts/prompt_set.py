@@ -1,0 +1,158 @@
+"""Prompts, pairs and sets of them: the types that everything else takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from isentropic.errors import InputError
+from isentropic.prompts.rows import Table
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text given to the model, marked with a group.
+
+    Example:
+        >>> Prompt("She is a nurse. She", "female", pair_id="nurse").split
+        'train'
+    """
+
+    text: str
+    group: str
+    pair_id: str | None = None
+    topic: str | None = None
+    split: str = "train"
+    cell: str | None = None
+    row: int | None = field(default=None, compare=False)
+
+
+Unit = tuple[Prompt, ...]
+"""What a split never parts: the twins of a pair, or one prompt alone."""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts, their groups in order, and how they were read."""
+
+    prompts: tuple[Prompt, ...]
+    groups: tuple[str, ...]
+    name: str
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def split(self, *names: str) -> PromptSet:
+        """The prompts of the named splits, in the same order."""
+        return replace(self, prompts=tuple(p for p in self.prompts if p.split in names))
+
+    @property
+    def paired(self) -> bool:
+        """Every prompt has a `pair_id` and every pair has exactly one prompt of each group."""
+        members: dict[str, list[str]] = {}
+        for p in self.prompts:
+            if p.pair_id is None:
+                return False
+            members.setdefault(p.pair_id, []).append(p.group)
+        return bool(members) and all(sorted(m) == sorted(self.groups) for m in members.values())
+
+    def tuples(self) -> list[tuple[Prompt, ...]]:
+        """Twins: one tuple a pair, one prompt a group in the order of `groups`."""
+        if not self.paired:
+            raise InputError(f"{self.name} is not paired; only pairs have twins, use own responses")
+        members: dict[str, dict[str, Prompt]] = {}
+        for p in self.prompts:
+            members.setdefault(p.pair_id or "", {})[p.group] = p
+        return [tuple(pair[g] for g in self.groups) for pair in members.values()]
+
+    def counts(self) -> dict[str, int]:
+        """Number of prompts of each group."""
+        found = Counter(p.group for p in self.prompts)
+        return {g: found[g] for g in self.groups}
+
+    def ratio_line(self) -> str:
+        """The group ratio as one line, in the guide's words for two genders."""
+        counts = self.counts()
+        head = "男女比例 / " if self.groups == ("male", "female") else ""
+        return f"{head}{':'.join(counts)} = {':'.join(map(str, counts.values()))}"
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the canonical JSON of all prompts (texts, groups, pairs, topics and splits)."""
+        rows = [[p.text, p.group, p.pair_id, p.topic, p.split, p.cell] for p in self.prompts]
+        canonical = json.dumps([self.groups, rows], ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _need(table: Table, column: str) -> None:
+    if column not in table.columns:
+        raise InputError(
+            f"{table.name} has no column {column!r}; it has {_listed(table.columns)}; name one of these"
+        )
+
+
+def _check_groups(units: list[Unit], groups: tuple[str, ...], name: str, least: int = 2) -> None:
+    counts = Counter(p.group for unit in units for p in unit)
+    if len([g for g in groups if counts[g]]) < 2:
+        raise InputError(
+            f"{name} holds one group only ({_listed(counts)}); a gap lies between two; add the other"
+        )
+    for g in groups:
+        if counts[g] < least:
+            raise InputError(
+                f"{name}: group {g!r} has {counts[g]} prompt{'s' * (counts[g] != 1)}; its entropy would be chance; "
+                f"add more or leave the group out"
+            )
+
+
+def _group_order(found: set[str]) -> tuple[str, ...]:
+    first = [g for g in ("male", "female", "neutral") if g in found]
+    return (*first, *sorted(found.difference(first)))
+
+
+def _each_group_everywhere(
+    pool: list[Unit], chosen: dict[str, str], groups: tuple[str, ...], splits: int
+) -> bool:
+    return len({(chosen[_identity(unit)], p.group) for unit in pool for p in unit}) == splits * len(groups)
+
+
+def _identity(unit: Unit) -> str:
+    return unit[0].pair_id or f"{unit[0].group}|{unit[0].text}"
+
+
+def _content_id(texts: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(texts), ensure_ascii=False).encode()).hexdigest()[:12]
+
+
+# --- words for notes and errors -------------------------------------------------------------------------------
+
+
+def _marks(prompt: Prompt) -> dict[str, str]:
+    marks = {"pair_id": prompt.pair_id, "topic": prompt.topic, "split": prompt.split, "cell": prompt.cell}
+    return {name: value for name, value in marks.items() if value is not None}
+
+
+def _noun(units: list[Unit]) -> str:
+    return "pairs" if len(units[0]) > 1 else "prompts"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…" + text[-1]
+
+
+def _places(rows: Sequence[int], unit: str) -> str:
+    shown = ", ".join(map(str, sorted(rows)[:12]))
+    return f"{unit}{'s' * (len(rows) > 1)} {shown}" + (
+        f" and {len(rows) - 12} more" if len(rows) > 12 else ""
+    )

@@ -1,0 +1,150 @@
+"""A run folder, a measurement or a comparison as one HTML page, as Markdown, and as a model card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup, escape
+
+from isentropic.report.sections import TEMPLATES, Number, Page, Verbatim, clean
+
+_BUILT_IN_MODELS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+
+def render_html(summary: Mapping[str, Any], lang: str = "en") -> str:
+    """Return the report as one HTML page that needs nothing else: no network, no script, no other file.
+
+    Args:
+        summary: what `read_run` returns, a `measure` summary, or a comparison; told apart by `schema`.
+        lang: "en" or "zh".
+
+    Returns:
+        The page. All text of the data and the model is escaped, and the same summary gives the same bytes.
+
+    Raises:
+        InputError: an unknown schema or language.
+
+    Example:
+        >>> page = render_html({"schema": "isentropic.measure/1", "gap": -0.08, "data": "<script>"})
+        >>> "&lt;script&gt;" in page, "<script>" in page
+        (True, False)
+    """
+    page = Page(clean(summary), lang)
+    return _environment().get_template("report.html.j2").render(page=page, t=page.t)
+
+
+def render_markdown(summary: Mapping[str, Any], lang: str = "en") -> str:
+    """Return the same report as Markdown: texts and tables, no figures but `curves.png` where the run has one.
+
+    Args:
+        summary: what `read_run` returns, a `measure` summary, or a comparison; told apart by `schema`.
+        lang: "en" or "zh".
+
+    Raises:
+        InputError: an unknown schema or language.
+
+    Example:
+        >>> print(render_markdown({"schema": "isentropic.measure/1", "gap": -0.08}).splitlines()[0])
+        # The gap was measured
+    """
+    page = Page(clean(summary), lang)
+    return _tidy(_environment().get_template("report.md.j2").render(page=page, t=page.t))
+
+
+def model_card(summary: Mapping[str, Any]) -> str:
+    """Return the `README.md` of a trained model, with metadata that the Hugging Face hub understands.
+
+    Args:
+        summary: what `read_run` returns.
+
+    Returns:
+        Markdown behind a YAML header. The licence is left to the owner of the base model.
+
+    Example:
+        >>> run = {"schema": "isentropic.run/1", "name": "demo", "before": {"gap": -0.08, "model": "smollm2-135m"}}
+        >>> print(model_card(run)[:51])
+        ---
+        base_model: HuggingFaceTB/SmolLM2-135M-Instruct
+    """
+    summary = clean(summary)
+    page = Page(summary, "en")
+    model = str(page.columns[0].summary.get("model") or "")
+    base = _BUILT_IN_MODELS.get(model, model)
+    # a folder on someone's disk is no model id; the hub would link to a stranger's model
+    is_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base) and not Path(base).exists()
+    header = {
+        **({"base_model": base} if is_id else {}),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["debiasing", "fairness", "entropy", "isentropic"],
+    }
+    sections = {section["id"]: section for section in page.sections}
+    text = (
+        _environment()
+        .get_template("model_card.md.j2")
+        .render(
+            page=page,
+            t=page.t,
+            header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(),
+            base=base if is_id else model,
+            base_is_id=bool(is_id),
+            shown=[sections[key] for key in ("results", "cost") if key in sections],
+            limits=sections["limits"],
+            command=page.command,
+        )
+    )
+    return _tidy(text)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: (name or "").endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.tests["number"] = lambda cell: isinstance(cell, Number)
+    environment.tests["verbatim"] = lambda cell: isinstance(cell, Verbatim)
+    environment.filters["md"] = _markdown
+    environment.filters["fenced"] = _fenced
+    environment.filters["flags"] = _flags
+    return environment
+
+
+def _markdown(text: Any, strip: bool = True) -> str:
+    """Escape what Markdown would read as markup (brackets only where they would link); line breaks become `<br>`.
+
+    Example:
+        >>> print(_markdown("a|b\\n<script> *x*"))
+        a\\|b<br>\\<script\\> \\*x\\*
+    """
+    text = str(text).strip() if strip else str(text)
+    escaped = re.sub(r"([\\`*_<>|~$#&]|\](?=[(\[:]))", r"\\\1", text)
+    return escaped.replace("\n", "<br>")
+
+
+def _fenced(text: str) -> str:
+    """Return a code block whose fence is longer than any in the text."""
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _flags(text: str) -> Markup:
+    """Keep a command line's flags in one piece: a browser may break a line after each hyphen.
+
+    Example:
+        >>> print(_flags("lower --eval_steps <now>"))
+        lower <span class="flag">--eval_steps</span> &lt;now&gt;
+    """
+    return Markup(re.sub(r"(--\w+)", r'<span class="flag">\1</span>', str(escape(text))))
+
+
+def _tidy(text: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

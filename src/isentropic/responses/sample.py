@@ -1,0 +1,382 @@
+"""Responses: sampled from the model once, each twin's in equal number, and laid behind the prompts they score."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isentropic.errors import InputError
+from isentropic.files import cache_folder
+from isentropic.models.model import context_length, precision
+from isentropic.prompts.prompt_set import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Tokens = tuple[int, ...]
+Progress = Callable[[int, int], None]  # (done, total)
+"""Called after each batch with how many are done and how many there are."""
+
+TOKENS_A_BATCH = 2048
+"""Padded tokens that go through the model at once where nothing is kept for a backward pass."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn.
+
+    Args:
+        max_new_tokens: the longest response, in tokens.
+        sample_temp: the sampling temperature; 0 is greedy. (Entropy itself is always that of temperature 1.)
+        num_responses: responses drawn from each prompt.
+        seed: the same seed, prompt and model give the same response, whatever else is in the batch.
+        chat: put the prompt through the tokenizer's chat template.
+        system: the system message of the chat, if any.
+    """
+
+    max_new_tokens: int = 12
+    sample_temp: float = 1.0
+    num_responses: int = 1
+    seed: int = 0
+    chat: bool = False
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A response laid behind a prompt: what is scored.
+
+    With own responses ``source`` is the prompt's own group. With shared responses each prompt is scored on the
+    responses of all its twins, and ``source`` says whose it was.
+    """
+
+    prompt: Prompt
+    prompt_ids: Tokens
+    response_ids: Tokens
+    source: str
+    sample: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """The tokens that end a response: the tokenizer's end-of-text, and those the model's own settings name."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return tuple(
+        dict.fromkeys(int(token) for token in [tokenizer.eos_token_id, *listed] if token is not None)
+    )
+
+
+def follows_chat(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether prompts are questions to a chat model: it has a template, and most of them end as sentences do.
+
+    What breaks off, as all built-in prompts do, is there to be continued.
+    """
+    whole = sum(
+        prompt.text.rstrip("\"')”’»").endswith((".", "?", "!", "。", "？", "！")) for prompt in prompts
+    )
+    return bool(getattr(tokenizer, "chat_template", None)) and 2 * whole > len(prompts)
+
+
+def chat_line(chat: bool) -> str:
+    """What the user is told about it."""
+    if chat:
+        return "prompts go through the chat template (--no-chat gives them as plain text)"
+    return "prompts are continued as plain text (--chat puts them through the chat template)"
+
+
+def encode_prompts(
+    prompts: Sequence[Prompt],
+    tokenizer: PreTrainedTokenizerBase,
+    sampling: Sampling,
+    context: int | None = None,
+) -> list[Tokens]:
+    """Token ids of each prompt, through the chat template where ``sampling.chat`` is on.
+
+    Raises:
+        InputError: a prompt with its response is longer than the model's context, or has no token at all.
+    """
+    if sampling.chat and not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            "chat is on but the tokenizer has no chat template; the model would see plain text; give --no-chat"
+        )
+    encoded = []
+    for prompt in prompts:
+        if sampling.chat:
+            messages = [{"role": "user", "content": prompt.text}]
+            if sampling.system:
+                messages.insert(0, {"role": "system", "content": sampling.system})
+            text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            ids = tokenizer(text, add_special_tokens=False).input_ids
+        else:
+            ids = tokenizer(prompt.text).input_ids
+        where = f"prompt {prompt.row or prompt.pair_id or repr(prompt.text[:40])}"
+        if not ids:
+            raise InputError(f"{where} has no token; nothing can follow it; leave it out")
+        if context is not None and len(ids) + sampling.max_new_tokens > context:
+            raise InputError(
+                f"{where} has {len(ids)} tokens and its response up to {sampling.max_new_tokens}, but the model's "
+                f"context is {context}; the model cannot read it whole; shorten it or lower --max_new_tokens"
+            )
+        encoded.append(tuple(ids))
+    return encoded
+
+
+# --- Sampling -------------------------------------------------------------------------------------------------------
+
+
+class InverseSampler:
+    """A logits processor that draws each row's token from that row's own uniform numbers.
+
+    Token = the first j with ``cumsum(softmax(z / T))_j > u``. One number a token, fixed by seed, prompt and sample,
+    so a row's response does not depend on the batch it is in.
+    """
+
+    def __init__(self, uniforms: Tensor, temperature: float, start: int) -> None:
+        self.uniforms, self.temperature, self.start = uniforms, temperature, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = input_ids.shape[1] - self.start
+        cumulative = torch.softmax(scores.float() / self.temperature, -1).cumsum(-1)
+        threshold = self.uniforms[:, step, None].to(scores.device) * cumulative[:, -1:]
+        chosen = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+
+
+def uniform_numbers(prompt_ids: Tokens, sample: int, sampling: Sampling) -> np.ndarray:
+    """The (max_new_tokens,) uniform numbers of one response, fixed by seed, prompt and sample."""
+    digest = hashlib.sha256(f"{sampling.seed}|{sample}|{prompt_ids}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big")).random(sampling.max_new_tokens)
+
+
+@torch.no_grad()
+def sample_responses(
+    model: Any,
+    encoded: Sequence[Tokens],
+    sampling: Sampling,
+    *,
+    ends: Tokens,
+    bf16: bool = False,
+    progress: Progress | None = None,
+) -> list[list[Tokens]]:
+    """Draw ``num_responses`` responses to each encoded prompt, up to and including the end token.
+
+    Generation uses the key-value cache and pads on the left. Equal prompts are sampled once.
+    """
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    jobs = sorted(
+        {(ids, sample) for ids in encoded for sample in range(sampling.num_responses)},
+        key=lambda job: (len(job[0]), job),
+    )
+    drawn: dict[tuple[Tokens, int], Tokens] = {}
+    config = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens, do_sample=False, eos_token_id=list(ends), pad_token_id=ends[0]
+    )
+    device = model.device
+    with evaluating(model), precision(device, bf16), own_generation_config(model, config):
+        for batch in token_batches(jobs, lambda job: len(job[0]) + sampling.max_new_tokens):
+            width = max(len(ids) for ids, _ in batch)
+            rows = torch.tensor(
+                [[ends[0]] * (width - len(ids)) + list(ids) for ids, _ in batch], device=device
+            )
+            mask = torch.tensor(
+                [[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in batch], device=device
+            )
+            processors = LogitsProcessorList()
+            if sampling.sample_temp > 0:
+                numbers = np.stack([uniform_numbers(ids, sample, sampling) for ids, sample in batch])
+                uniforms = torch.from_numpy(numbers).float()
+                processors.append(InverseSampler(uniforms, sampling.sample_temp, width))  # type: ignore[arg-type]
+            output: Any = model.generate(
+                input_ids=rows, attention_mask=mask, generation_config=config, logits_processor=processors
+            )
+            for job, row in zip(batch, output[:, width:].tolist(), strict=True):
+                drawn[job] = until_end(row, ends)
+            if progress:
+                progress(len(drawn), len(jobs))
+    return [[drawn[ids, sample] for sample in range(sampling.num_responses)] for ids in encoded]
+
+
+def until_end(row: Sequence[int], ends: Tokens) -> Tokens:
+    """The tokens up to and including the first end token.
+
+    Example:
+        >>> until_end([5, 6, 2, 2, 2], ends=(2,))
+        (5, 6, 2)
+    """
+    for position, token in enumerate(row):
+        if token in ends:
+            return tuple(row[: position + 1])
+    return tuple(row)
+
+
+def token_batches(
+    items: Sequence[Any], length: Callable[[Any], int], budget: int = TOKENS_A_BATCH
+) -> Iterator[list]:
+    """Cut items, sorted by length beforehand, into batches of at most ``budget`` padded tokens (one item at least)."""
+    batch: list = []
+    longest = 0
+    for item in items:
+        longest = max(longest, length(item))
+        if batch and longest * (len(batch) + 1) > budget:
+            yield batch
+            batch, longest = [], length(item)
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block, the mode of before after it."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextlib.contextmanager
+def own_generation_config(model: PreTrainedModel, config: Any) -> Iterator[None]:
+    """Keep the model's own generation settings (repetition penalties and the like) out of our sampling."""
+    kept = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = kept
+
+
+# --- Own and shared -------------------------------------------------------------------------------------------------
+
+
+def own_examples(
+    prompts: Sequence[Prompt], encoded: Sequence[Tokens], responses: Sequence[Sequence[Tokens]]
+) -> list[Example]:
+    """Each prompt on its own responses."""
+    return [
+        Example(prompt, ids, response, prompt.group, sample)
+        for prompt, ids, drawn in zip(prompts, encoded, responses, strict=True)
+        for sample, response in enumerate(drawn)
+    ]
+
+
+def shared_examples(
+    tuples: Sequence[tuple[Prompt, ...]],
+    encoded: Sequence[tuple[Tokens, ...]],
+    responses: Sequence[Sequence[Sequence[Tokens]]],
+) -> list[Example]:
+    """Each twin on the responses of every twin of its pair, its own among them.
+
+    A pair of two with k responses a prompt gives 2 * 2k examples. What differs between the twins is then the prompt
+    alone, and because every source counts equally the swap of the groups flips the sign of the gap.
+    """
+    return [
+        Example(prompt, ids, response, source.group, sample)
+        for twins, twin_ids, drawn in zip(tuples, encoded, responses, strict=True)
+        for prompt, ids in zip(twins, twin_ids, strict=True)
+        for source, own in zip(twins, drawn, strict=True)
+        for sample, response in enumerate(own)
+    ]
+
+
+def read_kept(file: Path, prompts: int, num_responses: int) -> list[list[Tokens]] | None:
+    """The responses in a cache file; None where it is not there or damaged, and so to be sampled anew."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        kept = [[tuple(int(token) for token in response) for response in drawn] for drawn in content]
+    except (OSError, ValueError, TypeError):
+        return None
+    whole = len(kept) == prompts and all(len(drawn) == num_responses and all(drawn) for drawn in kept)
+    return kept if whole else None
+
+
+class ResponseSampler:
+    """Prompts in, examples out; responses kept on disk by content, so the same question is never sampled twice.
+
+    Args:
+        model, tokenizer: what answers.
+        model_sha256: names the weights in the cache; ``None`` turns the cache off (weights that are changing).
+        sampling: how responses are drawn.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        sampling: Sampling,
+        *,
+        model_sha256: str | None = None,
+        bf16: bool = False,
+    ) -> None:
+        self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
+        self.model_sha256, self.bf16 = model_sha256, bf16
+        self.ends = end_tokens(model, tokenizer)
+
+    def examples(
+        self, tuples: Sequence[tuple[Prompt, ...]], *, shared: bool, progress: Progress | None = None
+    ) -> list[list[Example]]:
+        """The examples of each tuple of prompts (twins, or one prompt of each group), tuple by tuple."""
+        flat = [prompt for twins in tuples for prompt in twins]
+        encoded = encode_prompts(flat, self.tokenizer, self.sampling, context_length(self.model))
+        responses = self.responses(encoded, progress)
+        result = []
+        start = 0
+        for twins in tuples:
+            stop = start + len(twins)
+            if shared:
+                made = shared_examples([twins], [tuple(encoded[start:stop])], [responses[start:stop]])
+            else:
+                made = own_examples(twins, encoded[start:stop], responses[start:stop])
+            result.append(made)
+            start = stop
+        return result
+
+    def responses(self, encoded: Sequence[Tokens], progress: Progress | None = None) -> list[list[Tokens]]:
+        """The responses to each encoded prompt, from the cache where they are there."""
+        file = self.cache_file(encoded)
+        kept = None if file is None else read_kept(file, len(encoded), self.sampling.num_responses)
+        if kept is not None:
+            return kept
+        drawn = sample_responses(
+            self.model, encoded, self.sampling, ends=self.ends, bf16=self.bf16, progress=progress
+        )
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(drawn), encoding="utf-8")
+            temporary.replace(file)
+        return drawn
+
+    def cache_file(self, encoded: Sequence[Tokens]) -> Path | None:
+        if self.model_sha256 is None:
+            return None
+        settings = self.sampling
+        content = json.dumps(
+            [
+                self.model_sha256,
+                self.ends,
+                self.bf16,
+                settings.max_new_tokens,
+                settings.sample_temp,
+                settings.num_responses,
+                settings.seed,
+                encoded,
+            ]
+        )
+        return cache_folder() / "responses" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"

@@ -1,0 +1,1 @@
+"""The Trainer with the exact loss, and its callbacks."""

@@ -1,0 +1,608 @@
+"""The trainer: transformers' own, with a loss over the whole effective batch and stops on held-out evidence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from huggingface_hub import ModelCard
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from isentropic.entropy.scorer import EntropyScorer
+from isentropic.errors import InputError
+from isentropic.measure.cost import NeutralReference, neutral_examples
+from isentropic.measure.score import score_items
+from isentropic.measure.summary import distinct_ngrams, held_out_now, summarise
+from isentropic.models.load import load_model
+from isentropic.models.model import has_bfloat16, quiet_transformers, vocabulary_size
+from isentropic.models.save import weights_sha256
+from isentropic.prompts.load import load_prompts
+from isentropic.prompts.prompt_set import PromptSet
+from isentropic.report.render import model_card
+from isentropic.responses.batches import Item, StratifiedSampler, collate_items, prompt_tuples
+from isentropic.responses.sample import Example, Progress, ResponseSampler, Sampling, sample_responses
+from isentropic.settings import LossSettings
+from isentropic.training import trackers
+from isentropic.training.callbacks import NotFiniteError
+from isentropic.training.exact_loss import AimedStep, make_loss, names_of, without_dropout
+
+log = logging.getLogger("isentropic")
+GUARD_PROMPTS = 24
+WHOLE_GRADIENTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+"""Where each process holds the whole gradient between the backward pass and the optimizer's step."""
+SHOWN_TWINS = 8
+STEERING = "steering_{rank}.json"
+"""In a checkpoint: what the control variate and refreshed responses need to go on as if the run had never been cut."""
+
+HELD_OUT_STEERS = (
+    "These prompts steered the training. Prompts that did not are better evidence: measure them too."
+)
+
+
+@dataclass
+class DebiasingConfig(LossSettings, TrainingArguments):
+    """Settings of :class:`DebiasingTrainer`: those of ``TrainingArguments`` and of :class:`LossSettings`.
+
+    Defaults that differ from the parent's: ``learning_rate`` 1e-5, ``max_steps`` 20, ``adam_beta1`` 0 (momentum
+    overshoots the target), ``lr_scheduler_type`` linear, ``eval_strategy`` steps every 2, ``logging_steps`` 1,
+    ``bf16`` where the machine is fast at it, ``report_to`` none, ``project`` isentropic, ``seed`` 42.
+    ``per_device_train_batch_size`` and ``gradient_accumulation_steps`` follow from ``micro_batch_size`` and
+    ``effective_batch``, both counted in prompts.
+
+    Example:
+        >>> DebiasingConfig(output_dir="runs/example", target_gap=0.01).learning_rate
+        1e-05
+    """
+
+    learning_rate: float = 1e-5
+    max_steps: int = 20
+    adam_beta1: float = 0.0
+    lr_scheduler_type: str = "linear"
+    eval_strategy: str = "steps"
+    eval_steps: float | None = 2
+    logging_steps: float = 1
+    save_strategy: str = "no"
+    report_to: None | str | list[str] = field(default_factory=list)
+    project: str = "isentropic"
+    bf16: bool | None = None  # type: ignore[assignment]
+    disable_tqdm: bool = True
+    remove_unused_columns: bool = False
+    chat: bool = False
+    system: str | None = None
+    chunk_mb: float = 32.0
+
+    def __post_init__(self) -> None:
+        if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+            self.use_cpu = True  # or transformers refuses bfloat16, which newer processors do have
+        if self.bf16 is None:
+            self.bf16 = has_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        super().__post_init__()
+
+    def sampling(self, *, num_responses: int | None = None, offset: int = 0) -> Sampling:
+        """How responses are drawn; ``offset`` keeps the sets apart."""
+        return Sampling(
+            max_new_tokens=self.max_new_tokens,
+            sample_temp=self.sample_temp,
+            num_responses=num_responses or self.num_responses,
+            seed=self.seed + offset,
+            chat=self.chat,
+            system=self.system,
+        )
+
+
+class DebiasingTrainer(Trainer):
+    """Fine-tune a causal language model until its groups hesitate equally.
+
+    The loss is a function of the group means over the whole effective batch, so it is exact for any split of it:
+
+    1. every example of the effective batch is scored without gradient, over all processes;
+    2. ``c_i = dL/dH_i`` comes from autograd on that vector;
+    3. each micro-batch's backward pass is that of ``sum_i c_i H_i``.
+
+    A loss of the one signed gap needs no scoring beforehand: ``c_i = L'(gap) dgap/dH_i``, and the second factor is known
+    without the entropies. The micro-batches go back with it, and the gradient is scaled by ``L'(gap)`` at the end of the step.
+
+    Args:
+        model: a model, or a name that :func:`isentropic.models.load_model` knows.
+        args: a :class:`DebiasingConfig`.
+        train_dataset: a :class:`PromptSet`, or what :func:`isentropic.prompts.load_prompts` reads (file, hub id,
+            ``datasets`` object, list of dicts). Its ``train`` split trains; ``None`` takes the built-in prompts.
+        eval_dataset: the same for validation; ``None`` takes the ``validation`` split of the training data.
+        processing_class: the tokenizer, where ``model`` is a model.
+        peft_config: a peft config; the model is then trained through an adapter.
+        callbacks: further callbacks.
+
+    Raises:
+        InputError: settings or data that cannot work.
+
+    Example:
+        See ``examples/train_in_python.py``.
+    """
+
+    args: DebiasingConfig
+    model: PreTrainedModel
+    processing_class: PreTrainedTokenizerBase
+    # The loss is that of the whole effective batch; nothing is to be divided by the number of micro-batches.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel | str,
+        args: DebiasingConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        progress: Callable[[str], Progress | None] = lambda stage: None,
+    ) -> None:
+        args = args if args is not None else DebiasingConfig(output_dir="runs/pure_debiasing/checkpoints")
+        if isinstance(model, str):
+            loaded = load_model(model)
+            network: Any = loaded.model
+            processing_class = processing_class or loaded.tokenizer
+        else:
+            network = model
+        if processing_class is None:
+            raise InputError(
+                "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or pass "
+                "the model by name"
+            )
+        self.base_name = model if isinstance(model, str) else str(network.name_or_path)
+        self.base_sha256 = weights_sha256(network)
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            if peft_config.is_prompt_learning:
+                raise InputError(
+                    f"peft_config is {type(peft_config).__name__}; its virtual tokens stand before the prompt and shift the "
+                    f"positions that are scored; give an adapter inside the layers, such as LoraConfig"
+                )
+            set_seed(args.seed)  # the adapter's first weights are drawn
+            network = get_peft_model(network, peft_config)
+        without_dropout(network)
+
+        train_set = as_prompts(train_dataset, args.seed)
+        held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
+        self.groups = train_set.groups
+        self.train_set_name = train_set.name
+        self.pad = processing_class.pad_token_id
+        self.shared = args.responses == "shared" and train_set.paired and args.matched
+        self.train_items = [
+            Item(prompts, index=index)
+            for index, prompts in enumerate(
+                prompt_tuples(train_set.split("train"), matched=args.matched, seed=args.seed)
+            )
+        ]
+        self.validation_set = held_out.split("validation") if eval_dataset is None else held_out
+        self.validation_items: list[Item] = []
+        self.scorer = EntropyScorer(chunk_bytes=int(args.chunk_mb * 2**20))
+        self.loss_fn = make_loss(args, self.groups)
+        self.progress = progress
+        self.neutral: NeutralReference | None = None
+        self.before: dict[int, np.ndarray] = {}
+        self.held_out_entropies: list[list[np.ndarray]] = []
+        self.pool: tuple[list[Item], list[np.ndarray]] | None = None
+        self.validation_before: list[np.ndarray] = []
+        self.anchor: dict[str, float] = {}
+        self.held_out_means: dict[str, float] = {}
+        self.fresh: dict[int, int] = {}
+        self.step_parts: list[dict[str, float]] = []
+        self.aimed: AimedStep | None = None
+
+        members = len(self.groups)
+        args.per_device_train_batch_size = args.micro_batch_size // members
+        args.gradient_accumulation_steps = args.effective_batch // (args.micro_batch_size * args.world_size)
+        per_step = args.effective_batch // members
+        self.draws = args.max_steps * per_step
+        if args.max_steps <= 0:
+            self.draws = math.ceil(len(self.train_items) * args.num_train_epochs)
+            if args.world_size > 1:  # as many micro-batches on each process, or one would wait for ever
+                self.draws -= self.draws % (args.per_device_train_batch_size * args.world_size)
+            args.max_steps = math.ceil(self.draws / per_step)
+        super().__init__(
+            model=network,
+            args=args,
+            train_dataset=self.train_items,  # type: ignore[arg-type]
+            eval_dataset=self.train_items[:1],  # type: ignore[arg-type]
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.model.device != args.device:
+            self.model.to(args.device)  # type: ignore[arg-type]  # it is measured whole before it is sharded
+        longest = self.scorer.longest_row(self.model)
+        self.collate = partial(collate_items, pad=self.pad, longest=longest)
+        self.data_collator = unsampled if args.refresh_responses else self.collate
+        # Our monitor says what these two would print.
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        trackers.set_up(self.callback_handler.callbacks, str(args.output_dir), args.project)
+
+    # --- Before training --------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Sample all responses from the base model, and take down what later steps are compared with."""
+        if self.neutral is not None:
+            return
+        args = self.args
+        model = self.model
+        used = sorted(set(self._get_train_sampler()))
+        items = [self.train_items[index] for index in used]
+        self.sampler = self.response_sampler(args.sampling())
+        if not args.refresh_responses:  # which samples them when their step comes
+            made = self.sampler.examples(
+                [item.prompts for item in items],
+                shared=self.shared,
+                progress=self.progress("training responses"),
+            )
+            for item, examples in zip(items, made, strict=True):
+                item.examples = examples
+        pooled = self.validation_set.name == self.train_set_name
+        if args.steady and args.estimator != "pairwise" and not args.refresh_responses:
+            scores = self.score(items, self.progress("entropies before training"))
+            self.before = dict(zip(used, scores, strict=True))
+        self.set_validation()
+        if self.before and self.validation_set.paired and self.shared and pooled:
+            self.validation_before = self.score(self.validation_items)
+            self.pool = (items + self.validation_items, [*scores, *self.validation_before])
+        guard = self.response_sampler(args.sampling(num_responses=1, offset=2))
+        vocabulary = vocabulary_size(model)
+        neutral = neutral_examples(guard, vocabulary)
+        self.neutral = NeutralReference(model, neutral, pad=self.pad, bf16=bool(args.bf16))
+        self.guard_prompts = [example.prompt_ids for example in neutral[:GUARD_PROMPTS]]
+
+    def set_validation(self) -> None:
+        """Fix the validation responses before training, so that every later measurement is on the same text."""
+        tuples = prompt_tuples(self.validation_set)
+        sampler = self.response_sampler(self.args.sampling(num_responses=1, offset=1))
+        made = sampler.examples(
+            tuples,
+            shared=self.args.responses == "shared" and self.validation_set.paired,
+            progress=self.progress("validation responses"),
+        )
+        self.validation_items = [
+            Item(*pair, index) for index, pair in enumerate(zip(tuples, made, strict=True))
+        ]
+
+    def response_sampler(self, sampling: Sampling) -> ResponseSampler:
+        return ResponseSampler(
+            self.model,
+            self.processing_class,
+            sampling,
+            model_sha256=self.base_sha256,
+            bf16=bool(self.args.bf16),
+        )
+
+    def score(self, items: Sequence[Item], progress: Progress | None = None) -> list[np.ndarray]:
+        """Response entropies of items under the weights of now, without gradient."""
+        return score_items(
+            self.model, self.scorer, items, pad=self.pad, bf16=bool(self.args.bf16), progress=progress
+        )
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample the responses and measure the held-out gap, then train as transformers does."""
+        checkpoint = kwargs.get("resume_from_checkpoint")
+        self.prepare()
+        if isinstance(checkpoint, str):
+            self.held_out_entropies = [self.score(self.validation_items)]  # still those of the base model
+            self.load_steering(Path(checkpoint))
+        elif not self.held_out_means:
+            self.evaluate()
+        return super().train(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with quiet_transformers():
+            super()._save_checkpoint(model, trial)
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        fresh = {
+            index: (number, [stored(self.train_items[index], x) for x in self.train_items[index].examples])
+            for index, number in self.fresh.items()
+        }
+        kept = {"anchor": self.anchor, "held_out_means": self.held_out_means, "fresh": fresh}
+        (folder / STEERING.format(rank=self.args.process_index)).write_text(
+            json.dumps(kept), encoding="utf-8"
+        )
+
+    def load_steering(self, folder: Path) -> None:
+        file = folder / STEERING.format(rank=self.args.process_index)
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        self.anchor, self.held_out_means = kept["anchor"], kept["held_out_means"]
+        for index, (number, examples) in kept["fresh"].items():
+            item = self.train_items[int(index)]
+            item.examples = [restored(item, row) for row in examples]
+            self.fresh[item.index] = number
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
+        return StratifiedSampler([item.topic for item in self.train_items], self.draws, self.args.seed)
+
+    # --- One step ---------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
+        """All micro-batches of a step, each with the weights its entropies have in the loss of the whole."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.step_parts, self.aimed = [], None
+        if self.args.refresh_responses:
+            batches = [self.refreshed(batch) for batch in batches]
+        whole = self.args.gap_over == "effective_batch"
+        if batches and whole and (len(batches) > 1 or self.args.world_size > 1):
+            if self.loss_fn.of_one_gap and self.accelerator.distributed_type in WHOLE_GRADIENTS:
+                self.aim(batches)
+            else:
+                self.weigh(batches)
+        return batches, 1
+
+    def weigh(self, batches: list[dict[str, Any]]) -> None:
+        """Put ``c_i = dL/dH_i`` of the whole effective batch, over all processes, into each micro-batch."""
+        items = [item for batch in batches for item in batch["items"]]
+        loss, weights = self.whole_loss(items, np.concatenate(self.score(items)))
+        self.share_out(batches, weights, loss / len(batches))
+
+    def aim(self, batches: list[dict[str, Any]]) -> None:
+        """Put ``dgap/dH_i`` into each micro-batch: minus or plus one over the group's examples, over all processes."""
+        items = [item for batch in batches for item in batch["items"]]
+        mine, _ = names_of(items)
+        names = gather_object(mine) if self.args.world_size > 1 else mine
+        first, second = self.groups
+        slopes = {first: -1.0 / names.count(first), second: 1.0 / names.count(second)}
+        direction = torch.tensor([slopes[name] for name in mine], dtype=torch.float64)
+        self.aimed = AimedStep(items, direction, len(batches))
+        self.share_out(batches, direction, 0.0)
+
+    def share_out(self, batches: list[dict[str, Any]], weights: Tensor, value: float) -> None:
+        # Data-parallel training averages gradients over processes; the loss asks for their sum.
+        scaled = (weights * self.args.world_size).float()
+        sizes = [sum(len(item.examples) for item in batch["items"]) for batch in batches]
+        for batch, part in zip(batches, scaled.split(sizes), strict=True):
+            batch["weights"], batch["value"] = part, value
+
+    def whole_loss(self, items: Sequence[Item], entropies: np.ndarray) -> tuple[float, Tensor]:
+        """The loss of the effective batch over all processes, and ``dL/dH_i`` of this process's examples."""
+        rank = self.args.process_index
+        groups, pairs = names_of(items)
+        moves = entropies - self.moved(items)
+        rows = [(rank, float(v), g, (rank, p)) for v, g, p in zip(moves, groups, pairs, strict=True)]
+        if self.args.world_size > 1:
+            rows = gather_object(rows)
+        names = [row[2] for row in rows]
+        values = self.anchored(torch.tensor([row[1] for row in rows], dtype=torch.float64), names)
+        values.requires_grad_(True)
+        loss, parts = self.loss_fn(values, names, [row[3] for row in rows])
+        (weights,) = torch.autograd.grad(loss, values)
+        self.step_parts.append(parts)
+        return loss.item(), weights[[row[0] == rank for row in rows]]
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """A micro-batch forward and back; the last one of an aimed step brings the gradient to its length."""
+        share = super().training_step(model, inputs, num_items_in_batch)
+        if self.aimed is None or not self.aimed.complete:
+            return share
+        loss, weights = self.whole_loss(self.aimed.items, self.aimed.entropies())
+        slope = self.aimed.slope(weights)
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(slope)
+        return share + loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        """The micro-batch's share: its gradient is that of the whole loss, its value adds up to the whole loss."""
+        rows = (inputs["input_ids"], inputs["attention_mask"], inputs["predicts"])
+        owners = inputs.get("owners")
+        if "weights" in inputs:
+            share, sums = self.scorer.weighted(model, *rows, inputs["weights"], owners)
+            if self.aimed is not None:
+                self.aimed.seen.append(sums.means())
+            return share - share.detach() + inputs["value"]
+        groups, pairs = names_of(inputs["items"])
+        entropies = self.scorer.score(model, *rows, owners).means()
+        entropies = entropies - torch.from_numpy(self.moved(inputs["items"])).to(entropies)
+        entropies = self.anchored(entropies, groups)
+        loss, parts = self.loss_fn(entropies, groups, pairs)
+        self.step_parts.append(parts)
+        return loss / self.current_gradient_accumulation_steps
+
+    def moved(self, items: Sequence[Item]) -> np.ndarray:
+        """How far each example's entropy must be counted back: its entropy before training, or 0 without steadying."""
+        if not self.before:
+            return np.zeros(sum(len(item.examples) for item in items))
+        return np.concatenate([self.before[item.index] for item in items])
+
+    def anchored(self, moves: Tensor, groups: Sequence[str]) -> Tensor:
+        """The control variate: group means that start from held-out ones and move with the training responses.
+
+        A batch's gap is noisy since prompts differ; how far its entropies have moved since training began is not. So
+        the loss takes ``H_i - H_i(0) + anchor_g``, with the anchor set after each held-out measurement such that the
+        batch's group means equal the held-out ones. The gap that the gradient is scaled with is then the held-out
+        gap, plus what the training responses have moved since. Gradients are not touched.
+        """
+        if not self.before:
+            return moves
+        if self.held_out_means:
+            names = np.array(groups)
+            values = moves.detach().double().cpu().numpy()
+            self.anchor = {
+                g: mean - float(values[names == g].mean()) for g, mean in self.held_out_means.items()
+            }
+            self.held_out_means = {}
+        return moves + torch.tensor([self.anchor[group] for group in groups]).to(moves)
+
+    def refreshed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The micro-batch with its responses sampled anew from the weights of every Nth step."""
+        number = self.state.global_step // self.args.refresh_responses
+        items = batch["items"]
+        stale = [item for item in items if self.fresh.get(item.index) != number]
+        if stale:
+            sampling = self.args.sampling(offset=1000 + number)
+            sampler = ResponseSampler(self.model, self.processing_class, sampling, bf16=bool(self.args.bf16))
+            for item, made in zip(
+                stale, sampler.examples([item.prompts for item in stale], shared=self.shared), strict=True
+            ):
+                item.examples = made
+                self.fresh[item.index] = number
+        return self.collate(items)
+
+    # --- Held-out evidence and logs ---------------------------------------------------------------------------------
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The gap on the validation prompts with its interval, and what the change has cost so far."""
+        self.prepare()
+        assert self.neutral is not None
+        entropies = self.score(self.validation_items)
+        if not all(np.isfinite(values).all() for values in entropies):
+            raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
+        self.held_out_entropies[1:] = [entropies]
+        if self.pool is None:
+            summary = summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
+        else:
+            summary = held_out_now(
+                self.pool, self.validation_before, entropies, self.validation_items, self.groups
+            )
+        low, high = summary["ci95"]
+        answers = sample_responses(
+            self.model,
+            self.guard_prompts,
+            self.args.sampling(num_responses=1, offset=3),
+            ends=self.sampler.ends,
+            bf16=bool(self.args.bf16),
+        )
+        drawn = [answer for made in answers for answer in made]
+        found = {
+            "gap": summary["gap"],
+            "gap_se": summary["se"],
+            "gap_low": low,
+            "gap_high": high,
+            **{f"H_{group}": summary[f"H_{group}"] for group in self.groups},
+            "H_mean": summary["H_mean"],
+            "kl": self.neutral.kl_to(self.model)["kl"],
+            "length": float(np.mean([len(answer) for answer in drawn])),
+            "distinct_2": distinct_ngrams(drawn, 2),
+        }
+        if self.args.world_size > 1:  # all processes are to come to the same decision, to the last bit
+            (found,) = broadcast_object_list([found])
+        self.held_out_means = {group: found[f"H_{group}"] for group in self.groups}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items() if value is not None}
+        self.log(metrics)
+        self.log_twins(entropies)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log_twins(self, entropies: Sequence[np.ndarray]) -> None:
+        """Show the trackers some held-out twins, their responses and the entropies of now."""
+        if not self.is_world_process_zero():
+            return
+        decode = self.processing_class.decode
+        rows = [
+            [
+                x.prompt.topic or "",
+                x.prompt.group,
+                x.source,
+                x.prompt.text,
+                decode(list(x.response_ids)),
+                float(value),
+            ]
+            for item, values in zip(self.validation_items[:SHOWN_TWINS], entropies, strict=False)
+            for x, value in zip(item.examples, values, strict=True)
+        ]
+        columns = ["topic", "group", "response of", "prompt", "response", "entropy"]
+        trackers.log_table(
+            self.callback_handler.callbacks, "eval/twins", columns, rows, self.state.global_step
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log each part of the loss by name beside transformers' own figures."""
+        if "loss" in logs and self.step_parts:
+            means = {name: float(np.mean([p[name] for p in self.step_parts])) for name in self.step_parts[0]}
+            del means["loss"]
+            logs |= means
+        super().log(logs, start_time)
+
+    # --- The model card ---------------------------------------------------------------------------------------------
+
+    def create_model_card(  # type: ignore[override]
+        self, model_name: str | None = None, tags: str | list[str] | None = None, **metadata: Any
+    ) -> None:
+        """Write ``README.md`` into ``args.output_dir``: the held-out gap before and after, and what it does not show.
+
+        ``push_to_hub`` calls it. The figures are those of the validation prompts, and the card says so.
+
+        Args:
+            model_name: the card's title.
+            tags: further tags for the hub.
+            metadata: further fields of the card's header, such as ``license``, ``language`` or ``datasets``.
+
+        Raises:
+            InputError: nothing was measured yet.
+        """
+        if not self.is_world_process_zero():
+            return
+        if not self.held_out_entropies:
+            raise InputError(
+                "no gap was measured yet; a model card without it says nothing; call train() or evaluate() first"
+            )
+        before, after = (
+            summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
+            | {"model": self.base_name, "data": self.validation_set.name, "split": "validation"}
+            for entropies in (self.held_out_entropies[0], self.held_out_entropies[-1])
+        )
+        after["warnings"].append(HELD_OUT_STEERS)
+        name = model_name or Path(str(self.args.output_dir)).name
+        run = {"schema": "isentropic.run/1", "name": name, "before": before, "after": after}
+        card = ModelCard(model_card(run))
+        card.data["tags"] += [tags] if isinstance(tags, str) else tags or []
+        for key, value in metadata.items():
+            if value is not None:
+                card.data[key] = value
+        card.save(Path(str(self.args.output_dir)) / "README.md")
+
+
+# --- Helpers --------------------------------------------------------------------------------------------------------
+
+
+def stored(item: Item, example: Example) -> list[Any]:
+    """An example as JSON can hold it; its prompt is named by its place in the item."""
+    place = item.prompts.index(example.prompt)
+    return [place, example.prompt_ids, example.response_ids, example.source, example.sample]
+
+
+def restored(item: Item, row: Sequence[Any]) -> Example:
+    place, prompt_ids, response_ids, source, sample = row
+    return Example(item.prompts[place], tuple(prompt_ids), tuple(response_ids), source, sample)
+
+
+def unsampled(items: Sequence[Item]) -> dict[str, Any]:
+    """A micro-batch whose responses are sampled, and collated, when its step begins."""
+    return {"items": list(items)}
+
+
+def as_prompts(data: Any, seed: int) -> PromptSet:
+    return data if isinstance(data, PromptSet) else load_prompts(data, seed=seed)
