@@ -1,4 +1,4 @@
-"""The entropy engine against naive PyTorch, TRL's way and Liger-Kernel: time and peak extra memory.
+"""The entropy engine against naive PyTorch, TRL and Liger-Kernel: time and peak extra memory.
 
     python benchmarks/entropy_engine.py [--quick] [--threads 2] [--repeats 3] [--device cuda --dtype bfloat16]
 
@@ -41,16 +41,27 @@ def naive(hidden: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
     return (-(log_p.exp() * log_p).sum(dim=-1) * coefficients).sum()
 
 
-def engine_known(hidden: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
-    return weighted_entropy(hidden, Head(weight), coefficients)[0]
+def engine_known(
+    hidden: Tensor, weight: Tensor, coefficients: Tensor, chunk_bytes: int = DEFAULT_CHUNK_BYTES
+) -> Tensor:
+    return weighted_entropy(hidden, Head(weight), coefficients, chunk_bytes=chunk_bytes)[0]
 
 
 def engine_unknown(hidden: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
     return (entropy_from_hidden(hidden, Head(weight)) * coefficients).sum()
 
 
+def trl(hidden: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
+    """TRL's chunked log-probabilities with their differentiable entropy: tiles of 4096 tokens x 32768 words, as TRL sets."""
+    from trl.kernels import ChunkedLogProbFunction
+
+    targets = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+    entropies = ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, 32768, None, 1.0, ("entropy",))[1]
+    return (entropies * coefficients).sum()
+
+
 def trl_style(hidden: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
-    """TRL-style: all logits, entropies by chunks of 128 rows; under autograd each chunk's softmax would be kept."""
+    """All logits at once, entropies by chunks of 128 rows, as TRL's `entropy_from_logits` does."""
     logits = hidden @ weight.t()
     entropies = torch.cat([token_entropy(chunk) for chunk in logits.split(128)])
     return (entropies * coefficients).sum()
@@ -69,9 +80,10 @@ BACKWARD: dict[str, Side] = {
     "naive": naive,
     "engine, known weights": engine_known,
     "engine, unknown weights": engine_unknown,
-    "liger": liger,
+    "TRL": trl,
+    "Liger": liger,
 }
-FORWARD: dict[str, Side] = {"naive": naive, "engine": engine_unknown, "TRL-style": trl_style, "liger": liger}
+FORWARD: dict[str, Side] = {"naive": naive, "engine": engine_unknown, "TRL": trl, "all logits": trl_style, "Liger": liger}
 
 
 # ---- one run, in a process of its own --------------------------------------------------------------------------

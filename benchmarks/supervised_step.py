@@ -14,6 +14,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -35,18 +36,24 @@ SIDES = ("supervised", "isentropic")
 WARM_UP = 2
 
 
-def one_run(job: Row) -> Row:
+def timed_steps(
+    side: str,
+    model: Any,
+    tokenizer: Any,
+    pairs: int,
+    steps: int,
+    warmed: Callable[[], float] = start_peak,
+    **settings: Any,
+) -> Row:
+    """The median time of an optimizer step; ``warmed`` is called after the warm-up and says what is held then."""
     import torch
     from transformers import Trainer, TrainerCallback
 
-    from isentropic.models.load import load_model
     from isentropic.prompts.load import load_prompts
     from isentropic.responses.batches import collate_items
     from isentropic.run_folder import limited
     from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
-    if not job["quick"]:
-        torch.set_num_threads(job["threads"])
     tokens: set[int] = set()
 
     class Watch(TrainerCallback):
@@ -55,10 +62,12 @@ def one_run(job: Row) -> Row:
             self.seconds: list[float] = []
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if state.global_step > WARM_UP:
                 self.seconds.append(time.perf_counter() - self.last)
             elif state.global_step == WARM_UP:
-                self.held = start_peak()
+                self.held = warmed()
             self.last = time.perf_counter()
 
     def counted(items: Any, **how: Any) -> Row:
@@ -72,26 +81,25 @@ def one_run(job: Row) -> Row:
         labels[:, 1:] = batch["input_ids"][:, 1:].masked_fill(~batch["predicts"][:, :-1], -100)
         return {**{key: batch[key] for key in ("input_ids", "attention_mask")}, "labels": labels}
 
-    loaded = load_model(job["model"])
     prompts = load_prompts()
     watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
-        settings = DebiasingConfig(
-            output_dir=folder, effective_batch=2 * job["pairs"], micro_batch_size=2 * job["pairs"],
-            max_steps=WARM_UP + job["steps"], eval_strategy="no", logging_strategy="no", use_cpu=True,
+        config = DebiasingConfig(
+            output_dir=folder, effective_batch=2 * pairs, micro_batch_size=2 * pairs,
+            max_steps=WARM_UP + steps, eval_strategy="no", logging_strategy="no", **settings,
         )  # fmt: skip
-        train_set = limited(prompts.split("train"), job["pairs"])
+        train_set = limited(prompts.split("train"), pairs)
         validation = limited(prompts.split("validation"), 2)
         trainer: Trainer = DebiasingTrainer(
-            loaded.model, settings, train_set, validation, loaded.tokenizer, callbacks=[watch]
+            model, config, train_set, validation, tokenizer, callbacks=[watch]
         )
         trainer.data_collator = partial(counted, **trainer.collate.keywords)
         trainer.prepare()  # the responses; both sides train on them
-        if job["side"] == "supervised":
+        if side == "supervised":
             trainer = Trainer(
-                model=loaded.model,
-                args=settings,
-                data_collator=partial(supervised, pad=loaded.tokenizer.pad_token_id),
+                model=model,
+                args=config,
+                data_collator=partial(supervised, pad=tokenizer.pad_token_id),
                 train_dataset=trainer.train_items,
                 callbacks=[watch],
             )
@@ -100,10 +108,22 @@ def one_run(job: Row) -> Row:
     return {
         "seconds": statistics.median(watch.seconds),
         "tokens": tokens.pop(),
-        "peak_mb": peak_mb(),
-        "working_mb": peak_mb() - watch.held,
-        "bf16": bool(settings.bf16),
+        "held": watch.held,
+        "bf16": bool(config.bf16),
     }
+
+
+def one_run(job: Row) -> Row:
+    import torch
+
+    from isentropic.models.load import load_model
+
+    if not job["quick"]:
+        torch.set_num_threads(job["threads"])
+    loaded = load_model(job["model"])
+    row = timed_steps(job["side"], loaded.model, loaded.tokenizer, job["pairs"], job["steps"], use_cpu=True)
+    held = row.pop("held")
+    return {**row, "peak_mb": peak_mb(), "working_mb": peak_mb() - held}
 
 
 def main(arguments: list[str] | None = None) -> None:
