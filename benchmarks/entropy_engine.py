@@ -56,7 +56,9 @@ def trl(hidden: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
     from trl.kernels import ChunkedLogProbFunction
 
     targets = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-    entropies = ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, 32768, None, 1.0, ("entropy",))[1]
+    entropies = ChunkedLogProbFunction.apply(
+        hidden, weight, None, targets, 1.0, 32768, None, 1.0, ("entropy",)
+    )[1]
     return (entropies * coefficients).sum()
 
 
@@ -83,7 +85,13 @@ BACKWARD: dict[str, Side] = {
     "TRL": trl,
     "Liger": liger,
 }
-FORWARD: dict[str, Side] = {"naive": naive, "engine": engine_unknown, "TRL": trl, "all logits": trl_style, "Liger": liger}
+FORWARD: dict[str, Side] = {
+    "naive": naive,
+    "engine": engine_unknown,
+    "TRL": trl,
+    "all logits": trl_style,
+    "Liger": liger,
+}
 
 
 # ---- one run, in a process of its own --------------------------------------------------------------------------

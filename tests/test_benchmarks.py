@@ -125,3 +125,41 @@ def test_false_certification(quick: Any, tmp_path: Path) -> None:
         assert cell["certified"] <= 0.05 < cell["within_20_steps"] <= cell["within_50_steps"]
     again, _ = quick("false_certification", "--from_json", str(tmp_path / "false_certification.json"))
     assert again["cells"] == figures["cells"]
+
+
+def test_gpu(quick: Any, tmp_path: Path) -> None:
+    """Everything but QLoRA and FSDP runs on a CPU too, and says what it lacks; a section's fault is a row."""
+    figures, first = quick("gpu")
+    sections = figures["sections"]
+    assert first["section"] == "card" and sections["card"]["card"]["matmul_tflops"] > 0
+    assert [name for name, rows in sections.items() if "error" in rows] == []
+    rows = sections["correctness"]
+    assert all(row["entropy_error"] < 1e-2 for row in rows.values() if isinstance(row, dict))
+    assert rows["random, float32, chunked"]["gradient_error"] < 1e-5
+    naive, ours = (
+        sections["engine"][f"{side}, forward and backward"] for side in ("naive", "engine, known weights")
+    )
+    assert ours["head_gradient_error"] < 2 * naive["head_gradient_error"]
+    steps = sections["step"]
+    assert steps["isentropic, float32 weights"]["tokens"] == steps["supervised, bfloat16 weights"]["tokens"] > 0
+    assert {"scoring, 1 MB", "training, 1 MB", "sampling"} <= sections["utilisation"].keys()
+    assert sections["train"]["isentropic train"]["steps"] == 2
+    import torch
+
+    if not torch.cuda.is_available():
+        assert "not_run" in sections["qlora"] and "not_run" in sections["fsdp"]
+
+
+def test_gpu_writes_what_it_had(quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A section that breaks leaves its rows so far and its error; the next ones run all the same."""
+    gpu = importlib.import_module("gpu")
+
+    def broken(job: dict[str, Any]) -> Any:
+        yield {"half": {"seconds": 1.0}}
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setitem(gpu.SECTIONS, "engine", broken)
+    figures, _ = quick("gpu", "--sections", "engine,card")
+    assert figures["sections"]["engine"]["half"] == {"seconds": 1.0}
+    assert figures["sections"]["engine"]["error"] == "RuntimeError: out of memory"
+    assert figures["sections"]["card"]["card"]["matmul_tflops"] > 0
