@@ -141,7 +141,9 @@ def test_gpu(quick: Any, tmp_path: Path) -> None:
     )
     assert ours["head_gradient_error"] < 2 * naive["head_gradient_error"]
     steps = sections["step"]
-    assert steps["isentropic, float32 weights"]["tokens"] == steps["supervised, bfloat16 weights"]["tokens"] > 0
+    assert (
+        steps["isentropic, float32 weights"]["tokens"] == steps["supervised, bfloat16 weights"]["tokens"] > 0
+    )
     assert {"scoring, 1 MB", "training, 1 MB", "sampling"} <= sections["utilisation"].keys()
     assert sections["train"]["isentropic train"]["steps"] == 2
     import torch
