@@ -17,7 +17,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from conftest import make_folder, make_prompts, make_tokenizer
 from isentropic.cli import main
 from isentropic.commands.parser import settings_from
 from isentropic.commands.screen import Screen
@@ -28,6 +27,7 @@ from isentropic.measure.score import measure
 from isentropic.models.load import load_model
 from isentropic.responses.sample import ResponseSampler, Sampling
 from isentropic.settings import TrainSettings
+from tiny import make_folder, make_prompts, make_tokenizer
 
 FILES = (
     "config.json metrics.jsonl responses.jsonl gap_before.json gap_after.json comparison.json curves.png "

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from conftest import JOBS, make_model, make_prompts, make_tokenizer
 from isentropic.errors import InputError
 from isentropic.prompts.prompt_set import Prompt, PromptSet
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Example, ResponseSampler
 from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
+from tiny import JOBS, make_model, make_prompts, make_tokenizer
 
 STEPS, EVERY, RATE = 5, 2, 1e-3
 FOLDERS = tempfile.TemporaryDirectory(prefix="isentropic-trainer-")

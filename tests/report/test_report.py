@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -15,8 +14,6 @@ import yaml
 import fake_run
 from isentropic.commands.report import write_report
 from isentropic.errors import InputError
-from isentropic.report import figures
-from isentropic.report.curves import curve_series, draw_curves, group_names
 from isentropic.report.render import model_card, render_html, render_markdown
 from isentropic.report.sections import TEMPLATES, Words
 from isentropic.run_folder import read_run
@@ -457,107 +454,3 @@ def test_a_folder_that_looks_like_a_hub_id_is_no_base_model(
     monkeypatch.chdir(tmp_path)
     text = model_card({"schema": "isentropic.run/1", "before": {"gap": 0.1, "model": "models/mine"}})
     assert "base_model" not in yaml.safe_load(text.split("---\n")[1])
-
-
-# --- figures ---
-
-
-def signed(value: float) -> str:
-    return f"{value:+.3f}"
-
-
-@pytest.mark.parametrize(("low", "high"), [(-0.1, 0.03), (0, 1), (-7e-6, 3e-6), (100, 350), (2, 2)])
-def test_ticks_are_round_and_inside(low: float, high: float) -> None:
-    found = figures.ticks(low, high, 5)
-    assert 1 <= len(found) <= 6
-    assert all(low - 1e-12 <= tick <= high + 1e-12 for tick in found)
-    steps = {round(b - a, 12) for a, b in zip(found, found[1:], strict=False)}
-    assert len(steps) <= 1
-    if steps:
-        step = steps.pop()
-        mantissa = step / 10 ** math.floor(math.log10(step) + 1e-9)
-        assert min(abs(mantissa - m) for m in (1, 2, 5)) < 1e-6
-
-
-def test_forest_draws_every_estimate_and_covers_every_interval() -> None:
-    rows = [
-        {"label": "a", "marks": [{"gap": -0.1, "ci95": (-0.3, 0.1)}, {"gap": 0.2, "ci95": (None, None)}]},
-        {"label": "b", "marks": [None, {"gap": 0.0, "ci95": None}]},
-    ]
-    drawings, facts = figures.forest(
-        rows, ["x", "y"], name="f", title="T", axis="gap", ends=("l", "r"), fmt=signed, target=0.01
-    )
-    assert facts["rows"] == {"a": [-0.1, 0.2], "b": [None, 0.0]}
-    assert facts["range"][0] < -0.3 and facts["range"][1] > 0.2
-    for drawing in drawings:
-        assert drawing.count('class="mark"') == 3
-        assert drawing.count('class="whisker"') == 1
-        assert "a x: -0.100 [-0.300, +0.100]" in drawing
-
-
-def test_histogram_counts_every_pair_once() -> None:
-    columns = [{"label": "x", "values": [-0.2, 0.0, 0.1, 0.1]}, {"label": "y", "values": [0.05] * 7}]
-    _, facts = figures.histogram(columns, name="h", title="T", axis="gap", fmt=signed)
-    assert sum(facts["counts"]["x"]) == 4 and sum(facts["counts"]["y"]) == 7
-    assert max(facts["counts"]["y"]) == 7
-    assert facts["means"] == {"x": 0.0, "y": pytest.approx(0.05)}
-    for value in (-0.2, 0.1):
-        assert facts["edges"][0] <= value <= facts["edges"][-1]
-
-
-def test_long_labels_are_cut_by_the_room_they_take() -> None:
-    rows = [{"label": "男" * 80, "marks": [{"gap": 0.1, "ci95": (0.0, 0.2)}]}]
-    drawings, _ = figures.forest(rows, ["x"], name="f", title="T", axis="g", ends=("l", "r"), fmt=signed)
-    shown = re.findall(r">(男+…)</text>", drawings[0])
-    assert len(shown) == 1 and len(shown[0]) <= 17
-    assert "男" * 80 in drawings[0]  # whole in its title
-
-
-# --- curves ---
-
-
-def test_series_prefer_the_signed_gap_skip_what_is_not_finite_and_keep_the_later_row() -> None:
-    rows = [
-        {"step": 2, "gap": 0.2},
-        {"step": 1, "gap": 0.4, "gap_signed": -0.4, "H_male": float("nan"), "val_ci95": [None, 1.0]},
-        {"step": 2, "gap": 0.1, "gap_signed": -0.1, "H_a": 1.0, "note": "x"},
-        {"gap": 9.0},
-    ]
-    series = curve_series(rows)
-    assert series == {"gap": [(1.0, -0.4), (2.0, -0.1)], "H_a": [(2.0, 1.0)]}
-    assert group_names(series) == ["a"]
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [],
-        [{"step": 1, "gap": 0.4}],
-        [{"step": 0, "val_gap": -0.1, "val_ci95": [-0.2, 0.0], "kl": 0.0}],
-        fake_run.metrics(),
-        fake_run.metrics(("男", "女", "x$y$", "b", "c", "d")),
-    ],
-)
-def test_curves_are_drawn_whatever_is_there(rows: list[dict], tmp_path: Path) -> None:
-    path = tmp_path / "curves.png"
-    facts = draw_curves(rows, path, target_gap=0.01, title="运行 $x_1$ 💥")
-    first = path.read_bytes()
-    assert first.startswith(b"\x89PNG")
-    assert facts["panels"][0] == "gap"
-    assert ("entropy" in facts["panels"]) == bool(facts["groups"])
-    assert facts["points"] == {name: len(points) for name, points in curve_series(rows).items()}
-    draw_curves(rows, path, target_gap=0.01, title="运行 $x_1$ 💥")
-    assert path.read_bytes() == first
-    assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
-
-
-def test_a_drawing_that_fails_leaves_the_old_picture(tmp_path: Path) -> None:
-    path = tmp_path / "curves.png"
-    draw_curves([], path)
-    old = path.read_bytes()
-    with pytest.raises(AttributeError):
-        draw_curves([None], path)  # type: ignore[list-item]
-    assert path.read_bytes() == old
-    with pytest.raises(OSError):
-        draw_curves([], tmp_path / "missing" / "curves.png")

@@ -1,9 +1,7 @@
 """Rows of any origin become checked pairs in three splits that share nothing; bad rows are named in one line."""
 
-import csv
 import json
 import os
-import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,44 +11,8 @@ import pytest
 from isentropic.errors import InputError
 from isentropic.prompts.builtin import builtin
 from isentropic.prompts.load import load_prompts
-from isentropic.prompts.preview import prompts_preview, write_prompts
-from isentropic.prompts.prompt_set import Prompt, PromptSet
-
-Rows = list[dict[str, Any]]
-
-
-def pair_rows(n: int = 20, **marks: Any) -> Rows:
-    return [
-        {"male": f"He owns {i} cats, so he", "female": f"She owns {i} cats, so she", **marks}
-        for i in range(n)
-    ]
-
-
-def single_rows(n: int = 20, groups: tuple[str, ...] = ("male", "female"), **marks: Any) -> Rows:
-    return [{"prompt": f"A {g} text, {i}", "gender": g, **marks} for i in range(n) for g in groups]
-
-
-def write(path: Path, rows: Rows) -> Path:
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows), encoding="utf-8")
-    elif path.suffix in (".csv", ".tsv"):
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        import pyarrow
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    return path
-
-
-def splits(prompts: PromptSet) -> dict[str, int]:
-    return {name: len(prompts.split(name)) for name in ("train", "validation", "test")}
-
+from isentropic.prompts.preview import write_prompts
+from tiny import Rows, pair_rows, single_rows, splits, write
 
 # --- reading --------------------------------------------------------------------------------------------------
 
@@ -179,154 +141,6 @@ def test_rows_are_named_by_the_line_they_start_on(tmp_path: Path) -> None:
     rows[0]["male"] = "Two\nlines"
     prompts = load_prompts(write(tmp_path / "rows.csv", rows))
     assert [p.row for p in prompts.prompts if p.group == "male"] == [2, 4, 5]
-
-
-# --- splitting ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [pair_rows(100), single_rows(100)])
-def test_splits_are_cut_in_the_given_shares(rows: Rows) -> None:
-    prompts = load_prompts(rows)
-    assert splits(prompts) == {"train": 120, "validation": 30, "test": 50}
-    for name in splits(prompts):
-        assert len(set(prompts.split(name).counts().values())) == 1
-    assert splits(load_prompts(rows, split_fractions=(0.5, 0.25, 0.25))) == {
-        "train": 100,
-        "validation": 50,
-        "test": 50,
-    }
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [pair_rows(60), single_rows(60), [r | {"topic": str(i % 15)} for i, r in enumerate(pair_rows(60))]],
-)
-def test_the_split_does_not_depend_on_the_order_of_the_rows_but_on_the_seed(rows: Rows) -> None:
-    shuffled = random.Random(7).sample(rows, len(rows))
-    assert set(load_prompts(shuffled).prompts) == set(load_prompts(rows).prompts)
-    assert set(load_prompts(rows, seed=1).prompts) != set(load_prompts(rows).prompts)
-
-
-def test_pairs_are_never_parted() -> None:
-    rows = [{"prompt": f"{g} {i}", "gender": g, "pair_id": i} for g in ("male", "female") for i in range(40)]
-    for twins in load_prompts(rows).tuples():
-        assert len({p.split for p in twins}) == 1
-
-
-@pytest.mark.parametrize("make", [pair_rows, single_rows])
-@pytest.mark.parametrize(("topics", "whole"), [(15, True), (11, False)])
-def test_whole_topics_move_together_from_twelve_topics_on(make: Any, topics: int, whole: bool) -> None:
-    rows = [row | {"topic": f"topic {i // 2 % topics}"} for i, row in enumerate(make(150))]
-    prompts = load_prompts(rows)
-    found = {(p.topic, p.split) for p in prompts.prompts}
-    assert (len(found) == topics) is whole
-    assert any("whole topics" in note for note in prompts.notes) is whole
-
-
-def test_one_topic_that_holds_most_rows_does_not_become_the_test_set() -> None:
-    rows = [row | {"topic": str(max(0, i - 80))} for i, row in enumerate(pair_rows(100))]
-    assert splits(load_prompts(rows)) == {"train": 120, "validation": 30, "test": 50}
-
-
-def test_marked_splits_stay_and_validation_is_cut_from_train_alone() -> None:
-    rows = [r | {"split": "train" if i < 100 else "eval"} for i, r in enumerate(pair_rows(140))]
-    prompts = load_prompts(rows)
-    assert splits(prompts) == {"train": 160, "validation": 40, "test": 80}
-    assert {p.row for p in prompts.split("test").prompts} == set(range(101, 141))
-
-
-def test_all_marked_splits_are_left_alone() -> None:
-    names = ["train", "dev", "heldout"]
-    rows = [r | {"split": names[i % 3]} for i, r in enumerate(pair_rows(30))]
-    assert splits(load_prompts(rows)) == {"train": 20, "validation": 20, "test": 20}
-
-
-def test_a_test_file_alone_stays_a_test_set() -> None:
-    assert splits(load_prompts(pair_rows(30, split="test"))) == {"train": 0, "validation": 0, "test": 60}
-
-
-def test_a_pair_in_train_and_test_is_dropped_from_train() -> None:
-    rows = pair_rows(30, split="train") + pair_rows(10, split="test") + pair_rows(2, split="test")
-    prompts = load_prompts(rows)
-    assert sum(splits(prompts).values()) == 60 and splits(prompts)["test"] == 20
-    assert any(
-        note.startswith("10 pairs of train that stand in test too left out: rows 1,")
-        for note in prompts.notes
-    )
-    assert any(
-        note.startswith("2 pairs that stand there twice left out: rows 41, 42") for note in prompts.notes
-    )
-
-
-def test_a_small_set_keeps_pairs_to_train_on() -> None:
-    for n in range(3, 12):
-        found = splits(load_prompts(pair_rows(n)))
-        assert all(found.values()) and 3 * found["train"] >= 2 * n
-
-
-# --- the set --------------------------------------------------------------------------------------------------
-
-
-def test_tuples_come_in_the_order_of_the_groups() -> None:
-    prompts = [Prompt("She", "female", "1"), Prompt("He", "male", "1")]
-    both = PromptSet(tuple(prompts), ("male", "female"), "two")
-    assert both.tuples() == [(prompts[1], prompts[0])]
-    assert not PromptSet(tuple(prompts[:1]), ("male", "female"), "one").paired
-    assert not PromptSet((*prompts, prompts[0]), ("male", "female"), "three").paired
-    with pytest.raises(InputError, match="not paired"):
-        PromptSet(tuple(prompts[:1]), ("male", "female"), "one").tuples()
-
-
-def test_the_hash_changes_with_the_content_and_not_with_the_place() -> None:
-    rows = pair_rows()
-    hashes = {
-        load_prompts(rows).sha256,
-        load_prompts(rows, seed=1).sha256,
-        load_prompts(rows[:-1]).sha256,
-        load_prompts([*rows[:-1], {"male": "He,", "female": "She,"}]).sha256,
-        load_prompts(rows, groups=("female", "male")).sha256,
-    }
-    assert len(hashes) == 5
-    assert load_prompts([{**row, "note": "unused"} for row in rows]).sha256 in hashes
-
-
-def test_ratio_line() -> None:
-    assert load_prompts(pair_rows(30)).ratio_line() == "男女比例 / male:female = 30:30"
-    assert builtin("age").ratio_line() == "young:middle-aged:old = 588:588:588"
-
-
-@pytest.mark.parametrize("name", ["gender", "gender_neutral", "names", "pairs", "singles"])
-def test_written_prompts_read_back_the_same(tmp_path: Path, name: str) -> None:
-    prompts = {
-        "gender": builtin(),
-        "gender_neutral": builtin("gender_neutral"),
-        "names": builtin("names", ["english", "arabic", "hispanic"]),
-        "pairs": load_prompts(pair_rows()),
-        "singles": load_prompts(single_rows()),
-    }[name]
-    groups = None if set(prompts.groups) == {"male", "female"} else prompts.groups
-    again = load_prompts(write_prompts(prompts, tmp_path / "new" / "prompts.jsonl"), groups=groups)
-    assert again.sha256 == prompts.sha256
-    with pytest.raises(InputError, match="exists"):
-        write_prompts(prompts, tmp_path / "new" / "prompts.jsonl")
-
-
-def test_preview_is_plain_json_and_counts_everything() -> None:
-    preview = prompts_preview(load_prompts(pair_rows()))
-    assert json.loads(json.dumps(preview)) == preview
-    assert sum(n for counts in preview["splits"].values() for n in counts.values()) == 40
-    assert len(preview["examples"]) == 6
-
-
-def test_importing_prompts_is_free_of_heavy_libraries() -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, isentropic.prompts as p; p.load_prompts();"
-        "sys.exit(bool({'torch', 'datasets', 'pyarrow', 'numpy'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- unmarked text --------------------------------------------------------------------------------------------

@@ -1,0 +1,214 @@
+"""gap.py against definitions worked out the slow way, closed forms and SciPy."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from isentropic.errors import InputError
+from isentropic.gap.details import pair_spread
+from isentropic.gap.estimate import (
+    clusters_of,
+    group_gaps,
+    paired_gap,
+    unpaired_gap,
+    widest_pair,
+)
+from isentropic.gap.verdict import verdict
+from oracles import LOPSIDED, rng, slow_cr2, topical
+
+# ---- the partition -----------------------------------------------------------------------------------------
+
+
+def test_partition_is_the_same_for_any_order_of_rows_and_kind_of_label():
+    labels = ["b", "a", "b", "c"]
+    part = clusters_of(labels, 4)
+    assert (
+        part.labels == ("a", "b", "c")
+        and part.sizes.tolist() == [1, 2, 1]
+        and part.member.tolist() == [1, 0, 1, 2]
+    )
+    assert clusters_of(np.array(labels), 4).member.tolist() == part.member.tolist()
+    assert clusters_of([7, 3, 7, 9], 4).member.tolist() == part.member.tolist()
+    assert len(clusters_of([1, "1", 1, "1"], 4).sizes) == 2  # a number and its name do not collide
+
+
+@pytest.mark.parametrize("labels", [["a", None], ["a", math.nan], ["a"], ["a", "b", "c"]])
+def test_partition_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(InputError):
+        clusters_of(labels, 2)
+
+
+# ---- paired ------------------------------------------------------------------------------------------------
+
+
+def test_paired_gap_is_the_one_sample_t_test():
+    d = rng().normal(-0.08, 0.1, 37)
+    e, oracle = paired_gap(d), stats.ttest_1samp(d, 0)
+    assert e.p == pytest.approx(oracle.pvalue, rel=1e-10)
+    assert e.df == pytest.approx(36, rel=1e-12)
+    assert e.ci95 == pytest.approx(oracle.confidence_interval(0.95), rel=1e-10)
+    assert e.interval(0.9) == pytest.approx(oracle.confidence_interval(0.90), rel=1e-10)
+    assert (e.n, e.n_clusters, e.cluster_unit, e.note) == (37, 37, "pair", None)
+
+
+def test_closed_forms_for_one_and_two_degrees_of_freedom():
+    # t quantiles: df 1 is tan(pi (p - 1/2)); df 2 is (2p - 1) sqrt(2 / (1 - (2p - 1)^2)).
+    two = paired_gap([0.0, 2.0])
+    assert two.ci95[1] == pytest.approx(1 + math.tan(math.pi * 0.475) * 1.0, rel=1e-9)
+    three = paired_gap([0.0, 1.0, 2.0])
+    assert three.ci95[1] == pytest.approx(1 + 0.95 * math.sqrt(2 / (1 - 0.95**2)) / math.sqrt(3), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clustered_error_and_df_are_the_matrix_definition(seed):
+    d = topical(LOPSIDED, seed, between=seed / 2)
+    n = len(d)
+    se, df = slow_cr2(d, np.ones((n, 1)), np.array([1.0]), LOPSIDED, np.zeros(n, dtype=int))
+    e = paired_gap(d, LOPSIDED)
+    assert e.se == pytest.approx(se, rel=1e-10)
+    assert e.df == pytest.approx(df, rel=1e-8)
+    assert e.gap == pytest.approx(d.mean()) and (e.n_clusters, e.cluster_unit) == (5, "topic")
+
+
+def test_equal_topics_give_the_t_test_of_topic_means():
+    d = topical(["a", "b", "c", "d", "e"] * 6, seed=3)
+    e = paired_gap(d, ["a", "b", "c", "d", "e"] * 6)
+    oracle = stats.ttest_1samp(d.reshape(6, 5).mean(0), 0)
+    assert e.df == pytest.approx(4, rel=1e-9)
+    assert e.ci95 == pytest.approx(oracle.confidence_interval(), rel=1e-9)
+
+
+def test_clusters_of_one_row_are_no_clusters():
+    d = rng(1).normal(size=12)
+    alone = paired_gap(d, list(range(12)))
+    plain = paired_gap(d)
+    assert (alone.gap, alone.se, alone.df) == pytest.approx((plain.gap, plain.se, plain.df), rel=1e-12)
+
+
+def test_topics_that_differ_widen_the_interval_and_one_big_topic_costs_degrees_of_freedom():
+    d = topical(LOPSIDED, 2, between=2.0)
+    assert paired_gap(d, LOPSIDED).se > paired_gap(d).se
+    assert paired_gap(d, LOPSIDED).df < 4
+
+
+def test_swapping_groups_flips_the_sign_and_the_order_of_rows_does_not_matter():
+    d = topical(LOPSIDED)
+    e, swapped = paired_gap(d, LOPSIDED), paired_gap(-d, LOPSIDED)
+    assert (swapped.gap, swapped.se, swapped.df) == pytest.approx((-e.gap, e.se, e.df))
+    assert swapped.ci95 == pytest.approx((-e.ci95[1], -e.ci95[0]))
+    order = rng(5).permutation(len(d))
+    moved = paired_gap(d[order], [LOPSIDED[i] for i in order])
+    assert (moved.gap, moved.se, moved.df) == pytest.approx((e.gap, e.se, e.df))
+
+
+def test_scaling_and_shifting():
+    d = topical(LOPSIDED)
+    e, f = paired_gap(d, LOPSIDED), paired_gap(3 * d + 1, LOPSIDED)
+    assert (f.gap, f.se, f.df) == pytest.approx((3 * e.gap + 1, 3 * e.se, e.df))
+
+
+def test_what_cannot_be_known_is_marked_and_never_zero():
+    for e in (
+        paired_gap([0.3]),
+        paired_gap([0.1, 0.1, 0.1]),
+        paired_gap([0.0, 0.0]),
+        paired_gap([0.1 + 0.2, 0.3, 0.3]),  # equal but for rounding
+        paired_gap([1.0, -1.0, 1.0, -1.0], ["a", "a", "b", "b"]),  # topics with equal means
+        unpaired_gap([1.0], [2.0, 3.0]),
+        unpaired_gap([1.0, 1.0], [2.0, 2.0]),
+    ):
+        assert math.isnan(e.se) and all(map(math.isnan, e.ci95)) and e.note
+        v = verdict(e, 0.01)
+        assert v.verdict == "insufficient" and v.pairs_needed is None and v.reason == e.note
+        written = json.loads(json.dumps([e.to_dict(), v.to_dict()], allow_nan=False))
+        assert written[0]["se"] is None and written[0]["ci95"] is None
+
+
+def test_one_topic_falls_back_to_pairs_and_says_so():
+    d = rng().normal(size=9)
+    e = paired_gap(d, ["only"] * 9)
+    assert e.cluster_unit == "pair" and "one topic" in str(e.note)
+    assert e.ci95 == paired_gap(d).ci95
+
+
+def test_few_topics_are_said_to_be_few():
+    few, enough = (
+        paired_gap(rng().normal(size=12), list("abcd") * 3),
+        paired_gap(rng().normal(size=12), list("abcdef") * 2),
+    )
+    assert few.known and "only 4 topics" in str(few.note)
+    assert enough.note is None
+
+
+@pytest.mark.parametrize("bad", [[], [[1.0, 2.0]], [1.0, math.nan], [1.0, math.inf]])
+def test_bad_rows_are_refused(bad):
+    for call in (paired_gap, pair_spread, lambda d: unpaired_gap([1.0, 2.0], d)):
+        with pytest.raises(InputError) as info:
+            call(bad)
+        assert "\n" not in str(info.value)
+
+
+# ---- unpaired ----------------------------------------------------------------------------------------------
+
+
+def test_unpaired_gap_is_welch():
+    a, b = rng(1).normal(3.5, 0.6, 20), rng(2).normal(3.4, 0.2, 41)
+    e, oracle = unpaired_gap(a, b), stats.ttest_ind(b, a, equal_var=False)
+    assert e.gap == pytest.approx(b.mean() - a.mean())
+    assert e.df == pytest.approx(oracle.df, rel=1e-10)
+    assert e.p == pytest.approx(oracle.pvalue, rel=1e-9)
+    assert e.ci95 == pytest.approx(oracle.confidence_interval(), rel=1e-9)
+    back = unpaired_gap(b, a)
+    assert (back.gap, back.se, back.df) == pytest.approx((-e.gap, e.se, e.df))
+    assert e.to_dict()["n_prompts"] == 61 and "n_pairs" not in e.to_dict()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_unpaired_topics_are_the_matrix_definition(seed):
+    draw = rng(seed)
+    first, second = LOPSIDED, ["a"] * 3 + ["b"] * 8 + ["c"] * 2 + ["f"] * 5
+    effect = dict(zip("abcdef", draw.normal(0, seed, 6), strict=True))
+    a = np.array([effect[t] for t in first]) + draw.normal(0, 1, len(first))
+    b = np.array([effect[t] for t in second]) + draw.normal(0, 2, len(second))
+    group = np.repeat([0, 1], [len(a), len(b)])
+    x = np.stack([group == 0, group == 1], axis=1).astype(float)
+    se, df = slow_cr2(np.r_[a, b], x, np.array([-1.0, 1.0]), first + second, group)
+    e = unpaired_gap(a, b, first, second)
+    assert e.se == pytest.approx(se, rel=1e-10)
+    assert e.df == pytest.approx(df, rel=1e-8)
+    assert (e.n_clusters, e.cluster_unit) == (6, "topic")
+
+
+def test_unpaired_topics_edge_cases():
+    a, b = [1.0, 2.0, 3.0], [2.0, 2.5, 4.0]
+    e = unpaired_gap(a, b, ["x", "x", "x"], ["x", "y", "y"])
+    assert e.cluster_unit == "prompt" and e.note and e.ci95 == unpaired_gap(a, b).ci95
+    with pytest.raises(InputError):
+        unpaired_gap(a, b, ["x", "y", "y"])
+    with pytest.raises(InputError):
+        unpaired_gap(a, b, ["x", "y"], ["x", "y", "z", "z"])
+
+
+def test_pairing_removes_what_twins_share():
+    shared = rng(0).normal(3.5, 1.0, 40)
+    a, b = shared + rng(1).normal(0, 0.1, 40), shared + rng(2).normal(0, 0.1, 40)
+    assert paired_gap(b - a).gap == pytest.approx(unpaired_gap(a, b).gap)
+    assert paired_gap(b - a).se < unpaired_gap(a, b).se / 5
+
+
+def test_groups_two_by_two():
+    h = {name: rng(i).normal(3 + i, 0.1, 12) for i, name in enumerate(("male", "female", "nonbinary"))}
+    rows = group_gaps(h)
+    assert [r.groups for r in rows] == [("male", "female"), ("male", "nonbinary"), ("female", "nonbinary")]
+    assert widest_pair(rows).groups == ("male", "nonbinary")
+    assert rows[0].estimate == paired_gap(h["female"] - h["male"])
+    loose = group_gaps(h | {"male": h["male"][:7]}, paired=False)
+    assert loose[0].estimate == unpaired_gap(h["male"][:7], h["female"])
+    for bad in (lambda: group_gaps({"male": [1.0]}), lambda: group_gaps(h | {"male": [1.0]})):
+        with pytest.raises(InputError):
+            bad()

@@ -1,0 +1,142 @@
+"""GGUF files: dequantised once, and refused when damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from isentropic.errors import InputError
+from isentropic.files import cache_folder
+from isentropic.models.load import load_model
+from isentropic.models.save import save_model
+from tiny import logits
+
+GGUF_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "model.layers": "blk",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+def write_gguf(path: Path, model, tokenizer) -> Path:
+    """A real GGUF file of a tiny Qwen2."""
+    gguf = pytest.importorskip("gguf")
+    config = model.config
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+    writer.add_token_types([3, 3] + [1] * (len(tokenizer) - 2))
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    writer.add_eos_token_id(0)
+    writer.add_pad_token_id(1)
+    for name, parameter in model.named_parameters():
+        for ours, theirs in GGUF_NAMES.items():
+            name = name.replace(ours, theirs)
+        writer.add_tensor(name, parameter.detach().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path) -> Path:
+    """A copy of the tiny model's folder that a test may damage."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("ISENTROPIC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def refusal(name) -> str:
+    with pytest.raises(InputError) as caught:
+        load_model(str(name))
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    return message
+
+
+# --- GGUF -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_gguf_file_is_dequantised_once(tmp_path, own_cache, tiny_model, tiny_tokenizer):
+    model = tiny_model("qwen2")
+    file = write_gguf(tmp_path / "tiny.gguf", model, tiny_tokenizer)
+    loaded = load_model(str(file))
+    assert torch.allclose(logits(loaded.model), logits(model), atol=1e-5)
+    assert loaded.tokenizer("She is a nurse").input_ids == tiny_tokenizer("She is a nurse").input_ids
+    (kept,) = (own_cache / "models").iterdir()
+    made = (kept / "model.safetensors").stat().st_mtime_ns
+    again = load_model(str(file))
+    assert again.sha256 == loaded.sha256 and (kept / "model.safetensors").stat().st_mtime_ns == made
+    loaded.model(torch.tensor([[5, 6]])).logits.sum().backward()  # trainable
+    assert loaded.model.get_input_embeddings().weight.grad.abs().sum() > 0
+    save_model(loaded.model, loaded.tokenizer, tmp_path / "final")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "final", attn_implementation="eager")
+    assert torch.equal(logits(plain), logits(loaded.model))
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.001, 0.03, 0.5, 0.9999])
+def test_a_truncated_gguf_is_refused_and_leaves_nothing(
+    tmp_path, own_cache, tiny_model, tiny_tokenizer, share
+):
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_model("qwen2"), tiny_tokenizer)
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    assert "cut short" in refusal(file)
+    assert not list(own_cache.glob("models/*"))
+
+
+def test_what_is_no_gguf_is_refused(tmp_path):
+    file = tmp_path / "page.gguf"
+    file.write_text("<html>404</html>")
+    assert "does not start with the GGUF mark" in refusal(file)
+    file.write_bytes(b"")
+    assert "does not start with the GGUF mark" in refusal(file)
+    assert "does not exist" in refusal(tmp_path / "no.gguf")
+    (tmp_path / "folder.gguf").mkdir()
+    assert "does not exist" in refusal(tmp_path / "folder.gguf")
+
+
+def test_a_gguf_of_an_unknown_architecture_is_refused(tmp_path, own_cache, tiny_model, tiny_tokenizer):
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_model("qwen2"), tiny_tokenizer)
+    file.write_bytes(file.read_bytes().replace(b"qwen2", b"quux2"))
+    assert "cannot be read" in refusal(file)
+    assert not list(own_cache.glob("models/*"))
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("ISENTROPIC_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("ISENTROPIC_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "isentropic"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "isentropic"

@@ -1,0 +1,77 @@
+"""The set of prompts: its order, its hash, its preview."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isentropic.errors import InputError
+from isentropic.prompts.builtin import builtin
+from isentropic.prompts.load import load_prompts
+from isentropic.prompts.preview import prompts_preview, write_prompts
+from isentropic.prompts.prompt_set import Prompt, PromptSet
+from tiny import pair_rows, single_rows
+
+# --- the set --------------------------------------------------------------------------------------------------
+
+
+def test_tuples_come_in_the_order_of_the_groups() -> None:
+    prompts = [Prompt("She", "female", "1"), Prompt("He", "male", "1")]
+    both = PromptSet(tuple(prompts), ("male", "female"), "two")
+    assert both.tuples() == [(prompts[1], prompts[0])]
+    assert not PromptSet(tuple(prompts[:1]), ("male", "female"), "one").paired
+    assert not PromptSet((*prompts, prompts[0]), ("male", "female"), "three").paired
+    with pytest.raises(InputError, match="not paired"):
+        PromptSet(tuple(prompts[:1]), ("male", "female"), "one").tuples()
+
+
+def test_the_hash_changes_with_the_content_and_not_with_the_place() -> None:
+    rows = pair_rows()
+    hashes = {
+        load_prompts(rows).sha256,
+        load_prompts(rows, seed=1).sha256,
+        load_prompts(rows[:-1]).sha256,
+        load_prompts([*rows[:-1], {"male": "He,", "female": "She,"}]).sha256,
+        load_prompts(rows, groups=("female", "male")).sha256,
+    }
+    assert len(hashes) == 5
+    assert load_prompts([{**row, "note": "unused"} for row in rows]).sha256 in hashes
+
+
+def test_ratio_line() -> None:
+    assert load_prompts(pair_rows(30)).ratio_line() == "男女比例 / male:female = 30:30"
+    assert builtin("age").ratio_line() == "young:middle-aged:old = 588:588:588"
+
+
+@pytest.mark.parametrize("name", ["gender", "gender_neutral", "names", "pairs", "singles"])
+def test_written_prompts_read_back_the_same(tmp_path: Path, name: str) -> None:
+    prompts = {
+        "gender": builtin(),
+        "gender_neutral": builtin("gender_neutral"),
+        "names": builtin("names", ["english", "arabic", "hispanic"]),
+        "pairs": load_prompts(pair_rows()),
+        "singles": load_prompts(single_rows()),
+    }[name]
+    groups = None if set(prompts.groups) == {"male", "female"} else prompts.groups
+    again = load_prompts(write_prompts(prompts, tmp_path / "new" / "prompts.jsonl"), groups=groups)
+    assert again.sha256 == prompts.sha256
+    with pytest.raises(InputError, match="exists"):
+        write_prompts(prompts, tmp_path / "new" / "prompts.jsonl")
+
+
+def test_preview_is_plain_json_and_counts_everything() -> None:
+    preview = prompts_preview(load_prompts(pair_rows()))
+    assert json.loads(json.dumps(preview)) == preview
+    assert sum(n for counts in preview["splits"].values() for n in counts.values()) == 40
+    assert len(preview["examples"]) == 6
+
+
+def test_importing_prompts_is_free_of_heavy_libraries() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, isentropic.prompts as p; p.load_prompts();"
+        "sys.exit(bool({'torch', 'datasets', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,166 @@
+"""Small things that the tests make: a tokenizer, random models, prompts in six topics, files of lines."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+Rows = list[dict[str, Any]]
+QUICK = ["--max_new_tokens", "6", "--bf16", "off"]
+JOBS = ("nurse", "pilot", "baker", "clerk", "judge", "farmer", "tailor", "miner")
+TEMPLATES = {  # topic -> the two twins, with the job to be filled in
+    "works": ("He is a {}. He", "She is a {}. She"),
+    "asked": ("The {} put on his coat and", "The {} put on her coat and"),
+    "family": ("My father the {} told me", "My mother the {} told me"),
+    "school": ("As a boy the {} learned", "As a girl the {} learned"),
+    "sum": ("The {} has 3 pens. He buys 4. He", "The {} has 3 pens. She buys 4. She"),
+    "guest": ("We met a {}, a kind man who", "We met a {}, a kind woman who"),
+}
+CHAT_TEMPLATE = (
+    "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def make_tokenizer(*, pad: str | None = "<pad>", chat: bool = False) -> Any:
+    """A byte-level tokenizer of 320 tokens: end of text is id 0, padding id 1.
+
+    Args:
+        pad: the pad token; ``"<end>"`` makes it the end of text, ``None`` leaves it out.
+        chat: give it a chat template.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    texts = [twin.format(job) for twins in TEMPLATES.values() for twin in twins for job in JOBS]
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["<end>", "<pad>"],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token=pad)
+    if chat:
+        made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def make_model(kind: str = "llama", *, seed: int = 0, vocab: int = 320) -> Any:
+    """A random model of two layers: ``llama``, ``gpt2`` or ``qwen2``. Large weights, so that entropies vary."""
+    import torch
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
+
+    torch.manual_seed(seed)
+    ends = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": None}
+    wide = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    common = {"vocab_size": vocab, "max_position_embeddings": 256, "initializer_range": 0.5, **ends}
+    configs: dict[str, Callable[[], Any]] = {
+        "llama": lambda: LlamaConfig(num_key_value_heads=2, **wide, **common),
+        "qwen2": lambda: Qwen2Config(num_key_value_heads=2, tie_word_embeddings=True, **wide, **common),
+        "gpt2": lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **common),
+    }
+    return AutoModelForCausalLM.from_config(configs[kind](), attn_implementation="eager").eval()
+
+
+def make_prompts() -> Any:
+    """48 pairs in 6 topics: 24 to train on, 12 for validation, 12 to test (in cells)."""
+    from isentropic.prompts.prompt_set import Prompt, PromptSet
+
+    splits = ("train",) * 4 + ("validation",) * 2 + ("test",) * 2
+    cells = dict(zip(JOBS[6:], ("new occupations", "both new"), strict=True))
+    prompts = tuple(
+        Prompt(twin.format(job), group, f"{topic}-{job}", topic, split, cells.get(job))
+        for topic, twins in TEMPLATES.items()
+        for job, split in zip(JOBS, splits, strict=True)
+        for group, twin in zip(("male", "female"), twins, strict=True)
+    )
+    return PromptSet(prompts, ("male", "female"), "tiny prompts")
+
+
+def make_folder(folder: Path, kind: str = "llama", *, seed: int = 0, pad: str | None = "<pad>") -> Path:
+    """A model folder as ``save_pretrained`` writes it, tokenizer included."""
+    make_model(kind, seed=seed).save_pretrained(folder)
+    make_tokenizer(pad=pad).save_pretrained(folder)
+    return folder
+
+
+def folder_that_only_ends(folder: Path) -> Path:
+    """GPT-2 whose last layer norm always points at the end token: one token a response, no entropy."""
+    import torch
+
+    model = make_model("gpt2")
+    with torch.no_grad():
+        model.transformer.wte.weight[0] = 10.0
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.fill_(1.0)
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def unpaired(prompts: Any) -> Any:
+    """The same prompts as single ones: without pairs, topics and cells."""
+    single = tuple(dataclasses.replace(p, pair_id=None, topic=None, cell=None) for p in prompts.prompts)
+    return dataclasses.replace(prompts, prompts=single)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def lines_file(path: Path, lines: Iterable[object]) -> Path:
+    path.write_text(
+        "".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines), encoding="utf-8"
+    )
+    return path
+
+
+def pair_rows(n: int = 20, **marks: Any) -> Rows:
+    return [
+        {"male": f"He owns {i} cats, so he", "female": f"She owns {i} cats, so she", **marks}
+        for i in range(n)
+    ]
+
+
+def single_rows(n: int = 20, groups: tuple[str, ...] = ("male", "female"), **marks: Any) -> Rows:
+    return [{"prompt": f"A {g} text, {i}", "gender": g, **marks} for i in range(n) for g in groups]
+
+
+def write(path: Path, rows: Rows) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    elif path.suffix in (".csv", ".tsv"):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def splits(prompts: Any) -> dict[str, int]:
+    return {name: len(prompts.split(name)) for name in ("train", "validation", "test")}
+
+
+def logits(model: Any) -> Any:
+    """What a model says of five tokens."""
+    import torch
+
+    with torch.no_grad():
+        return model.eval()(torch.tensor([[265, 304, 259, 222, 79]])).logits
