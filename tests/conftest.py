@@ -53,11 +53,11 @@ def tiny_model() -> Callable[..., Any]:
 @pytest.fixture
 def tiny_loaded(tiny_tokenizer: Any) -> Any:
     """A new tiny Llama with its tokenizer, as `load_model` would give it."""
+    from isentropic.models.identity import model_sha256
     from isentropic.models.model import LoadedModel
-    from isentropic.models.save import weights_sha256
 
     model = make_model()
-    return LoadedModel(model, tiny_tokenizer, "tiny", weights_sha256(model))
+    return LoadedModel(model, tiny_tokenizer, "tiny", model_sha256(model))
 
 
 @pytest.fixture(scope="session")

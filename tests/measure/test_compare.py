@@ -11,8 +11,8 @@ from scipy import stats
 from isentropic.measure.compare import comparison
 from isentropic.measure.score import Measurement, make_items, measure
 from isentropic.measure.summary import summarise
+from isentropic.models.identity import model_sha256
 from isentropic.models.model import LoadedModel
-from isentropic.models.save import weights_sha256
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Example, ResponseSampler, Sampling
@@ -126,7 +126,7 @@ def test_two_real_models_on_the_same_responses(tiny_loaded, tiny_model, tiny_tok
     other = tiny_model(seed=1)
     models = [
         measure(loaded, pairs, items=items)
-        for loaded in (tiny_loaded, LoadedModel(other, tiny_tokenizer, "other", weights_sha256(other)))
+        for loaded in (tiny_loaded, LoadedModel(other, tiny_tokenizer, "other", model_sha256(other)))
     ]
     made = json.loads(json.dumps(comparison(["a", "b"], models, [FREE, FREE]), allow_nan=False))
     gaps = [np.array([pair["gap"] for pair in model["summary"]["pair_gaps"]]) for model in made["models"]]

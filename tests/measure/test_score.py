@@ -12,8 +12,8 @@ import torch
 from isentropic.entropy.reference import token_entropy
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.measure.score import make_items, measure, score_examples, score_items
+from isentropic.models.identity import model_sha256
 from isentropic.models.model import LoadedModel
-from isentropic.models.save import weights_sha256
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.responses.sample import TOKENS_A_BATCH, ResponseSampler, Sampling
 
@@ -177,7 +177,7 @@ def test_a_model_that_answers_only_with_the_end_token(tiny_model, tiny_tokenizer
         model.model.embed_tokens.weight.fill_(1.0)
         model.lm_head.weight.zero_()
         model.lm_head.weight[0] = 10.0
-    found = measure(LoadedModel(model, tiny_tokenizer, "ends", weights_sha256(model)), test_pairs)
+    found = measure(LoadedModel(model, tiny_tokenizer, "ends", model_sha256(model)), test_pairs)
     assert {e.response_ids for item in found.items for e in item.examples} == {(0,)}
     summary = strict(found.summary)
     assert summary["H_male"] == pytest.approx(0, abs=1e-6) and summary["se"] is None

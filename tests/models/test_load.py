@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from isentropic.errors import InputError
+from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model, looks_like_a_path, ready_tokenizer
-from isentropic.models.save import save_model, weights_sha256
+from isentropic.models.save import save_model
 from tiny import logits
 
 
@@ -39,7 +40,7 @@ def refusal(name) -> str:
 def test_a_folder_loads_as_it_was_saved(tiny_folder, tiny_model, tiny_tokenizer):
     loaded = load_model(str(tiny_folder))
     assert torch.equal(logits(loaded.model), logits(tiny_model()))
-    assert loaded.name == str(tiny_folder) and loaded.sha256 == weights_sha256(tiny_model())
+    assert loaded.name == str(tiny_folder) and loaded.sha256 == model_sha256(tiny_model())
     assert loaded.tokenizer("He is").input_ids == tiny_tokenizer("He is").input_ids
     assert next(loaded.model.parameters()).dtype == torch.float32
 
@@ -168,7 +169,7 @@ def test_a_lora_folder_is_its_base_with_the_adapter(tiny_folder, tmp_path, tiny_
     assert not list((tmp_path / "lora").glob("model*.safetensors"))
     assert torch.allclose(logits(loaded.model), expected, atol=1e-4)
     assert (expected - logits(tiny_model())).abs().max() > 0.1
-    assert loaded.sha256 != weights_sha256(tiny_model())
+    assert loaded.sha256 != model_sha256(tiny_model())
 
 
 def test_a_lora_folder_whose_base_is_gone_or_another_is_refused(folder, tmp_path, tiny_model, tiny_tokenizer):

@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from isentropic.errors import InputError
 from isentropic.files import check_room
+from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import context_length, vocabulary_size
-from isentropic.models.save import save_model, weights_sha256
+from isentropic.models.save import save_model
 from tiny import logits
 
 # --- Saving, hash, sizes --------------------------------------------------------------------------------------------
@@ -34,8 +35,8 @@ def test_what_is_saved_loads_with_plain_transformers(tmp_path, tiny_model, tiny_
 
 def test_the_hash_is_that_of_the_weights(tmp_path, tiny_model, tiny_tokenizer):
     model = tiny_model()
-    before = weights_sha256(model)
-    assert before == weights_sha256(tiny_model()) and len(before) == 64
+    before = model_sha256(model)
+    assert before == model_sha256(tiny_model()) and len(before) == 64
     save_model(model, tiny_tokenizer, tmp_path)
     assert load_model(str(tmp_path)).sha256 == before
     assert load_model(str(tmp_path), dtype=torch.bfloat16).sha256 != before
@@ -43,18 +44,18 @@ def test_the_hash_is_that_of_the_weights(tmp_path, tiny_model, tiny_tokenizer):
         with torch.no_grad():
             kept = parameter.flatten()[-1].clone()
             parameter.view(-1)[-1] += 1e-3
-            assert weights_sha256(model) != before, name
+            assert model_sha256(model) != before, name
             parameter.view(-1)[-1] = kept
-    assert weights_sha256(model) == before
+    assert model_sha256(model) == before
 
 
 def test_the_hash_takes_scalars_and_what_is_not_contiguous():
     module = torch.nn.Module()
     module.scale = torch.nn.Parameter(torch.tensor(2.0))
     module.turned = torch.nn.Parameter(torch.arange(6.0).view(2, 3).t())
-    before = weights_sha256(module)
+    before = model_sha256(module)
     module.scale.data += 1
-    assert weights_sha256(module) != before
+    assert model_sha256(module) != before
 
 
 def test_context_and_vocabulary(tiny_model):

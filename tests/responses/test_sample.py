@@ -13,8 +13,9 @@ from scipy.stats import chisquare
 
 from isentropic.errors import InputError
 from isentropic.files import cache_folder
-from isentropic.models.save import weights_sha256
+from isentropic.models.identity import model_sha256
 from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.cache import kept_file
 from isentropic.responses.sample import (
     ResponseSampler,
     Sampling,
@@ -264,7 +265,7 @@ def test_other_weights_prompts_and_end_tokens_miss_the_cache(counted):
     loaded, calls = counted
 
     def sample(prompts=PROMPTS):
-        sha256 = weights_sha256(loaded.model)
+        sha256 = model_sha256(loaded.model)
         return ResponseSampler(loaded.model, loaded.tokenizer, Sampling(), model_sha256=sha256).responses(
             prompts
         )
@@ -288,18 +289,127 @@ def test_no_hash_no_cache(counted):
     assert len(calls) == 2 and not (cache_folder() / "responses").exists()
 
 
+def test_another_configuration_of_the_same_weights_misses_the_cache(counted):
+    """The rope's base, a window, a soft cap: the weights are the same and every answer may differ."""
+    loaded, calls = counted
+
+    def sample():
+        sha256 = model_sha256(loaded.model)
+        return ResponseSampler(loaded.model, loaded.tokenizer, Sampling(), model_sha256=sha256).responses(
+            PROMPTS
+        )
+
+    sample()
+    loaded.model.config.rope_parameters = {"rope_type": "default", "rope_theta": 3.0}
+    sample()
+    assert len(calls) == 2
+    loaded.model.set_attn_implementation("sdpa")
+    sample()
+    assert len(calls) == 3
+    loaded.model.config.use_cache = not loaded.model.config.use_cache  # changes no logit
+    sample()
+    assert len(calls) == 3
+
+
+def test_what_changes_a_logit_changes_the_hash_and_nothing_else_does(tiny_model):
+    from peft import LoraConfig, get_peft_model
+
+    def adapted(alpha):
+        torch.manual_seed(0)
+        config = LoraConfig(r=2, lora_alpha=alpha, target_modules=["q_proj"], init_lora_weights=False)
+        return model_sha256(get_peft_model(tiny_model(), config))
+
+    assert adapted(4) == adapted(4) != adapted(8)  # the factor of an adapter is no weight
+    model = tiny_model()
+    model.register_buffer("logits_bias", torch.zeros(3))
+    before = model_sha256(model)
+    model.register_buffer("scratch", torch.ones(3), persistent=False)
+    assert model_sha256(model) == before
+    model.logits_bias += 1
+    assert model_sha256(model) != before
+
+
+def damaged(text: str, how: str) -> str:
+    content = json.loads(text)
+    first = content["responses"][0][0]
+    if how == "digit":
+        first[0] += 1
+    elif how == "text":
+        first[0] = str(first[0])
+    elif how == "float":
+        first[0] = float(first[0])
+    elif how == "true":
+        first[0] = True
+    elif how == "out of vocabulary":
+        first[0] = 9999
+    elif how == "negative":
+        first[0] = -1
+    elif how == "longer":
+        first += [5] * 500
+    elif how == "swapped":
+        content["responses"].reverse()
+    elif how == "no hash":
+        del content["sha256"]
+    return json.dumps(content)
+
+
 @pytest.mark.parametrize(
-    "damage",
-    ["", "[[[1, 2", "null", "7", '{"a": 1}', "[[[1]]]", "[[1],[2],[3],[4],[5],[6]]", "[[],[],[],[],[],[]]"],
+    "how",
+    [
+        "digit",
+        "text",
+        "float",
+        "true",
+        "out of vocabulary",
+        "negative",
+        "longer",
+        "swapped",
+        "no hash",
+        pytest.param("", id="empty"),
+        "[[[1, 2",
+        "null",
+        "7",
+        '{"a": 1}',
+        '{"sha256": 1e400, "responses": 1}',
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param('{"responses": [[[%s]]]}' % ("9" * 5000), id="huge"),
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    ],
 )
-def test_a_damaged_cache_file_is_sampled_anew(counted, damage):
+def test_a_damaged_cache_file_is_sampled_again(counted, how):
     loaded, calls = counted
     sampler = ResponseSampler(loaded.model, loaded.tokenizer, Sampling(), model_sha256=loaded.sha256)
     expected = sampler.responses(PROMPTS)
-    file = sampler.cache_file(PROMPTS)
-    file.write_text(damage)
+    (file,) = (cache_folder() / "responses").iterdir()
+    whole = file.read_text()
+    named = ("digit", "text", "float", "true", "out", "negative", "longer", "swapped", "no")
+    file.write_text(damaged(whole, how) if how.split(" ")[0] in named else how)
     assert sampler.responses(PROMPTS) == expected and len(calls) == 2
-    assert json.loads(file.read_text()) == [[list(ids) for ids in drawn] for drawn in expected]
+    assert file.read_text() == whole
+
+
+def test_kept_responses_of_another_question_are_not_taken(counted):
+    loaded, calls = counted
+    sampler = ResponseSampler(loaded.model, loaded.tokenizer, Sampling(), model_sha256=loaded.sha256)
+    sampler.responses(PROMPTS)
+    (file,) = (cache_folder() / "responses").iterdir()
+    other = kept_file(sampler.cache_key(PROMPTS[:2]))
+    file.rename(other)
+    assert len(sampler.responses(PROMPTS[:2])) == 2 and len(calls) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(counted, caplog, monkeypatch, tmp_path):
+    loaded, calls = counted
+    sampler = ResponseSampler(loaded.model, loaded.tokenizer, Sampling(), model_sha256=loaded.sha256)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ISENTROPIC_CACHE", str(tmp_path / "file"))
+    first, second = sampler.responses(PROMPTS), sampler.responses(PROMPTS)
+    assert first == second and len(calls) == 2
+    assert caplog.text.count("cannot be kept") == 1
+    monkeypatch.setenv("ISENTROPIC_CACHE", str(tmp_path))
+    kept_file(sampler.cache_key(PROMPTS)).mkdir(parents=True)
+    assert sampler.responses(PROMPTS) == first
+    assert not list((tmp_path / "responses").glob("*.tmp"))
 
 
 # --- Own and shared -------------------------------------------------------------------------------------------------

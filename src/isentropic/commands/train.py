@@ -28,9 +28,10 @@ from isentropic.measure.compare import comparison
 from isentropic.measure.cost import answers_of, perplexity, text_tokens
 from isentropic.measure.score import Measurement, measure, response_rows
 from isentropic.measure.summary import versions
+from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel, context_length, quiet_transformers, vocabulary_size
-from isentropic.models.save import save_model, weights_sha256
+from isentropic.models.save import save_model
 from isentropic.models.sharding import gathered
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
@@ -251,7 +252,7 @@ class Run:
             self.best.restore(trainer.model)
             trainer.accelerator.wait_for_everyone()
         final = dataclasses.replace(
-            self.loaded, model=trainer.model, name="final", sha256=weights_sha256(trainer.model)
+            self.loaded, model=trainer.model, name="final", sha256=model_sha256(trainer.model)
         )
         after = self.measure_test(final, before.items)
         assert trainer.neutral is not None

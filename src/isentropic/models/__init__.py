@@ -1,6 +1,7 @@
 """What ``--model_path`` may name: loading and saving."""
 
 from isentropic.models.gguf import GGUF_MAGIC, check_gguf, dequantised_folder, embedded_folder
+from isentropic.models.identity import model_sha256
 from isentropic.models.load import (
     check_complete,
     check_folder,
@@ -20,7 +21,7 @@ from isentropic.models.model import (
     quiet_transformers,
     vocabulary_size,
 )
-from isentropic.models.save import save_model, weights_sha256
+from isentropic.models.save import save_model
 
 __all__ = [
     "EMBEDDED",
@@ -43,5 +44,5 @@ __all__ = [
     "ready_tokenizer",
     "save_model",
     "vocabulary_size",
-    "weights_sha256",
+    "model_sha256",
 ]

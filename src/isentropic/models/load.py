@@ -12,8 +12,8 @@ import torch
 
 from isentropic.errors import InputError
 from isentropic.models.gguf import dequantised_folder, embedded_folder
+from isentropic.models.identity import model_sha256
 from isentropic.models.model import EMBEDDED, LoadedModel, quiet_transformers, vocabulary_size
-from isentropic.models.save import weights_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ def load_model(
         options |= four_bit_options()
     model, tokenizer = from_pretrained(str(folder), name, options, trust_remote_code)
     return LoadedModel(
-        model, ready_tokenizer(tokenizer, name, vocabulary_size(model)), name, weights_sha256(model)
+        model, ready_tokenizer(tokenizer, name, vocabulary_size(model)), name, model_sha256(model)
     )
 
 

@@ -42,10 +42,15 @@ def precision(device: torch.device, bf16: bool) -> contextlib.AbstractContextMan
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
+def text_config(model: Any) -> Any:
+    """The configuration of the part that reads text, where a model has other parts too."""
+    config = model.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def context_length(model: Any) -> int | None:
     """The most positions the model can take, or None where the config does not say."""
-    config = model.config
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    config = text_config(model)
     for key in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
         value = getattr(config, key, None)
         if isinstance(value, int) and value > 0:

@@ -1,16 +1,13 @@
-"""Weights to a folder, and their hash."""
+"""A model to a folder."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isentropic.models.model import quiet_transformers
-from isentropic.models.sharding import whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,13 +27,3 @@ def save_model(
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """A hash of all parameters by name, dtype, shape and value."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        value = whole(parameter)
-        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).cpu().numpy().data)
-    return digest.hexdigest()

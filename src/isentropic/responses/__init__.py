@@ -10,6 +10,7 @@ from isentropic.responses.batches import (
     prompt_tuples,
     row_length,
 )
+from isentropic.responses.cache import keep, kept_file, read_kept
 from isentropic.responses.sample import (
     TOKENS_A_BATCH,
     Example,
@@ -25,7 +26,6 @@ from isentropic.responses.sample import (
     follows_chat,
     own_examples,
     own_generation_config,
-    read_kept,
     sample_responses,
     shared_examples,
     token_batches,
@@ -51,6 +51,8 @@ __all__ = [
     "end_tokens",
     "evaluating",
     "follows_chat",
+    "keep",
+    "kept_file",
     "own_examples",
     "own_generation_config",
     "pack",

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +13,10 @@ import torch
 from torch import Tensor
 
 from isentropic.errors import InputError
-from isentropic.files import cache_folder
+from isentropic.models.identity import computation
 from isentropic.models.model import context_length, precision
 from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.cache import keep, read_kept, sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -295,23 +293,12 @@ def shared_examples(
     ]
 
 
-def read_kept(file: Path, prompts: int, num_responses: int) -> list[list[Tokens]] | None:
-    """The responses in a cache file; None where it is not there or damaged, and so to be sampled anew."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        kept = [[tuple(int(token) for token in response) for response in drawn] for drawn in content]
-    except (OSError, ValueError, TypeError):
-        return None
-    whole = len(kept) == prompts and all(len(drawn) == num_responses and all(drawn) for drawn in kept)
-    return kept if whole else None
-
-
 class ResponseSampler:
     """Prompts in, examples out; responses kept on disk by content, so the same question is never sampled twice.
 
     Args:
         model, tokenizer: what answers.
-        model_sha256: names the weights in the cache; ``None`` turns the cache off (weights that are changing).
+        model_sha256: names the model in the cache; ``None`` turns the cache off (weights that are changing).
         sampling: how responses are drawn.
     """
 
@@ -349,27 +336,26 @@ class ResponseSampler:
 
     def responses(self, encoded: Sequence[Tokens], progress: Progress | None = None) -> list[list[Tokens]]:
         """The responses to each encoded prompt, from the cache where they are there."""
-        file = self.cache_file(encoded)
-        kept = None if file is None else read_kept(file, len(encoded), self.sampling.num_responses)
+        key = self.cache_key(encoded)
+        kept = read_kept(key) if key else None
         if kept is not None:
             return kept
         drawn = sample_responses(
             self.model, encoded, self.sampling, ends=self.ends, bf16=self.bf16, progress=progress
         )
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(drawn), encoding="utf-8")
-            temporary.replace(file)
+        if key:
+            keep(key, drawn)
         return drawn
 
-    def cache_file(self, encoded: Sequence[Tokens]) -> Path | None:
+    def cache_key(self, encoded: Sequence[Tokens]) -> str | None:
+        """A hash of all that decides the responses; None where the weights have no name."""
         if self.model_sha256 is None:
             return None
         settings = self.sampling
-        content = json.dumps(
+        return sha256_of(
             [
                 self.model_sha256,
+                computation(self.model),
                 self.ends,
                 self.bf16,
                 settings.max_new_tokens,
@@ -379,4 +365,3 @@ class ResponseSampler:
                 encoded,
             ]
         )
-        return cache_folder() / "responses" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"

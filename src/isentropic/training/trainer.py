@@ -32,9 +32,9 @@ from isentropic.errors import InputError
 from isentropic.measure.cost import NeutralReference, neutral_examples
 from isentropic.measure.score import score_items
 from isentropic.measure.summary import distinct_ngrams, held_out_now, summarise
+from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import has_bfloat16, quiet_transformers, vocabulary_size
-from isentropic.models.save import weights_sha256
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
@@ -168,7 +168,7 @@ class DebiasingTrainer(Trainer):
                 "the model by name"
             )
         self.base_name = model if isinstance(model, str) else str(network.name_or_path)
-        self.base_sha256 = weights_sha256(network)
+        self.base_sha256 = model_sha256(network)
         if peft_config is not None:
             from peft import get_peft_model
 
