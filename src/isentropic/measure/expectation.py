@@ -1,0 +1,113 @@
+"""The expectation gap: which group a model expects, in log-likelihood. Reported beside the entropy gap, which does not show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from isentropic import gap as statistics
+from isentropic.entropy.scorer import EntropyScorer
+from isentropic.errors import InputError
+from isentropic.measure.score import score_examples
+from isentropic.prompts.contexts import Context
+from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.batches import Item
+from isentropic.responses.sample import Example, Tokens
+
+
+def start_token(tokenizer: Any) -> int:
+    """The token that a text begins with: the tokenizer's begin token, else its end token, as in common evaluations."""
+    return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+
+
+def text_example(prompt: Prompt, ids: Tokens, start: int) -> Example:
+    """A whole text to be scored: the start token is the prompt, the rest the response."""
+    rest = ids[1:] if ids[0] == start else ids
+    return Example(prompt, (start,), rest, prompt.group)
+
+
+def twin_examples(
+    items: Sequence[Item], groups: Sequence[str], tokenizer: Any
+) -> list[tuple[Example, Example]]:
+    """The twins' own prompts as texts to be scored, second group after first; items without both are left out."""
+    start = start_token(tokenizer)
+    found = []
+    for item in items:
+        encoded = {example.prompt.group: (example.prompt, example.prompt_ids) for example in item.examples}
+        if all(group in encoded for group in groups):
+            first, second = (text_example(*encoded[group], start) for group in groups)
+            if first.response_ids and second.response_ids:
+                found.append((first, second))
+    return found
+
+
+def context_examples(
+    contexts: Sequence[Context], groups: Sequence[str], tokenizer: Any
+) -> list[tuple[Example, Example]]:
+    """Each context with the words of the first and of the second group, laid behind it.
+
+    The text is encoded whole, so the words get the tokens they have in a text; what differs between the two is scored.
+
+    Raises:
+        InputError: the two texts do not begin with the same token, or one is the beginning of the other.
+    """
+    start = start_token(tokenizer)
+    found = []
+    for context in contexts:
+        both = [tuple(tokenizer(context.text + context.words[group]).input_ids) for group in groups]
+        both = [ids if ids[0] == start else (start, *ids) for ids in both]
+        shared = next(
+            (n for n, pair in enumerate(zip(*both, strict=False)) if len(set(pair)) > 1), min(map(len, both))
+        )
+        if shared == min(map(len, both)):
+            raise InputError(
+                f"context {context.text!r} goes on with {context.words[groups[0]]!r} and {context.words[groups[1]]!r}, one of "
+                f"which begins the other; their likelihoods cannot be compared; give other words"
+            )
+        found.append(
+            tuple(
+                Example(Prompt(context.text, group), ids[:shared], ids[shared:], group)
+                for group, ids in zip(groups, both, strict=True)
+            )
+        )
+    return found  # type: ignore[return-value]
+
+
+def log_odds(
+    model: torch.nn.Module,
+    scorer: EntropyScorer,
+    pairs: Sequence[tuple[Example, Example]],
+    *,
+    pad: int,
+    bf16: bool = False,
+) -> np.ndarray:
+    """Log-likelihood of the second example's response minus that of the first's, (n,) in nats.
+
+    .. math:: d_i = \\log p(y_{i2} | x_{i2}) - \\log p(y_{i1} | x_{i1})
+
+    Args:
+        scorer: one with ``quantity="surprisal"``.
+        pairs: what is compared; the responses may differ in length.
+    """
+    flat = [example for pair in pairs for example in pair]
+    means = score_examples(model, scorer, flat, pad=pad, bf16=bf16)
+    totals = -means * np.array([len(example.response_ids) for example in flat])
+    return totals[1::2] - totals[::2]
+
+
+def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> dict[str, Any]:
+    """What a set of log-odds says: mean, interval over clusters, mean absolute value, share that prefers the second group."""
+    row: dict[str, Any] = {
+        "gap": float(values.mean()),
+        "ci95": None,
+        "mean_abs": float(np.abs(values).mean()),
+        "prefers_second": float((values > 0).mean()),
+        "n": len(values),
+    }
+    if len(values) > 1:
+        estimate = statistics.paired_gap(values, clusters=clusters)
+        row["ci95"] = list(estimate.ci95) if estimate.known else None
+    return row

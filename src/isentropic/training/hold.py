@@ -1,0 +1,105 @@
+"""Quantities that training must not move: the optimizer's update is projected so that, to first order, they stay.
+
+.. math:: \\Delta' = \\Delta - A^T (A A^T)^{-1} (A \\Delta + d)
+
+with the rows of A the gradients of the held quantities, the update Delta that the optimizer has just made, and d how far
+each quantity has drifted since training began. So A Delta' = -d: nothing moves to first order, and what moved in spite of
+it comes back. It is the smallest change of the update that does this. Projecting the *gradient* in front of Adam does not:
+Adam's division by the gradient's size bends the direction afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Quantity = Callable[[nn.Module], tuple[Tensor, float]]
+"""A held quantity: returns a scalar whose gradient is the quantity's, and how far it has drifted since the start."""
+
+
+class Hold:
+    """Keeps quantities where they were while an optimizer moves the weights.
+
+    Call :meth:`before_step` when the gradients of the loss are complete and :meth:`after_step` when the optimizer has
+    moved the weights; :meth:`attach` does both by the optimizer's own hooks. The gradients of the loss are put aside and
+    come back untouched. Extra memory: one copy of the trained weights and one gradient for each quantity.
+
+    Args:
+        model: the model in training.
+        quantities: what is held, at least one.
+
+    Example:
+        One weight w of two, held where it is: the step moves the other one alone.
+
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> hold = Hold(model, [lambda m: (m.weight[0, 0], 0.0)])
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> hold.attach(optimizer)
+        >>> before = model.weight.detach().clone()
+        >>> model(torch.ones(1, 2)).sum().backward(); optimizer.step()
+        >>> [round(x, 4) for x in (model.weight - before).flatten().tolist()]
+        [0.0, -0.1]
+    """
+
+    def __init__(self, model: nn.Module, quantities: Sequence[Quantity]) -> None:
+        self.model, self.quantities = model, list(quantities)
+        self.directions: list[dict[nn.Parameter, Tensor]] = []
+        self.drifts: list[float] = []
+        self.weights: dict[nn.Parameter, Tensor] = {}
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Hold at every step of this optimizer."""
+        optimizer.register_step_pre_hook(lambda *_: self.before_step())
+        optimizer.register_step_post_hook(lambda *_: self.after_step())
+
+    def before_step(self) -> None:
+        """Take down the gradients of the held quantities and the weights before the update."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        loss_gradients = [p.grad for p in trained]
+        self.directions, self.drifts = [], []
+        for quantity in self.quantities:
+            for parameter in trained:
+                parameter.grad = None
+            with torch.enable_grad():
+                value, drift = quantity(self.model)
+                value.backward()
+            self.directions.append({p: p.grad for p in trained if p.grad is not None})
+            self.drifts.append(drift)
+        for parameter, gradient in zip(trained, loss_gradients, strict=True):
+            parameter.grad = gradient
+        self.weights = {p: p.detach().clone() for p in trained}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Correct the update that the optimizer has made."""
+        moves = {p: p.detach() - old for p, old in self.weights.items()}
+        self.weights = {}
+        gram = np.array([[_dot(a, b) for b in self.directions] for a in self.directions])
+        moved = np.array([_dot(a, moves) for a in self.directions]) + np.array(self.drifts)
+        if np.isfinite(gram).all() and np.isfinite(moved).all():
+            shares = np.linalg.pinv(gram, hermitian=True) @ moved
+            for share, direction in zip(shares.tolist(), self.directions, strict=True):
+                for parameter, gradient in direction.items():
+                    parameter.sub_(gradient.to(parameter.dtype), alpha=share)
+        self.directions = []
+
+
+def _dot(a: dict[nn.Parameter, Tensor], b: dict[nn.Parameter, Tensor]) -> float:
+    """The inner product of two sets of per-weight tensors, in float64; over all shards where processes hold parts."""
+    pairs = [(_local(a[parameter]), _local(b[parameter])) for parameter in a.keys() & b.keys()]
+    total = torch.tensor(
+        sum(float(torch.vdot(x.flatten(), y.flatten().to(x.dtype)).double()) for x, y in pairs),
+        dtype=torch.float64,
+    )
+    if any(hasattr(tensor, "to_local") for tensor in a.values()):
+        torch.distributed.all_reduce(total)
+    return float(total)
+
+
+def _local(tensor: Any) -> Tensor:
+    """This process's part of a sharded tensor, or the tensor itself."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -1,0 +1,131 @@
+"""Held quantities: the update against a dense oracle, under several optimizers; drift that comes back."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from isentropic.training.hold import Hold
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.0, 0.999), weight_decay=0.1),
+    "adam with momentum": lambda p: torch.optim.Adam(p, lr=0.01),
+}
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def quantity(row, seed, start=None):
+    """A smooth function of the weights: one output at fixed inputs, and its drift from `start`."""
+    inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
+
+    def of(model):
+        value = model(inputs)[:, row].mean()
+        return value, 0.0 if start is None else float(value.detach()) - start
+
+    return of
+
+
+def loss_of(model):
+    return model(torch.ones(2, 4)).square().sum()
+
+
+def flat(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).double().numpy()
+
+
+def gradient(model, of):
+    model.zero_grad()
+    of(model)[0].backward()
+    found = torch.cat([p.grad.flatten() for p in model.parameters()]).double().numpy()
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("held", [1, 2])
+def test_the_update_is_the_dense_projection(optimizer, held):
+    model = network()
+    plain = copy.deepcopy(model)
+    quantities = [quantity(row, seed=row) for row in range(held)]
+    before = flat(model)
+    directions = np.stack([gradient(model, of) for of in quantities])
+    hold = Hold(model, quantities)
+    steps = OPTIMIZERS[optimizer](model.parameters())
+    hold.attach(steps)
+    loss_of(model).backward()
+    steps.step()
+    freely = OPTIMIZERS[optimizer](plain.parameters())
+    loss_of(plain).backward()
+    freely.step()
+    update = flat(plain) - before
+    dense = update - directions.T @ np.linalg.solve(directions @ directions.T, directions @ update)
+    assert np.abs(directions @ update).min() > 1e-4  # or there would be nothing to hold
+    np.testing.assert_allclose(flat(model) - before, dense, atol=2e-7)
+    np.testing.assert_allclose(directions @ (flat(model) - before), 0, atol=2e-7)
+
+
+def test_the_gradients_of_the_loss_come_back_untouched():
+    model = network()
+    loss_of(model).backward()
+    grads = [p.grad for p in model.parameters()]
+    kept = [g.clone() for g in grads]
+    Hold(model, [quantity(0, 1)]).before_step()
+    assert all(p.grad is g for p, g in zip(model.parameters(), grads, strict=True))
+    assert all(torch.equal(g, k) for g, k in zip(grads, kept, strict=True))
+
+
+def test_the_same_projection_of_the_gradient_in_front_of_adam_does_not_hold():
+    of = quantity(0, 1)
+    model = network()
+    start = float(of(model)[0])
+    held = copy.deepcopy(model)
+    steps = OPTIMIZERS["adamw"](held.parameters())
+    Hold(held, [of]).attach(steps)
+    loss_of(held).backward()
+    steps.step()
+    direction = gradient(model, of)
+    loss_of(model).backward()
+    g = torch.cat([p.grad.flatten() for p in model.parameters()]).double().numpy()
+    projected = torch.from_numpy(g - direction * (direction @ g) / (direction @ direction)).float()
+    places = np.cumsum([p.numel() for p in model.parameters()])[:-1]
+    for p, part in zip(
+        model.parameters(), projected.split(np.diff([0, *places, len(g)]).tolist()), strict=True
+    ):
+        p.grad = part.view_as(p).clone()
+    OPTIMIZERS["adamw"](model.parameters()).step()
+    assert abs(float(of(held)[0]) - start) < 0.1 * abs(float(of(model)[0]) - start)
+
+
+def test_drift_comes_back():
+    model = network()
+    start = float(quantity(0, 1)(model)[0])
+    with torch.no_grad():
+        model[2].bias[0] += 0.2
+    steps = torch.optim.SGD(model.parameters(), lr=1e-3)
+    Hold(model, [quantity(0, 1, start)]).attach(steps)
+    for _ in range(3):
+        steps.zero_grad()
+        loss_of(model).backward()
+        steps.step()
+    assert abs(float(quantity(0, 1)(model)[0]) - start) < 1e-3
+
+
+def test_frozen_weights_stay_frozen_and_equal_quantities_do_no_harm():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    frozen = model[0].weight.clone()
+    of = quantity(0, 1)
+    steps = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    Hold(model, [of, of]).attach(steps)
+    start = float(of(model)[0])
+    loss_of(model).backward()
+    steps.step()
+    assert torch.equal(model[0].weight, frozen)
+    assert abs(float(of(model)[0]) - start) < 1e-3
