@@ -29,7 +29,7 @@ def measured(model: str, pairs: int | None) -> list[Row]:
     """Topic, shared and own gap of every pair, in nats."""
     import torch
 
-    from isentropic.measure.score import measure
+    from isentropic.measure.measurement import measure
     from isentropic.measure.summary import group_entropies
     from isentropic.models.load import load_model
     from isentropic.models.model import has_bfloat16

@@ -84,7 +84,7 @@ def score_and_back(job: Row, loaded: Any, bf16: bool) -> Row:
 def measure_pairs(job: Row, loaded: Any, bf16: bool) -> Row:
     from dataclasses import replace
 
-    from isentropic.measure.score import measure
+    from isentropic.measure.measurement import measure
     from isentropic.prompts.load import load_prompts
     from isentropic.run_folder import limited
 

@@ -33,7 +33,7 @@ def one_run(job: Row) -> Row:
     import torch
     from transformers import TrainerCallback
 
-    from isentropic.measure.score import make_items
+    from isentropic.measure.measurement import make_items
     from isentropic.measure.summary import summarise
     from isentropic.models.load import load_model
     from isentropic.prompts.load import load_prompts

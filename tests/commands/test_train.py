@@ -23,7 +23,7 @@ from isentropic.commands.screen import Screen
 from isentropic.commands.train import train
 from isentropic.errors import InputError
 from isentropic.measure.cost import answers_of
-from isentropic.measure.score import measure
+from isentropic.measure.measurement import measure
 from isentropic.models.load import load_model
 from isentropic.responses.sample import ResponseSampler, Sampling
 from isentropic.settings import TrainSettings

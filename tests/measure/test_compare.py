@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from isentropic.measure.compare import comparison
-from isentropic.measure.score import Measurement, make_items, measure
+from isentropic.measure.measurement import Measurement, make_items, measure
 from isentropic.measure.summary import summarise
 from isentropic.models.identity import model_sha256
 from isentropic.models.model import LoadedModel

@@ -11,7 +11,8 @@ import torch
 
 from isentropic.entropy.reference import token_entropy
 from isentropic.entropy.scorer import EntropyScorer
-from isentropic.measure.score import make_items, measure, score_examples, score_items
+from isentropic.measure.measurement import make_items, measure
+from isentropic.measure.score import score_examples, score_items
 from isentropic.models.identity import model_sha256
 from isentropic.models.model import LoadedModel
 from isentropic.prompts.prompt_set import PromptSet

@@ -13,7 +13,7 @@ from isentropic.errors import InputError
 from isentropic.labels import gap_line
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import NeutralReference, answers_of, neutral_examples, perplexity
-from isentropic.measure.score import Measurement
+from isentropic.measure.measurement import Measurement
 from isentropic.models.model import LoadedModel, vocabulary_size
 from isentropic.responses.sample import ResponseSampler
 from isentropic.settings import MeasureSettings

@@ -15,7 +15,7 @@ from isentropic.errors import InputError
 from isentropic.files import write_json, write_jsonl
 from isentropic.labels import gap_line
 from isentropic.measure.cost import perplexity, read_text
-from isentropic.measure.score import Measurement, make_items, measure, response_rows
+from isentropic.measure.measurement import Measurement, make_items, measure, response_rows
 from isentropic.models.load import load_model
 from isentropic.models.model import EMBEDDED, LoadedModel, has_bfloat16
 from isentropic.prompts.load import load_prompts

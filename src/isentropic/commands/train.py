@@ -26,7 +26,7 @@ from isentropic.files import write_json, write_jsonl
 from isentropic.labels import gap_line
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import answers_of, perplexity, text_tokens
-from isentropic.measure.score import Measurement, measure, response_rows
+from isentropic.measure.measurement import Measurement, measure, response_rows
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model

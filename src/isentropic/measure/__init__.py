@@ -12,7 +12,8 @@ from isentropic.measure.cost import (
     read_text,
     text_tokens,
 )
-from isentropic.measure.score import Measurement, make_items, measure, score_examples, score_items
+from isentropic.measure.measurement import Measurement, make_items, measure
+from isentropic.measure.score import score_examples, score_items
 from isentropic.measure.summary import (
     GAP_KEYS,
     answer_figures,

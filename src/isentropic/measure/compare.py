@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isentropic import gap as statistics
-from isentropic.measure.score import Measurement
+from isentropic.measure.measurement import Measurement
 from isentropic.measure.summary import group_entropies, topics_of
 
 SCHEMA = "isentropic.compare/1"

@@ -12,7 +12,8 @@ from isentropic import gap as statistics
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.measure.score import score_examples
-from isentropic.prompts.contexts import Context
+from isentropic.models.model import LoadedModel
+from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Example, Tokens
@@ -111,3 +112,36 @@ def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> dict[
         estimate = statistics.paired_gap(values, clusters=clusters)
         row["ci95"] = list(estimate.ci95) if estimate.known else None
     return row
+
+
+def measure_expectation(
+    loaded: LoadedModel, items: Sequence[Item], groups: Sequence[str], *, bf16: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Which of two groups the model expects: by the twins' own prompts, and after neutral contexts.
+
+    Args:
+        items: the prompts of a measurement; those that lack a twin are left out.
+        groups: the two groups, in the order of the signed gap.
+
+    Returns:
+        The log-odds of each twin pair and of each context (nats, second group minus first; without what there is none
+        of), and ``{"groups", "twins", "contexts"}``, each of the last two a row as :func:`expectation_row` gives it or
+        None.
+    """
+    contexts = builtin_contexts(groups, "test")
+    scorer = EntropyScorer(quantity="surprisal")
+    twins = twin_examples(items, groups, loaded.tokenizer)
+    topics = [first.prompt.topic for first, _ in twins]
+    clusters = {
+        "twins": None if None in topics else [str(topic) for topic in topics],
+        "contexts": [context.filler for context in contexts],
+    }
+    pairs = {"twins": twins, "contexts": context_examples(contexts, groups, loaded.tokenizer)}
+    pad = loaded.tokenizer.pad_token_id
+    values = {
+        name: log_odds(loaded.model, scorer, found, pad=pad, bf16=bf16)
+        for name, found in pairs.items()
+        if found
+    }
+    rows = {name: expectation_row(values[name], clusters[name]) if name in values else None for name in pairs}
+    return values, {"groups": list(groups), **rows}
