@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -617,3 +618,187 @@ def test_refreshed_responses_are_not_sampled_before_training():
     trainer = trainer_of(refresh_responses=1)
     trainer.prepare()
     assert not any(item.examples for item in trainer.train_items)
+
+
+# ---- what transformers' users expect ---------------------------------------------------------------------------
+
+
+def held_out_set(jobs: Sequence[str] = ("dancer", "ranger", "porter"), split: str = "train") -> PromptSet:
+    """Pairs that are in no other set."""
+    prompts = [
+        Prompt(f"{who} is the {job}. {who}", group, f"{job}-{n}", job, split)
+        for job in jobs
+        for n, twins in enumerate((("He", "She"), ("Mr Hale", "Mrs Hale")))
+        for who, group in zip(twins, ("male", "female"), strict=True)
+    ]
+    return PromptSet(tuple(prompts), ("male", "female"), "tiny prompts")
+
+
+def summary_of(trainer: DebiasingTrainer, items: Sequence[Item]) -> float:
+    means = naive_means(trainer.model.eval(), items, trainer.groups)
+    return means["female"] - means["male"]
+
+
+@pytest.mark.parametrize(
+    "held_out, pooled",
+    [
+        (lambda: None, True),
+        (lambda: make_prompts().split("validation"), True),
+        (lambda: dataclasses.replace(make_prompts(), name="another name").split("validation"), True),
+        (held_out_set, False),
+        (lambda: held_out_set(split="validation"), False),
+        (lambda: make_prompts(), False),  # the training prompts are among them
+    ],
+)
+def test_the_content_decides_what_is_pooled_with_the_training_prompts(held_out, pooled):
+    """The validation set of another source says nothing about the training prompts, whatever it is called."""
+    trainer = trainer_of()
+    trainer = DebiasingTrainer(
+        make_model(), trainer.args, make_prompts(), held_out(), processing_class=make_tokenizer(pad="<end>")
+    )
+    found = trainer.evaluate()
+    gap = summary_of(trainer, trainer.validation_items)
+    assert (found["eval_gap"] == pytest.approx(gap, abs=1e-5)) != pooled
+
+
+def test_two_lists_of_rows_are_two_sets():
+    """Both are called "rows given in Python"."""
+    rows = [
+        {"male": f"he {job} {n}", "female": f"she {job} {n}", "topic": job} for job in JOBS for n in range(6)
+    ]
+    others = [
+        {"male": f"the man {n} saw {job}", "female": f"the woman {n} saw {job}"}
+        for job in JOBS
+        for n in range(2)
+    ]
+    args = trainer_of().args
+    trainer = DebiasingTrainer(make_model(), args, rows, others, processing_class=make_tokenizer(pad="<end>"))
+    assert trainer.train_items[0].prompts[0].text.startswith("he ")
+    found = trainer.evaluate()
+    assert found["eval_gap"] == pytest.approx(summary_of(trainer, trainer.validation_items), abs=1e-5)
+
+
+def test_held_out_prompts_of_other_groups_are_refused():
+    words = {"old": "grandma", "young": "girl"}
+    prompts = [Prompt(f"the {word} {n}", group, str(n)) for n in range(4) for group, word in words.items()]
+    other = PromptSet(tuple(prompts), ("old", "young"), "ages")
+    with pytest.raises(InputError, match="old, young"):
+        DebiasingTrainer(
+            make_model(), trainer_of().args, make_prompts(), other, processing_class=make_tokenizer()
+        )
+
+
+def test_evaluate_measures_the_set_it_is_given():
+    trainer = trainer_of(steady=False)
+    own = trainer.evaluate()
+    other = trainer.evaluate(held_out_set())
+    assert own["eval_gap"] != pytest.approx(other["eval_gap"], abs=1e-4)
+    items = trainer.items_of(held_out_set())
+    assert len(items) == 6
+    assert other["eval_gap"] == pytest.approx(summary_of(trainer, items), abs=1e-5)
+    again = trainer.evaluate(eval_dataset=held_out_set(), ignore_keys=["logits"], metric_key_prefix="test")
+    assert {key.replace("test_", "eval_", 1): value for key, value in again.items()} == other
+    rows = [{"male": f"he runs {n}", "female": f"she runs {n}"} for n in range(5)]
+    both = trainer.evaluate({"rows": rows, "set": held_out_set()})
+    assert both["eval_set_gap"] == other["eval_gap"] != both["eval_rows_gap"]
+
+
+def test_measuring_another_set_steers_nothing():
+    """Neither the anchor nor a stop nor the best weights may come from it."""
+    trainer = trainer_of()
+    trainer.evaluate()
+    trainer.evaluate(held_out_set(), metric_key_prefix="test")
+    trainer.evaluate(make_prompts().split("test"))
+    assert_same(run_of(trainer), cut_run("llama", "L2", True, 4))
+    assert len(trainer.held_out_entropies) == 2
+
+
+def test_a_set_is_measured_on_the_same_responses_before_and_after_training():
+    trainer = trainer_of()
+    trainer.evaluate(held_out_set())
+    texts = [e.response_ids for item in trainer.items_of(held_out_set()) for e in item.examples]
+    trainer.train()
+    after = trainer.evaluate(held_out_set())
+    items = trainer.items_of(held_out_set())
+    assert [e.response_ids for item in items for e in item.examples] == texts
+    assert after["eval_gap"] == pytest.approx(summary_of(trainer, items), abs=1e-5)
+
+
+def test_the_held_out_gap_of_prompts_without_twins_counts_each_prompt_once():
+    trainer = trainer_of(prompts=unpaired(), micro_batch_size=8)
+    found = trainer.evaluate()
+    means = {}
+    for group in trainer.groups:
+        prompts = [p for p in unpaired().split("validation").prompts if p.group == group]
+        examples = [e for item in trainer.validation_items for e in item.examples if e.prompt.group == group]
+        assert sorted(e.prompt.text for e in examples) == sorted(p.text for p in prompts)
+        means[group] = np.mean([float(naive_entropy(trainer.model.eval(), e)) for e in examples])
+    assert found["eval_gap"] == pytest.approx(means["female"] - means["male"], abs=1e-5)
+
+
+def resume(trainer: DebiasingTrainer, how: str) -> None:
+    last = f"{trainer.args.output_dir}/checkpoint-2"
+    {
+        "true": lambda: trainer.train(resume_from_checkpoint=True),
+        "positional": lambda: trainer.train(last),
+        "path": lambda: trainer.train(Path(last)),
+        "true after evaluate": lambda: (trainer.evaluate(), trainer.train(True)),
+    }[how]()
+
+
+@pytest.mark.parametrize("how", ["true", "positional", "path", "true after evaluate"])
+def test_a_resumed_run_is_the_run_that_was_never_cut(how):
+    whole = trainer_of(save_strategy="steps", save_steps=2, save_total_limit=None)
+    held_out = run_of(whole).held_out
+    for number in (4, 5):
+        shutil.rmtree(f"{whole.args.output_dir}/checkpoint-{number}", ignore_errors=True)
+    rest = trainer_of(output_dir=whole.args.output_dir, save_strategy="no")
+    notes = Notes()
+    rest.add_callback(notes)
+    resume(rest, how)
+    assert torch.equal(flat(rest.model), flat(whole.model))
+    assert [row["step"] for row in rest.state.log_history if "entropy_gap" in row] == [1, 2, 3, 4, 5]
+    assert notes.held_out[-1] == held_out[-1]
+    base = trainer_of()
+    base.evaluate()
+    for mine, theirs in zip(rest.held_out_entropies[0], base.held_out_entropies[0], strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("given", [True, "nowhere", ""])
+def test_a_checkpoint_that_is_not_there_is_refused(given):
+    with pytest.raises(InputError, match="no checkpoint of this trainer"):
+        trainer_of().train(given)
+
+
+def test_the_base_weights_are_hashed_once(monkeypatch, tiny_loaded):
+    from isentropic.training import trainer as module
+
+    seen = []
+    monkeypatch.setattr(module, "model_sha256", lambda model: seen.append(model) or "0" * 64)
+    args = trainer_of().args
+    seen.clear()
+    trainer = DebiasingTrainer(tiny_loaded, args, make_prompts())
+    assert not seen and trainer.base_sha256 == tiny_loaded.sha256
+    assert trainer.processing_class is tiny_loaded.tokenizer
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss": "gee", "lambda_weight": 2.0},
+        {"gap_over": "micro_batch", "steady": False},
+        {"micro_batch_size": 32},
+        {"estimator": "pairwise"},
+    ],
+)
+def test_a_log_line_of_several_steps_holds_their_means(changes):
+    """Loss, gap and entropies are means over the steps since the last line."""
+    steps = run_of(trainer_of(max_steps=6, **changes)).steps
+    lines = run_of(trainer_of(max_steps=6, logging_steps=3, **changes)).steps
+    assert [row["step"] for row in lines] == [3, 6]
+    for line, start in zip(lines, (0, 3), strict=True):
+        for name in ("loss", "entropy_gap", "entropy_gap_signed", "H_male", "H_female", "H_mean"):
+            mean = np.mean([row[name] for row in steps[start : start + 3]])
+            assert line[name] == pytest.approx(mean, rel=1e-5, abs=1e-7), name

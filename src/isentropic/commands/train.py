@@ -179,11 +179,10 @@ class Run:
             title=settings.run_name,
         )
         return DebiasingTrainer(
-            model=self.loaded.model,
+            model=self.loaded,
             args=self.config,
             train_dataset=self.parts["train"],
             eval_dataset=self.parts["validation"],
-            processing_class=self.loaded.tokenizer,
             peft_config=lora_of(settings),
             callbacks=[self.monitor, self.best, self.stop, FiniteGuard(), self.interrupt],
             progress=lambda stage: self.screen.bar(stage),

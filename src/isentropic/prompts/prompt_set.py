@@ -44,13 +44,21 @@ class PromptSet:
     groups: tuple[str, ...]
     name: str
     notes: tuple[str, ...] = ()
+    split_from: str | None = field(default=None, compare=False)
+    """SHA-256 of the whole set, where this one is a split of it."""
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def split(self, *names: str) -> PromptSet:
         """The prompts of the named splits, in the same order."""
-        return replace(self, prompts=tuple(p for p in self.prompts if p.split in names))
+        chosen = tuple(p for p in self.prompts if p.split in names)
+        return replace(self, prompts=chosen, split_from=self.whole_sha256)
+
+    @property
+    def whole_sha256(self) -> str:
+        """The SHA-256 of the whole set that this one was split from, or of this one. A name says nothing about content."""
+        return self.split_from or self.sha256
 
     @property
     def paired(self) -> bool:

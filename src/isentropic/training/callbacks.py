@@ -41,6 +41,8 @@ class TargetGapStop(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
+        if "eval_gap" not in metrics:  # another data set than the validation prompts was measured
+            return
         if metrics["eval_kl"] > self.max_kl:
             self.reason, control.should_training_stop = "max_kl", True
         elif abs(metrics["eval_gap"]) <= self.stop_gap:
@@ -72,6 +74,8 @@ class BestCheckpoint(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
+        if "eval_gap" not in metrics:  # another data set than the validation prompts was measured
+            return
         gap = abs(metrics["eval_gap"])
         better = not self.facts or gap < self.facts["gap"]
         if not (better and math.isfinite(gap) and metrics["eval_kl"] <= self.max_kl):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,15 +28,16 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.measure.cost import NeutralReference, neutral_examples
-from isentropic.measure.score import score_items
+from isentropic.measure.score import make_items, score_items
 from isentropic.measure.summary import distinct_ngrams, held_out_now, summarise
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
-from isentropic.models.model import has_bfloat16, quiet_transformers, vocabulary_size
+from isentropic.models.model import LoadedModel, has_bfloat16, quiet_transformers, vocabulary_size
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
@@ -122,7 +125,7 @@ class DebiasingTrainer(Trainer):
     without the entropies. The micro-batches go back with it, and the gradient is scaled by ``L'(gap)`` at the end of the step.
 
     Args:
-        model: a model, or a name that :func:`isentropic.models.load_model` knows.
+        model: a model, a name that :func:`isentropic.models.load_model` knows, or what that function returned.
         args: a :class:`DebiasingConfig`.
         train_dataset: a :class:`PromptSet`, or what :func:`isentropic.prompts.load_prompts` reads (file, hub id,
             ``datasets`` object, list of dicts). Its ``train`` split trains; ``None`` takes the built-in prompts.
@@ -146,7 +149,7 @@ class DebiasingTrainer(Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | str,
+        model: PreTrainedModel | LoadedModel | str,
         args: DebiasingConfig | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
@@ -156,19 +159,10 @@ class DebiasingTrainer(Trainer):
         progress: Callable[[str], Progress | None] = lambda stage: None,
     ) -> None:
         args = args if args is not None else DebiasingConfig(output_dir="runs/pure_debiasing/checkpoints")
-        if isinstance(model, str):
-            loaded = load_model(model)
-            network: Any = loaded.model
-            processing_class = processing_class or loaded.tokenizer
-        else:
-            network = model
-        if processing_class is None:
-            raise InputError(
-                "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or pass "
-                "the model by name"
-            )
-        self.base_name = model if isinstance(model, str) else str(network.name_or_path)
-        self.base_sha256 = model_sha256(network)
+        base = base_model(model, processing_class)
+        network: Any = base.model
+        processing_class = base.tokenizer
+        self.base_name, self.base_sha256 = base.name, base.sha256
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -184,7 +178,8 @@ class DebiasingTrainer(Trainer):
         train_set = as_prompts(train_dataset, args.seed)
         held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
         self.groups = train_set.groups
-        self.train_set_name = train_set.name
+        check_held_out(held_out, train_set)
+        self.one_set = held_out.whole_sha256 == train_set.whole_sha256
         self.pad = processing_class.pad_token_id
         self.shared = args.responses == "shared" and train_set.paired and args.matched
         self.train_items = [
@@ -195,6 +190,7 @@ class DebiasingTrainer(Trainer):
         ]
         self.validation_set = held_out.split("validation") if eval_dataset is None else held_out
         self.validation_items: list[Item] = []
+        self.other_items: dict[str, list[Item]] = {}
         self.scorer = EntropyScorer(chunk_bytes=int(args.chunk_mb * 2**20))
         self.loss_fn = make_loss(args, self.groups)
         self.progress = progress
@@ -206,7 +202,7 @@ class DebiasingTrainer(Trainer):
         self.anchor: dict[str, float] = {}
         self.held_out_means: dict[str, float] = {}
         self.fresh: dict[int, int] = {}
-        self.step_parts: list[dict[str, float]] = []
+        self.step_parts: list[list[dict[str, float]]] = []
         self.aimed: AimedStep | None = None
 
         members = len(self.groups)
@@ -256,7 +252,8 @@ class DebiasingTrainer(Trainer):
             )
             for item, examples in zip(items, made, strict=True):
                 item.examples = examples
-        pooled = self.validation_set.name == self.train_set_name
+        held_out = set(self.validation_set.prompts)
+        pooled = self.one_set and held_out.isdisjoint(p for item in items for p in item.prompts)
         if args.steady and args.estimator != "pairwise" and not args.refresh_responses:
             scores = self.score(items, self.progress("entropies before training"))
             self.before = dict(zip(used, scores, strict=True))
@@ -272,23 +269,20 @@ class DebiasingTrainer(Trainer):
 
     def set_validation(self) -> None:
         """Fix the validation responses before training, so that every later measurement is on the same text."""
-        tuples = prompt_tuples(self.validation_set)
+        self.validation_items = self.held_out_items(self.validation_set, "validation responses")
+
+    def held_out_items(self, prompts: PromptSet, stage: str) -> list[Item]:
         sampler = self.response_sampler(self.args.sampling(num_responses=1, offset=1))
-        made = sampler.examples(
-            tuples,
-            shared=self.args.responses == "shared" and self.validation_set.paired,
-            progress=self.progress("validation responses"),
-        )
-        self.validation_items = [
-            Item(*pair, index) for index, pair in enumerate(zip(tuples, made, strict=True))
-        ]
+        shared = self.args.responses == "shared"
+        return make_items(prompts, sampler, shared=shared, progress=self.progress(stage))
 
     def response_sampler(self, sampling: Sampling) -> ResponseSampler:
         return ResponseSampler(
             self.model,
             self.processing_class,
             sampling,
-            model_sha256=self.base_sha256,
+            # The weights have a name in the cache of responses as long as no step has changed them.
+            model_sha256=self.base_sha256 if self.state.global_step == 0 else None,
             bf16=bool(self.args.bf16),
         )
 
@@ -298,16 +292,46 @@ class DebiasingTrainer(Trainer):
             self.model, self.scorer, items, pad=self.pad, bf16=bool(self.args.bf16), progress=progress
         )
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Sample the responses and measure the held-out gap, then train as transformers does."""
-        checkpoint = kwargs.get("resume_from_checkpoint")
+    def train(
+        self,
+        resume_from_checkpoint: str | os.PathLike | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """Sample the responses and measure the held-out gap, then train as transformers does.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder; ``True`` takes the last one in ``args.output_dir``.
+            trial, ignore_keys_for_eval: as in transformers.
+
+        Raises:
+            InputError: there is no such checkpoint, or it is none of this trainer's.
+        """
+        checkpoint = self.checkpoint(resume_from_checkpoint)
         self.prepare()
-        if isinstance(checkpoint, str):
-            self.held_out_entropies = [self.score(self.validation_items)]  # still those of the base model
+        if checkpoint is not None:
+            # The base model's: the checkpoint is not loaded yet.
+            self.held_out_entropies = self.held_out_entropies[:1] or [self.score(self.validation_items)]
             self.load_steering(Path(checkpoint))
         elif not self.held_out_means:
             self.evaluate()
-        return super().train(*args, **kwargs)
+        return super().train(checkpoint, trial, ignore_keys_for_eval)
+
+    def checkpoint(self, given: str | os.PathLike | bool | None) -> str | None:
+        """The folder of the checkpoint that ``train`` was told to resume from."""
+        if given is None or given is False:
+            return None
+        output_dir = str(self.args.output_dir)
+        if given is not True:
+            folder: str | None = os.fspath(given)
+        else:
+            folder = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
+        if folder is None or not (Path(folder) / STEERING.format(rank=self.args.process_index)).is_file():
+            raise InputError(
+                f"resume_from_checkpoint is {given!r}, but {folder or output_dir!r} holds no checkpoint of this trainer; the run "
+                f"cannot go on from there; leave it out to start again, or give a folder checkpoint-N"
+            )
+        return folder
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         with quiet_transformers():
@@ -341,7 +365,8 @@ class DebiasingTrainer(Trainer):
     ) -> tuple[list, Any]:
         """All micro-batches of a step, each with the weights its entropies have in the loss of the whole."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.step_parts, self.aimed = [], None
+        self.step_parts.append([])
+        self.aimed = None
         if self.args.refresh_responses:
             batches = [self.refreshed(batch) for batch in batches]
         whole = self.args.gap_over == "effective_batch"
@@ -389,7 +414,7 @@ class DebiasingTrainer(Trainer):
         values.requires_grad_(True)
         loss, parts = self.loss_fn(values, names, [row[3] for row in rows])
         (weights,) = torch.autograd.grad(loss, values)
-        self.step_parts.append(parts)
+        self.step_parts[-1].append(parts)
         return loss.item(), weights[[row[0] == rank for row in rows]]
 
     def training_step(
@@ -426,7 +451,7 @@ class DebiasingTrainer(Trainer):
         entropies = entropies - torch.from_numpy(self.moved(inputs["items"])).to(entropies)
         entropies = self.anchored(entropies, groups)
         loss, parts = self.loss_fn(entropies, groups, pairs)
-        self.step_parts.append(parts)
+        self.step_parts[-1].append(parts)
         return loss / self.current_gradient_accumulation_steps
 
     def moved(self, items: Sequence[Item]) -> np.ndarray:
@@ -472,22 +497,64 @@ class DebiasingTrainer(Trainer):
     # --- Held-out evidence and logs ---------------------------------------------------------------------------------
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """The gap on the validation prompts with its interval, and what the change has cost so far."""
+        """The gap on held-out prompts with its interval, and what the change has cost so far.
+
+        Args:
+            eval_dataset: the prompts to measure, all of them: a :class:`PromptSet`, what :func:`load_prompts` reads, or a dict
+                of these by name, whose names then stand in the keys. ``None`` measures the validation prompts, and
+                only that steers the training. The responses are sampled when a set is first measured, and kept.
+            ignore_keys: accepted as transformers passes it; there are no model outputs to gather.
+            metric_key_prefix: what the keys of the result begin with.
+
+        Returns:
+            ``eval_gap``, ``eval_gap_se``, ``eval_gap_low``, ``eval_gap_high``, ``eval_H_<group>`` (nats), ``eval_kl``
+            (nats per token) and more. What is unknown has no key.
+        """
+        if isinstance(eval_dataset, dict):
+            named = [
+                self.evaluate(data, ignore_keys, f"{metric_key_prefix}_{name}")
+                for name, data in eval_dataset.items()
+            ]
+            return {key: value for metrics in named for key, value in metrics.items()}
         self.prepare()
-        assert self.neutral is not None
-        entropies = self.score(self.validation_items)
+        items, groups = self.validation_items, self.groups
+        if eval_dataset is not None:
+            prompts = as_prompts(eval_dataset, self.args.seed)
+            items, groups = self.items_of(prompts), prompts.groups
+        entropies = self.score(items)
         if not all(np.isfinite(values).all() for values in entropies):
             raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
-        self.held_out_entropies[1:] = [entropies]
-        if self.pool is None:
-            summary = summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
+        if eval_dataset is None and self.pool is not None:
+            summary = held_out_now(self.pool, self.validation_before, entropies, items, groups)
         else:
-            summary = held_out_now(
-                self.pool, self.validation_before, entropies, self.validation_items, self.groups
-            )
-        low, high = summary["ci95"]
+            summary = summarise(items, entropies, groups, self.args.target_gap)
+        found = self.held_out_figures(summary, groups)
+        if eval_dataset is None:
+            self.held_out_entropies[1:] = [entropies]
+            self.held_out_means = {group: found[f"H_{group}"] for group in groups}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items() if value is not None}
+        self.log(metrics)
+        self.log_twins(items, entropies, f"{metric_key_prefix}/twins")
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def items_of(self, prompts: PromptSet) -> list[Item]:
+        """Prompts other than the validation set with their responses, which are sampled once."""
+        if prompts.sha256 == self.validation_set.sha256:
+            return self.validation_items
+        if prompts.sha256 not in self.other_items:
+            self.other_items[prompts.sha256] = self.held_out_items(prompts, "responses")
+        return self.other_items[prompts.sha256]
+
+    def held_out_figures(self, summary: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+        """The gap that a summary tells, and what the change of the weights has cost; the same on all processes."""
+        assert self.neutral is not None
+        low, high = summary["ci95"] or (None, None)
         answers = sample_responses(
             self.model,
             self.guard_prompts,
@@ -501,7 +568,7 @@ class DebiasingTrainer(Trainer):
             "gap_se": summary["se"],
             "gap_low": low,
             "gap_high": high,
-            **{f"H_{group}": summary[f"H_{group}"] for group in self.groups},
+            **{f"H_{group}": summary[f"H_{group}"] for group in groups},
             "H_mean": summary["H_mean"],
             "kl": self.neutral.kl_to(self.model)["kl"],
             "length": float(np.mean([len(answer) for answer in drawn])),
@@ -509,15 +576,10 @@ class DebiasingTrainer(Trainer):
         }
         if self.args.world_size > 1:  # all processes are to come to the same decision, to the last bit
             (found,) = broadcast_object_list([found])
-        self.held_out_means = {group: found[f"H_{group}"] for group in self.groups}
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items() if value is not None}
-        self.log(metrics)
-        self.log_twins(entropies)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return found
 
-    def log_twins(self, entropies: Sequence[np.ndarray]) -> None:
-        """Show the trackers some held-out twins, their responses and the entropies of now."""
+    def log_twins(self, items: Sequence[Item], entropies: Sequence[np.ndarray], name: str) -> None:
+        """Show the trackers some held-out twins, their responses and their present entropies."""
         if not self.is_world_process_zero():
             return
         decode = self.processing_class.decode
@@ -530,20 +592,24 @@ class DebiasingTrainer(Trainer):
                 decode(list(x.response_ids)),
                 float(value),
             ]
-            for item, values in zip(self.validation_items[:SHOWN_TWINS], entropies, strict=False)
+            for item, values in zip(items[:SHOWN_TWINS], entropies, strict=False)
             for x, value in zip(item.examples, values, strict=True)
         ]
         columns = ["topic", "group", "response of", "prompt", "response", "entropy"]
-        trackers.log_table(
-            self.callback_handler.callbacks, "eval/twins", columns, rows, self.state.global_step
-        )
+        trackers.log_table(self.callback_handler.callbacks, name, columns, rows, self.state.global_step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log each part of the loss by name beside transformers' own figures."""
-        if "loss" in logs and self.step_parts:
-            means = {name: float(np.mean([p[name] for p in self.step_parts])) for name in self.step_parts[0]}
+        """Log each part of the loss by name beside transformers' own figures.
+
+        Like its loss, the gap and the entropies are means over the steps since the last such line.
+        """
+        steps = [parts for parts in self.step_parts if parts]
+        if "loss" in logs and steps:
+            by_step = [{name: np.mean([p[name] for p in parts]) for name in parts[0]} for parts in steps]
+            means = {name: float(np.mean([step[name] for step in by_step])) for name in by_step[0]}
             del means["loss"]
             logs |= means
+            self.step_parts = []
         super().log(logs, start_time)
 
     # --- The model card ---------------------------------------------------------------------------------------------
@@ -602,6 +668,29 @@ def restored(item: Item, row: Sequence[Any]) -> Example:
 def unsampled(items: Sequence[Item]) -> dict[str, Any]:
     """A micro-batch whose responses are sampled, and collated, when its step begins."""
     return {"items": list(items)}
+
+
+def base_model(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> LoadedModel:
+    """The model that training starts from, with its tokenizer, its name and the hash of its weights."""
+    if isinstance(model, str):
+        model = load_model(model)
+    if isinstance(model, LoadedModel):
+        return dataclasses.replace(model, tokenizer=tokenizer or model.tokenizer)
+    if tokenizer is None:
+        raise InputError(
+            "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or pass "
+            "the model by name"
+        )
+    return LoadedModel(model, tokenizer, str(model.name_or_path), model_sha256(model))
+
+
+def check_held_out(held_out: PromptSet, train_set: PromptSet) -> None:
+    """The held-out prompts must be of the groups that are trained."""
+    if set(held_out.groups) != set(train_set.groups):
+        raise InputError(
+            f"eval_dataset has the groups {', '.join(held_out.groups)} and the training prompts "
+            f"{', '.join(train_set.groups)}; the held-out gap would be another one; give prompts of the same groups"
+        )
 
 
 def as_prompts(data: Any, seed: int) -> PromptSet:
