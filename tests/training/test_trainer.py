@@ -181,7 +181,7 @@ def twin_run(trainer: DebiasingTrainer, loss_name: str) -> Run:
     batches = [
         [trainer.train_items[i] for i in order[k : k + per_step]] for k in range(0, len(order), per_step)
     ]
-    model = trainer.model.train()
+    model = trainer.model.eval()
     before = flat(model)
     optimizer = torch.optim.AdamW(
         model.parameters(), args.learning_rate, (0.0, 0.999), EPSILON, weight_decay=args.weight_decay
@@ -286,21 +286,38 @@ def test_padding_with_the_end_token_changes_nothing():
     assert_same(run_of(trainer_of(pad="<pad>")), cut_run("llama", "L2", True, 4))
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_dropout_is_switched_off(kind):
-    """Llama's attention keeps its own copy of the config's number; GPT-2 has modules."""
+def wet_model(kind: str) -> Any:
+    """The model of `make_model`, its configuration full of dropout."""
     model = make_model(kind)
-    names = {"llama": ["attention_dropout"], "gpt2": ["resid_pdrop", "embd_pdrop", "attn_pdrop"]}[kind]
+    config = model.config.to_dict()
+    names = [name for name in config if "drop" in name or name.endswith("pdrop")]
     wet = type(model)._from_config(
-        type(model.config)(**model.config.to_dict() | dict.fromkeys(names, 0.5)), attn_implementation="eager"
+        type(model.config)(**config | dict.fromkeys(names, 0.5)), attn_implementation="eager"
     )
     wet.load_state_dict(model.state_dict())
-    trainer = trainer_of(wet)
-    trainer.prepare()
-    ids = torch.arange(2, 40)[None]
-    wet.train()
-    assert torch.equal(wet(ids).logits, wet(ids).logits)
-    assert_same(run_of(trainer), cut_run(kind, "L2", True, 4))
+    return wet
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_dropout_changes_nothing_and_stays_in_the_configuration(kind, checkpointing):
+    wet = wet_model(kind)
+    settings = wet.config.to_dict()
+    assert_same(run_of(trainer_of(wet, gradient_checkpointing=checkpointing)), cut_run(kind, "L2", True, 4))
+    changed = {name for name, value in wet.config.to_dict().items() if value != settings.get(name)}
+    assert not any("drop" in name for name in changed)
+
+
+def test_dropout_of_an_adapter_is_not_applied_and_said(caplog):
+    peft = pytest.importorskip("peft")
+    runs = []
+    for dropout in (0.5, 0.0):
+        lora = peft.LoraConfig(r=2, target_modules=["q_proj"], lora_dropout=dropout, task_type="CAUSAL_LM")
+        with caplog.at_level("WARNING", logger="isentropic"):
+            trainer = trainer_of(peft=lora, max_steps=2)
+        runs.append(run_of(trainer))
+    assert_same(*runs)
+    assert caplog.text.count("lora_dropout is 0.5") == 1
 
 
 # ---- other data --------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def _tell(base: nn.Module, text: str) -> None:
         logger.warning("%s: %s", type(base).__name__, text)
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """The transformers model inside DDP, a compiled module, PEFT."""
     while True:
         if isinstance(inner := getattr(model, "module", None), nn.Module):

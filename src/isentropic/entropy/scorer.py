@@ -30,7 +30,7 @@ from isentropic.entropy.fits import (
     _reach,
     _sharded,
     _tell,
-    _unwrap,
+    unwrapped,
 )
 from isentropic.entropy.reference import EntropySums, Quantity, refuse_empty
 from isentropic.errors import InputError
@@ -160,7 +160,7 @@ class EntropyScorer:
         Raises:
             InputError: engine "chunked" was asked for and does not fit the model.
         """
-        base = _unwrap(model)
+        base = unwrapped(model)
         # A trainer may shard a model that was whole when it was first scored.
         if base not in self._choices or self._choices[base] == "chunked" and _sharded(model, base):
             self._settle(base, None if self.engine == "logits" else _misfit(model, base))
@@ -175,7 +175,7 @@ class EntropyScorer:
         Returns:
             the most tokens of a packed row; 0 where each response needs a row of its own, which is logged once.
         """
-        base = _unwrap(model)
+        base = unwrapped(model)
         if base not in self._longest:
             misfit = _packing_misfit(model, base)
             if misfit:
@@ -212,7 +212,7 @@ class EntropyScorer:
         numbers = where // predicts.shape[1] if owners is None else owners.flatten()[where]
         targets = input_ids.flatten()[where + 1] if self.quantity == "surprisal" else None
         coefficients = None if weights is None else weights[numbers]
-        base = _unwrap(model)
+        base = unwrapped(model)
         kwargs = _inputs(base, input_ids, attention_mask, owners)
         if self.engine_for(model) == "chunked":
             with _caught_hidden(base) as caught:

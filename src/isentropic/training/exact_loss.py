@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isentropic.entropy.fits import unwrapped
 from isentropic.losses import DebiasingLoss, GEELoss
 from isentropic.responses.batches import Item
 from isentropic.settings import LossSettings
@@ -56,14 +58,39 @@ def make_loss(settings: LossSettings, groups: Sequence[str]) -> DebiasingLoss | 
     return DebiasingLoss(settings.use_l1, settings.scale_factor, groups=groups, estimator=settings.estimator)
 
 
-def without_dropout(model: nn.Module) -> None:
-    """Switch dropout off: the entropy is to be that of the model that will answer, and the loss the same for any cut."""
-    names = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        # Some attention layers keep a number of their own, taken from the config when they were made.
-        for holder in (module, getattr(module, "config", None)):
-            for name in names:
-                if isinstance(getattr(holder, name, None), float):
-                    setattr(holder, name, 0.0)
+def without_chance(model: nn.Module) -> None:
+    """Put a model into evaluation mode for a training step: no dropout, no jitter, no random routing.
+
+    The loss is then that of the model which is measured and will answer, and the same for any cut of the batch. Which
+    attribute a model keeps its dropout under does not matter. Layers under gradient checkpointing stay in training
+    mode, for they ask for it, but what they compute, and compute again in the backward pass, runs in evaluation mode.
+
+    Args:
+        model: a model, wrapped or not. Wrappers keep their mode. ``model.train()`` undoes it all.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for part in unwrapped(model).modules():
+        checkpointed = isinstance(part, GradientCheckpointingLayer) and part.gradient_checkpointing
+        part.training = checkpointed
+        if checkpointed and not isinstance(part._gradient_checkpointing_func, _CheckpointInEvaluation):
+            part._gradient_checkpointing_func = _CheckpointInEvaluation(
+                part, part._gradient_checkpointing_func
+            )
+
+
+class _CheckpointInEvaluation:
+    """A checkpointing function whose layer is in evaluation mode while it runs, each time that it runs."""
+
+    def __init__(self, layer: nn.Module, checkpoint: Callable[..., Any]) -> None:
+        self.layer, self.checkpoint = layer, checkpoint
+
+    def __call__(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        def evaluated(*inputs: Any, **options: Any) -> Any:
+            mode, self.layer.training = self.layer.training, False
+            try:
+                return forward(*inputs, **options)
+            finally:
+                self.layer.training = mode
+
+        return self.checkpoint(evaluated, *args, **kwargs)

@@ -46,7 +46,7 @@ from isentropic.responses.sample import Example, Progress, ResponseSampler, Samp
 from isentropic.settings import LossSettings
 from isentropic.training import trackers
 from isentropic.training.callbacks import NotFiniteError
-from isentropic.training.exact_loss import AimedStep, make_loss, names_of, without_dropout
+from isentropic.training.exact_loss import AimedStep, make_loss, names_of, without_chance
 
 log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
@@ -171,9 +171,14 @@ class DebiasingTrainer(Trainer):
                     f"peft_config is {type(peft_config).__name__}; its virtual tokens stand before the prompt and shift the "
                     f"positions that are scored; give an adapter inside the layers, such as LoraConfig"
                 )
+            if getattr(peft_config, "lora_dropout", 0.0):
+                log.warning(
+                    "lora_dropout is %s; the loss here is that of the model which is measured, without chance; no dropout "
+                    "is applied",
+                    peft_config.lora_dropout,
+                )
             set_seed(args.seed)  # the adapter's first weights are drawn
             network = get_peft_model(network, peft_config)
-        without_dropout(network)
 
         train_set = as_prompts(train_dataset, args.seed)
         held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
@@ -439,6 +444,7 @@ class DebiasingTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Tensor:
         """The micro-batch's share: its gradient is that of the whole loss, its value adds up to the whole loss."""
+        without_chance(model)
         rows = (inputs["input_ids"], inputs["attention_mask"], inputs["predicts"])
         owners = inputs.get("owners")
         if "weights" in inputs:
