@@ -70,6 +70,7 @@ def without_chance(model: nn.Module) -> None:
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
+    part: Any
     for part in unwrapped(model).modules():
         checkpointed = isinstance(part, GradientCheckpointingLayer) and part.gradient_checkpointing
         part.training = checkpointed
