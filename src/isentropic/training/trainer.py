@@ -33,7 +33,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.measure.cost import NeutralReference, neutral_examples
-from isentropic.measure.score import make_items, score_items
+from isentropic.measure.measurement import make_items
+from isentropic.measure.score import score_items
 from isentropic.measure.summary import distinct_ngrams, held_out_now, summarise
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
