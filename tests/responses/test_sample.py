@@ -126,6 +126,60 @@ def test_same_seed_same_responses_whatever_else_is_in_the_batch(tiny_model):
     assert all(len(set(drawn)) > 1 for drawn in more)
 
 
+def odd_model(kind):
+    """Models that see the padding: one whose state also mixes the rows of a batch, and one whose positions count it."""
+    from transformers import AutoModelForCausalLM, BartConfig, RwkvConfig
+
+    torch.manual_seed(0)
+    if kind == "rwkv":
+        config = RwkvConfig(
+            vocab_size=320, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, context_length=64
+        )
+    else:
+        config = BartConfig(
+            vocab_size=320,
+            d_model=32,
+            decoder_layers=2,
+            decoder_attention_heads=4,
+            decoder_ffn_dim=64,
+            max_position_embeddings=64,
+            is_decoder=True,
+            is_encoder_decoder=False,
+        )
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = None, 0, 0
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2 and min(parameter.shape) > 1:
+                parameter.normal_(std=0.5)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "bart"])
+def test_a_model_that_looks_past_the_padding_gives_what_it_gives_alone(kind, caplog):
+    model, sampling = odd_model(kind), Sampling(max_new_tokens=4, num_responses=3)
+    together = sample_responses(model, PROMPTS, sampling, ends=(0,))
+    assert caplog.text.count("otherwise beside prompts of other lengths") == 1
+    for ids, drawn in zip(PROMPTS, together, strict=True):
+        assert sample_responses(model, [ids], sampling, ends=(0,)) == [drawn]
+        for sample, response in enumerate(drawn):
+            assert_follows(model, ids, response, sample, sampling, (0,))
+    assert caplog.text.count("otherwise beside prompts of other lengths") == 1
+
+
+def test_a_model_that_honours_the_mask_is_sampled_in_padded_batches(tiny_model, caplog, monkeypatch):
+    for kind in KINDS:
+        model, widths = tiny_model(kind), []
+        generate = model.generate
+        monkeypatch.setattr(
+            model, "generate", lambda g=generate, w=widths, **k: w.append(k["input_ids"].shape) or g(**k)
+        )
+        for _ in range(2):
+            sample_responses(model, PROMPTS, Sampling(), ends=(0,))
+        assert widths == [(1, 1), (2, 6), (6, 6), (6, 6)]  # the trial once, then all prompts at once
+    assert not caplog.text
+
+
 def test_equal_prompts_get_equal_responses(tiny_model):
     drawn = sample_responses(tiny_model(), [PROMPTS[0], PROMPTS[1], PROMPTS[0]], Sampling(), ends=(0,))
     assert drawn[0] == drawn[2] != drawn[1]
@@ -229,11 +283,17 @@ def test_token_batches_keep_all_in_order_and_within_the_budget():
 
 @pytest.fixture
 def counted(tiny_loaded, monkeypatch, tmp_path):
-    """The tiny model with its calls of ``generate`` counted, and a cache folder of its own."""
+    """The tiny model with the batches it answers counted, and a cache folder of its own."""
     monkeypatch.setenv("ISENTROPIC_CACHE", str(tmp_path))
     calls = []
     generate = tiny_loaded.model.generate
-    monkeypatch.setattr(tiny_loaded.model, "generate", lambda **k: calls.append(1) or generate(**k))
+
+    def counting(**given):
+        if not given["generation_config"].output_logits:  # that is the trial of what may share a batch
+            calls.append(1)
+        return generate(**given)
+
+    monkeypatch.setattr(tiny_loaded.model, "generate", counting)
     return tiny_loaded, calls
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import logging
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor
 from isentropic.errors import InputError
 from isentropic.models.identity import computation
 from isentropic.models.model import context_length, precision
+from isentropic.models.trial import same_logits
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.cache import keep, read_kept, sha256_of
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+log = logging.getLogger("isentropic")
 Tokens = tuple[int, ...]
 Progress = Callable[[int, int], None]  # (done, total)
 """Called after each batch with how many are done and how many there are."""
@@ -172,7 +177,8 @@ def sample_responses(
 ) -> list[list[Tokens]]:
     """Draw ``num_responses`` responses to each encoded prompt, up to and including the end token.
 
-    Generation uses the key-value cache and pads on the left. Equal prompts are sampled once.
+    Generation uses the key-value cache and pads on the left, or, where the model looks past the padding, takes prompts
+    of one length, or one prompt, at a time. Equal prompts are sampled once.
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
@@ -186,14 +192,10 @@ def sample_responses(
     )
     device = model.device
     with evaluating(model), precision(device, bf16), own_generation_config(model, config):
-        for batch in token_batches(jobs, lambda job: len(job[0]) + sampling.max_new_tokens):
-            width = max(len(ids) for ids, _ in batch)
-            rows = torch.tensor(
-                [[ends[0]] * (width - len(ids)) + list(ids) for ids, _ in batch], device=device
-            )
-            mask = torch.tensor(
-                [[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in batch], device=device
-            )
+        together = may_share(model, jobs, sampling.max_new_tokens, ends[0])
+        for batch in sampling_batches(jobs, sampling.max_new_tokens, together):
+            rows, mask = left_padded([ids for ids, _ in batch], ends[0], device)
+            width = rows.shape[1]
             processors = LogitsProcessorList()
             if sampling.sample_temp > 0:
                 numbers = np.stack([uniform_numbers(ids, sample, sampling) for ids, sample in batch])
@@ -207,6 +209,96 @@ def sample_responses(
             if progress:
                 progress(len(drawn), len(jobs))
     return [[drawn[ids, sample] for sample in range(sampling.num_responses)] for ids in encoded]
+
+
+# --- What may share a batch -----------------------------------------------------------------------------------------
+
+Together = Literal["padded", "of one length", "alone"]
+Jobs = Sequence[tuple[Tokens, int]]
+TRIAL_STEPS = 3
+_together: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Together, int, int]] = weakref.WeakKeyDictionary()
+"""What the trial of a model said, and the longest prompt and the number of steps it was made with."""
+
+
+def sampling_batches(
+    jobs: Jobs, max_new_tokens: int, together: Together
+) -> Iterator[list[tuple[Tokens, int]]]:
+    """Batches of jobs that are sorted by length."""
+    if together == "alone":
+        yield from ([job] for job in jobs)
+        return
+    for _, group in itertools.groupby(jobs, lambda job: 0 if together == "padded" else len(job[0])):
+        yield from token_batches(list(group), lambda job: len(job[0]) + max_new_tokens)
+
+
+def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together:
+    """Which prompts may be in a batch such that each gives the logits that it gives alone.
+
+    Recurrent models and some others look past the attention mask, or mix the rows of a batch. Tried at the first tokens
+    of a response: the shortest prompt alone, beside the longest one, and beside one of its own length.
+    """
+    found, longest, steps = _together.get(model, ("padded", 0, 0))
+    if len(jobs) < 2 or found == "alone":
+        return found
+    short, long = jobs[0][0], jobs[-1][0]
+    if len(long) <= longest and min(TRIAL_STEPS, max_new_tokens) <= steps:
+        return found
+    steps = min(TRIAL_STEPS, max_new_tokens)
+    forced = [(row * steps)[:steps] for row in (long, long[::-1])]
+    alone = first_logits(model, [short], forced, pad)
+    if found == "padded" and not same_logits(alone, first_logits(model, [short, long], forced, pad)):
+        found = "of one length"
+    if found == "of one length" or len(short) == len(long):
+        neighbour = long[::-1][: len(short)]
+        if not same_logits(alone, first_logits(model, [short, neighbour], forced, pad)):
+            found = "alone"
+    if found != "padded" and model not in _together:
+        log.warning(
+            "%s answers a prompt otherwise beside prompts of other lengths; responses are sampled from prompts %s",
+            type(model).__name__,
+            found,
+        )
+    _together[model] = found, len(long), steps
+    return found
+
+
+def first_logits(model: Any, prompts: Sequence[Tokens], forced: Sequence[Tokens], pad: int) -> Tensor:
+    """(steps, vocabulary) logits that follow the first prompt, where each row goes on with the tokens ``forced``."""
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    rows, mask = left_padded(prompts, pad, model.device)
+    goes_on = torch.tensor([forced[row] for row in range(len(prompts))], device=model.device)
+
+    def force(input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = input_ids.shape[1] - rows.shape[1]
+        return torch.full_like(scores, -torch.inf).scatter(1, goes_on[:, step, None], 0.0)
+
+    config = GenerationConfig(
+        max_new_tokens=goes_on.shape[1],
+        do_sample=False,
+        pad_token_id=pad,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    with precision(model.device, False), own_generation_config(model, config):
+        output = model.generate(
+            input_ids=rows,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([force]),  # type: ignore[list-item]
+        )
+    return torch.stack(output.logits)[:, 0]
+
+
+def left_padded(prompts: Sequence[Tokens], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask of a batch of prompts."""
+    width = max(len(ids) for ids in prompts)
+    rows = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
+    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+    return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
+
+
+# --- The end of a response, and batches -----------------------------------------------------------------------------
 
 
 def until_end(row: Sequence[int], ends: Tokens) -> Tokens:

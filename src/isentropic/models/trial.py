@@ -1,0 +1,34 @@
+"""What a trial on the model itself needs: a text it knows, and a comparison of logits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEXT = "The nurse told us that the road to the town was closed, and that we had to walk."
+
+
+def ordinary_text(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[int]:
+    """Token ids of a plain sentence, without special tokens, which some models treat in a way of their own."""
+    ids = tokenizer(TEXT, add_special_tokens=False).input_ids
+    return [token for token in ids if token < vocabulary]
+
+
+def same_logits(truth: Tensor, ours: Tensor) -> bool:
+    """Whether two tensors of logits are equal within the rounding of their dtype.
+
+    Example:
+        >>> z = torch.tensor([[1.0, -2.0, -torch.inf]])
+        >>> same_logits(z, z + 1e-6), same_logits(z, z + 1e-2)
+        (True, False)
+    """
+    if truth.shape != ours.shape:
+        return False
+    tolerance = 2e-2 if min(truth.dtype.itemsize, ours.dtype.itemsize) < 4 else 1e-4
+    truth, ours = truth.float(), ours.float()
+    largest = truth.masked_fill(~truth.isfinite(), 0).abs().amax(dim=-1, keepdim=True)
+    return bool(((truth == ours) | ((truth - ours).abs() <= tolerance * largest + 1e-6)).all())
