@@ -27,6 +27,7 @@ FLOORS = {
     "labels": 2,
     "files": 2,
     "errors": 1,
+    "text": 1,
 }
 FILES = sorted(
     file for file in SOURCE.rglob("*.py") if file.parent != SOURCE or not file.stem.startswith("__")

@@ -1,7 +1,9 @@
 """Rows of any origin become checked pairs in three splits that share nothing; bad rows are named in one line."""
 
+import csv
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,175 @@ def test_a_swap_of_ones_own_can_be_given() -> None:
     assert [p.text for p in load_prompts(rows, swap=shout).tuples()[3]] == ["he 3", "HE 3"]
 
 
+# --- files as they come -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rows.csv", lambda text: text.replace("\n", ",,,\n")),  # empty columns
+        ("rows.csv", lambda text: text.replace("female\n", "female,,\n")),
+        ("rows.csv", lambda text: text.replace("she\n", "she,,\n")),
+        ("rows.csv", lambda text: "sep=,\r\n" + text),
+        ("rows.csv", lambda text: "sep=;\n" + re.sub('(?<=["e]),(?=["f])', ";", text)),
+        ("rows.csv", lambda text: '"sep=\t"\n' + re.sub('(?<=["e]),(?=["f])', "\t", text)),
+        ("rows.csv", lambda text: re.sub('(?<=["e]),(?=["f])', ";", text)),
+        (
+            "rows.csv",
+            lambda text: re.sub('(?<=["e]),(?=["f])', "|", text).replace("male|female", '"male"|"female"'),
+        ),
+        ("rows.tsv", lambda text: text),
+        ("rows.csv", lambda text: "\ufeff" + text.replace("\n", "\r\n")),
+    ],
+)
+def test_spreadsheet_exports_are_read(tmp_path: Path, name: str, change: Any) -> None:
+    text = write(tmp_path / "plain.csv", pair_rows()).read_text()
+    (tmp_path / name).write_text(change(text), encoding="utf-8", newline="")
+    assert load_prompts(tmp_path / name).sha256 == load_prompts(pair_rows()).sha256
+
+
+def test_a_long_cell_is_read(tmp_path: Path) -> None:
+    rows = [{column: text + " x" * 70_000 for column, text in row.items()} for row in pair_rows()]
+    before = csv.field_size_limit()
+    assert load_prompts(write(tmp_path / "long.csv", rows)).sha256 == load_prompts(rows).sha256
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_array_named_jsonl_is_read(tmp_path: Path, indent: int | None) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n" + json.dumps(pair_rows(), indent=indent), encoding="utf-8")
+    assert load_prompts(tmp_path / "rows.jsonl").sha256 == load_prompts(pair_rows()).sha256
+
+
+def test_tables_in_memory_are_read() -> None:
+    import pandas
+    import pyarrow
+
+    expected = load_prompts(pair_rows(topic=None)).sha256
+    columns = {name: [row[name] for row in pair_rows()] for name in ("male", "female")}
+    for table in (columns, pyarrow.table(columns), pyarrow.Table.from_pylist(pair_rows()).to_batches()[0]):
+        assert load_prompts(table).sha256 == expected
+    frame = pandas.DataFrame(pair_rows(topic=pandas.NA))
+    assert load_prompts(frame).sha256 == load_prompts(frame.convert_dtypes()).sha256 == expected
+
+
+@pytest.mark.parametrize(
+    "features",
+    ['{"messages": [{"content": "x"}]}', '{"prompt": ["x"], "gender": "male"}', '{"prompt": {"a": 1}}'],
+)
+def test_a_column_of_lists_is_named(tmp_path: Path, features: str) -> None:
+    import datasets
+
+    rows = [json.loads(features)] * 4
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    for source in (rows, tmp_path / "saved", write(tmp_path / "rows.parquet", rows)):
+        with pytest.raises(InputError, match=r"'messages'|'prompt' holds (a list|an object).*--chat"):
+            load_prompts(source)
+
+
+@pytest.mark.parametrize("lost", ["data-00000-of-00001.arrow", "state.json", "dataset_info.json"])
+def test_a_data_set_saved_in_part_is_one_line(tmp_path: Path, lost: str) -> None:
+    import datasets
+
+    datasets.Dataset.from_list(pair_rows()).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / lost).write_bytes(b"")
+    with pytest.raises(InputError, match="saved"):
+        load_prompts(tmp_path / "saved")
+
+
+def test_words_for_nothing_are_words() -> None:
+    rows = [
+        {"prompt": word, "gender": g, "topic": "None", "pair_id": n}
+        for n, pair in enumerate([("None", "null"), ("nan", "NaN")])
+        for word, g in zip(pair, ("male", "female"), strict=True)
+    ]
+    prompts = load_prompts(rows)
+    assert [p.text for p in prompts.prompts] == ["None", "null", "nan", "NaN"]
+    assert {p.topic for p in prompts.prompts} == {"None"}
+
+
+@pytest.mark.parametrize("ids", [(1.0, 1), (1, "1"), (2.0, "2")])
+def test_numbers_that_are_equal_name_one_pair(ids: tuple[Any, Any]) -> None:
+    rows = [{"prompt": f"{g} {n}", "gender": g, "pair_id": ids[g == "f"]} for n, g in enumerate("mf")]
+    more = [{"prompt": f"{g} {n}", "gender": g, "pair_id": n} for n in (7, 8) for g in "mf"]
+    assert load_prompts(rows + more).paired
+
+
+@pytest.mark.parametrize("split", [None, float("nan"), " "])
+def test_a_split_column_without_a_word_is_as_none(split: object) -> None:
+    assert splits(load_prompts(pair_rows(split=split))) == splits(load_prompts(pair_rows()))
+
+
+def test_rows_without_a_split_beside_marked_ones_are_cut_or_train() -> None:
+    rows = pair_rows()
+    for i, name in enumerate(["test"] * 4 + ["validation"] * 4):
+        rows[i]["split"] = name
+    assert splits(load_prompts(rows)) == {"train": 24, "validation": 8, "test": 8}
+    marked = load_prompts([row | {"split": row.get("split") or "train"} for row in rows])
+    assert load_prompts(rows).sha256 == marked.sha256
+
+
+@pytest.mark.parametrize("column", ["male", "topic", "pair_id", "split", "cell"])
+@pytest.mark.parametrize("half", ["\ud83d", "a\udc00b"])
+def test_half_a_character_is_named(tmp_path: Path, column: str, half: str) -> None:
+    rows = pair_rows()
+    rows[3][column] = half
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(line(row) for row in rows), encoding="utf-8")
+    with pytest.raises(InputError, match=f"line 4: '{column}' holds half a character"):
+        load_prompts(path)
+
+
+def test_half_a_character_in_a_group_is_named() -> None:
+    with pytest.raises(InputError, match="half a character"):
+        load_prompts(single_rows(groups=("a", "b\ud800")), group_column="gender")
+    with pytest.raises(InputError, match="half a character"):
+        load_prompts([{"a": f"{i} a", "b\ud800": f"{i} b"} for i in range(9)], groups=["a", "b\ud800"])
+
+
+# --- texts that look alike ----------------------------------------------------------------------------------------
+
+ALIKE = [
+    ("caf\u00e9", "cafe\u0301"),
+    ("\ud55c", "\u1112\u1161\u11ab"),
+    ("he\u200b", "he"),
+    ("\ufeffhe", "he"),
+    ("h\u00ade", "he"),
+    ("he\u2060 is", "he is"),
+    ("he is", "he\u00a0is"),
+    ("he\u202e", "he"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_twins_that_look_alike_are_left_out_and_counted(one: str, other: str) -> None:
+    prompts = load_prompts([*pair_rows(), {"male": one, "female": other}])
+    assert len(prompts) == 40 and any("1 rows" in note and "row 21" in note for note in prompts.notes)
+    singles = [*single_rows(pair_id=None)]
+    for i, row in enumerate(singles):
+        row["pair_id"] = str(i // 2)
+    strange = [
+        {"prompt": one, "gender": "male", "pair_id": "x"},
+        {"prompt": other, "gender": "female", "pair_id": "x"},
+    ]
+    assert len(load_prompts(singles + strange)) == 40
+    with pytest.raises(InputError, match="no pair to use"):
+        load_prompts([{"male": one, "female": other}] * 4)
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_copies_that_look_alike_are_never_in_train_and_test(one: str, other: str) -> None:
+    def copies(text: str, split: str) -> Rows:
+        return [
+            {"male": f"he {n} {text}", "female": f"she {n} {text}", "split": split, "pair_id": f"{split}{n}"}
+            for n in range(9)
+        ]
+
+    prompts = load_prompts([*copies(one, "train"), *copies(other, "test"), *pair_rows(split="train")])
+    assert splits(prompts)["test"] == 18 and splits(prompts)["train"] + splits(prompts)["validation"] == 40
+    assert any("9 pairs of train" in note for note in prompts.notes)
+
+
 # --- bad input ------------------------------------------------------------------------------------------------
 
 
@@ -212,7 +383,7 @@ SINGLES = "".join(line(row) for row in single_rows(2))
         (GOOD + '{"male": NaN, "female": "She"}\n', ["line 3", "'male'"]),
         (GOOD + line({"male": 5, "female": "She"}), ["line 3", "5"]),
         (GOOD + line({"male": "Same", "female": "Same"}), ["line 3", "'Same'", "identical"]),
-        (GOOD + line(pair_rows()[5] | {"split": "holdout9"}), ["line 1", "split"]),
+        (GOOD + line(pair_rows()[5] | {"split": "holdout9"}), ["line 3", "holdout9", "split"]),
         (line(pair_rows()[0]), ["'male'", "has 1 prompt;"]),
         (SINGLES + line({"prompt": "It", "gender": "robot"}), ["line 5", "'robot'", "'gender'"]),
         (SINGLES + line({"prompt": "It", "gender": ""}), ["line 5", "'gender'"]),
@@ -268,7 +439,11 @@ def test_bad_rows_are_named_in_one_line(tmp_path: Path, content: str, parts: lis
         ("rows.csv", b"male,female\nHe,She\nHe has,She has,It has\n", ["line 3", "3 cells", "2 columns"]),
         ("rows.csv", b'male,female\nHe,She\n"He has,She has\n', ["line 3", "CSV"]),
         ("rows.csv", b"male,female\nHe,She\nHe,\n", ["line 3", "'female'"]),
-        ("rows.csv", b"male,female\nHe,She\nHe,nan\n", ["line 3", "'female'"]),
+        ("rows.csv", b"male;female\nHe;She\nHe;has;She\n", ["line 3", "3 cells", "semicolons"]),
+        ("rows.jsonl", b'{"male": ' + b"[" * 9999, ["line 1", "deeply"]),
+        ("rows.jsonl", b'{"male": ' + b"9" * 5000 + b"}", ["line 1", "4300 digits"]),
+        ("rows.json", b"[" * 9999, ["deeply"]),
+        ("rows.jsonl", b'{\n "male": "He",\n "female": "She"\n}\n', ["line 1", "on one line"]),
         ("rows.csv", b"male,male\nHe,She\n", ["line 1", "'male'", "twice"]),
         ("rows.csv", b"male,female\n", ["empty"]),
         ("rows.csv", b"male,female\nHe,She\nHe,\xff\n", ["line 3", "0xff", "UTF-8"]),
@@ -296,7 +471,15 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, content: byt
         ({"source": "missing.jsonl"}, ["missing.jsonl", "does not exist"]),
         ({"source": "folder/missing.csv"}, ["missing.csv", "does not exist"]),
         ({"source": "gander"}, ["'gander'", "'gender'"]),
+        ({"source": "x" * 300}, ["xxx", "neither a file nor"]),
+        ({"source": "x" * 300 + ".csv"}, ["xxx", "does not exist"]),
+        ({"source": ""}, ["''", "does not exist"]),
         ({"source": []}, ["empty"]),
+        ({"source": {"male": "He", "female": "She"}}, ["an object", "list"]),
+        ({"source": {"male": ["He"], "female": []}}, ["male 1, female 0"]),
+        ({"source": [row | {"topic": ["a"]} for row in pair_rows()]}, ["row 1", "'topic' holds a list"]),
+        ({"source": [row | {"pair_id": 10**5000} for row in pair_rows()]}, ["row 1", "'pair_id'", "4300"]),
+        ({"source": [row | {"male": 10**5000} for row in pair_rows()]}, ["row 1", "'male'", "too large"]),
         ({"source": [1]}, ["row 1", "a number"]),
         ({"source": 5}, ["a number"]),
         ({"source": pair_rows(), "text_column": "txt"}, ["'txt'", "'male', 'female'"]),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from isentropic.errors import InputError
@@ -23,10 +23,10 @@ from isentropic.prompts.prompt_set import (
     _need,
     _noun,
     _places,
-    _short,
 )
-from isentropic.prompts.rows import Row, Table, read_table
+from isentropic.prompts.rows import NotRead, Table, _kind, read_table
 from isentropic.prompts.split import _split
+from isentropic.text import half_character, plain, short
 
 TEXT_COLUMNS = ("prompt", "input", "text")
 GROUP_COLUMNS = ("gender", "group")
@@ -112,17 +112,17 @@ def load_prompts(
         )
     if source is None or isinstance(source, str) and source in BUILTIN:
         return builtin(source or "gender", wanted)
-    if isinstance(source, str) and re.fullmatch(r"[\w-]+", source) and not Path(source).exists():
+    if isinstance(source, str) and re.fullmatch(r"[\w-]+", source) and not os.path.exists(source):
         names = _listed(BUILTIN)
         raise InputError(
-            f"{source!r} is no file and no built-in set; give {names}, a file, or a hub id org/name"
+            f"{short(source)} is neither a file nor a built-in set; give {names}, a file, or a hub id org/name"
         )
 
     table, notes = read_table(source), list[str]()
     pair_columns = _pair_columns(table, text_column, group_column, male_column, female_column, wanted)
     if pair_columns:
         notes.append(f"pairs from columns {_listed(pair_columns.values())}")
-        units = _read_pairs(table, pair_columns)
+        units = _read_pairs(table, pair_columns, notes)
         order = tuple(pair_columns)
     else:
         singles = _read_singles(table, text_column, group_column, wanted, notes)
@@ -131,6 +131,8 @@ def load_prompts(
         order = wanted or _group_order({p.group for unit in units for p in unit})
         if with_ids:
             units = _join_twins(units, order, table, notes)
+    for group in order:
+        _whole(group, f"{table.name}: the group {short(group)}")
     _check_groups(units, order, table.name)
     if len(units[0]) == 1:
         notes.append("no twins: each prompt is scored on its own responses")
@@ -167,17 +169,18 @@ def _pair_columns(
     return {}
 
 
-def _read_pairs(table: Table, columns: dict[str, str]) -> list[Unit]:
+def _read_pairs(table: Table, columns: dict[str, str], notes: list[str]) -> list[Unit]:
     units: list[Unit] = []
+    alike: list[int] = []
     ids: dict[str, int] = {}
-    for i, row in enumerate(table.rows):
+    for i in range(len(table.rows)):
         texts = [_text(table, i, column) for column in columns.values()]
         if len(set(texts)) < len(texts):
             raise InputError(
-                f"{table.at(i)}: the twins are identical ({_short(texts[0])}); equal prompts have no gap; "
+                f"{table.at(i)}: the twins are identical ({short(texts[0])}); equal prompts have no gap; "
                 "write them so that only the group differs"
             )
-        pair_id = _mark(row, "pair_id")
+        pair_id = _mark(table, i, "pair_id")
         if pair_id is not None and pair_id in ids:
             raise InputError(
                 f"{table.at(i)}: pair_id {pair_id!r} stands on {table.unit} {table.places[ids[pair_id]]} too; "
@@ -186,9 +189,28 @@ def _read_pairs(table: Table, columns: dict[str, str]) -> list[Unit]:
         if pair_id is not None:
             ids[pair_id] = i
         pair_id = pair_id or _content_id(texts)
+        if _look_alike(texts):
+            alike.append(table.places[i])
+            continue
         units.append(
             tuple(_prompt(table, i, text, g, pair_id) for g, text in zip(columns, texts, strict=True))
         )
+    return _without_alike(units, alike, table, notes)
+
+
+def _look_alike(texts: Sequence[str]) -> bool:
+    """Whether two of the texts differ in nothing that can be seen: invisible characters, the way accents are stored."""
+    return len({plain(text) for text in texts}) < len(texts)
+
+
+def _without_alike(units: list[Unit], alike: list[int], table: Table, notes: list[str]) -> list[Unit]:
+    if alike:
+        notes.append(
+            f"{len(alike)} rows whose twins differ only in characters that are not seen left out: "
+            f"{_places(alike, table.unit)}"
+        )
+    if not units:
+        raise InputError(f"{table.name} has no pair to use; {'; '.join(notes)}; write twins that differ")
     return units
 
 
@@ -223,13 +245,13 @@ def _read_singles(
         raise InputError(
             f"{table.name} has no row to use; all {len(table.rows)} were left out ({'; '.join(notes)})"
         )
-    with_id = [_mark(table.rows[i], "pair_id") is not None for i, _ in kept]
+    with_id = [_mark(table, i, "pair_id") is not None for i, _ in kept]
     if any(with_id) and not all(with_id):
         raise InputError(
             f"{table.at(kept[with_id.index(False)][0])}: pair_id is empty while other rows have one; twins and single "
             "prompts do not mix; fill it in or drop the column"
         )
-    return [_prompt(table, i, texts[i], g, _mark(table.rows[i], "pair_id")) for i, g in kept]
+    return [_prompt(table, i, texts[i], g, _mark(table, i, "pair_id")) for i, g in kept]
 
 
 def _groups(table: Table, columns: list[str], any_name: bool) -> list[str]:
@@ -241,15 +263,15 @@ def _groups(table: Table, columns: list[str], any_name: bool) -> list[str]:
             value = row.get(column)
             if _missing(value):
                 raise InputError(f"{table.at(i)}: {column!r} is empty; each prompt needs a group; fill it in")
-            values.append(str(value).strip())
+            values.append(_name(value, f"{table.at(i)}: {column!r}"))
         gender = [GENDER_NAMES.get(value.casefold()) for value in values]
         if all(gender):
             values = [g or "" for g in gender]
         elif not any_name:
             i = gender.index(None)
             raise InputError(
-                f"{table.at(i)}: group {_short(values[i])} in column {column!r} is unknown; the groups here are male "
-                "and female; mend it, or name your groups with groups, or allow any name with group_column"
+                f"{table.at(i)}: group {short(values[i])} in column {column!r} is unknown; the groups here are male "
+                "and female; correct it, or name your groups with groups, or allow any name with group_column"
             )
         parts.append(values)
     return ["+".join(values) for values in zip(*parts, strict=True)]
@@ -311,7 +333,7 @@ def _join_twins(units: list[Unit], groups: tuple[str, ...], table: Table, notes:
         if prompt.group in twins:
             raise InputError(
                 f"{table.name} {table.unit} {prompt.row}: pair_id {prompt.pair_id!r} has a second {prompt.group!r} "
-                f"prompt (the first on {table.unit} {twins[prompt.group].row}); a pair has one of each; mend the id"
+                f"prompt (the first on {table.unit} {twins[prompt.group].row}); a pair has one of each; correct the id"
             )
         twins[prompt.group] = prompt
     whole = [tuple(twins[g] for g in groups) for twins in pairs.values() if len(twins) == len(groups)]
@@ -323,13 +345,15 @@ def _join_twins(units: list[Unit], groups: tuple[str, ...], table: Table, notes:
     if not whole:
         raise InputError(
             f"{table.name}: no pair_id has a prompt of each group ({_listed(groups)}); twins share one; "
-            "mend the ids or drop the column"
+            "correct the ids or drop the column"
         )
+    alike: list[Unit] = []
     for members in whole:
         place = f"{table.name} {table.unit} {members[-1].row}"
-        if len({p.text for p in members}) < len(members):
+        texts = [p.text for p in members]
+        if len(set(texts)) < len(members):
             raise InputError(
-                f"{place}: the twins are identical ({_short(members[0].text)}); equal prompts have no gap; "
+                f"{place}: the twins are identical ({short(texts[0])}); equal prompts have no gap; "
                 "write them so that only the group differs"
             )
         if len({p.split for p in members}) > 1:
@@ -337,21 +361,24 @@ def _join_twins(units: list[Unit], groups: tuple[str, ...], table: Table, notes:
                 f"{place}: the twins of pair {members[0].pair_id!r} are in different splits; what stops the run would "
                 "report it; put them in one"
             )
-    return whole
+        if _look_alike(texts):
+            alike.append(members)
+    rows = [p.row or 0 for unit in alike for p in unit]
+    return _without_alike([unit for unit in whole if unit not in alike], rows, table, notes)
 
 
 def _prompt(table: Table, i: int, text: str, group: str, pair_id: str | None) -> Prompt:
-    row = table.rows[i]
-    split = _mark(row, "split") or ""
-    if "split" in table.columns:
+    split = _mark(table, i, "split") or ""
+    if split:
         known = SPLIT_NAMES.get(split.casefold().replace("-", "").replace("_", ""))
         if known is None:
             raise InputError(
-                f"{table.at(i)}: split {_short(split)} is unknown; what trains must not report; write train, "
+                f"{table.at(i)}: split {short(split)} is unknown; what trains must not report; write train, "
                 "validation or test"
             )
         split = known
-    return Prompt(text, group, pair_id, _mark(row, "topic"), split, _mark(row, "cell"), table.places[i])
+    marks = {column: _mark(table, i, column) for column in ("topic", "cell")}
+    return Prompt(text, group, pair_id, split=split, row=table.places[i], **marks)
 
 
 def _text(table: Table, i: int, column: str) -> str:
@@ -361,22 +388,49 @@ def _text(table: Table, i: int, column: str) -> str:
             f"{table.at(i)}: {column!r} is empty; there is no prompt to score; fill it in or delete it"
         )
     if not isinstance(value, str):
-        raise InputError(
-            f"{table.at(i)}: {column!r} is {_short(value)}, no text; a prompt is one string; mend it"
-        )
+        messages = _kind(value) in ("a list", "an object")
+        what = f"holds {_kind(value)}" if messages else f"is {short(value)}"
+        advice = "for chat messages write the user's text there and use --chat" if messages else "correct it"
+        raise InputError(f"{table.at(i)}: {column!r} {what}, not text; a prompt is one string; {advice}")
     # A space at the end would be a token of its own, where a continuation starts with one.
-    return value.rstrip()
+    return _whole(value, f"{table.at(i)}: {column!r}").rstrip()
 
 
 def _missing(value: object) -> bool:
+    """Null, NaN or an empty cell; the words "None" and "nan" are words."""
     if isinstance(value, str):
-        return value.strip().casefold() in ("", "nan", "none", "null")
-    return value is None or value != value
+        return not value.strip()
+    return value is None or (not hasattr(value, "__len__") and value != value)
 
 
-def _mark(row: Row, column: str) -> str | None:
-    value = row.get(column)
-    return None if _missing(value) else str(value).strip()
+def _mark(table: Table, i: int, column: str) -> str | None:
+    value = table.rows[i].get(column)
+    return None if _missing(value) else _name(value, f"{table.at(i)}: {column!r}")
+
+
+def _name(value: object, where: str) -> str:
+    """A value that names something, as text: 1 and 1.0 are one name."""
+    if isinstance(value, NotRead) or (hasattr(value, "__len__") and not isinstance(value, str)):
+        raise InputError(f"{where} holds {_kind(value)}; a name is text or a number; correct it")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        return _whole(str(value).strip(), where)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{where} is a number of more than 4300 digits; give a name that can be read"
+        ) from error
+
+
+def _whole(text: str, where: str) -> str:
+    """The text, unless it holds half a character, as JSON's ``\\ud83d`` alone does: no file could take it."""
+    if half := half_character(text):
+        raise InputError(
+            f"{where} holds half a character ({half}); it is not valid Unicode and cannot be saved; correct the text"
+        )
+    return text
 
 
 # --- splits ---------------------------------------------------------------------------------------------------
@@ -388,7 +442,7 @@ def _drop_duplicates(units: list[Unit], table: Table, notes: list[str]) -> list[
     dropped: dict[tuple[str, str], list[int]] = {}
     rank = ("test", "validation", "train", "").index
     for unit in sorted(units, key=lambda unit: rank(unit[0].split)):
-        key = tuple((p.group, p.text) for p in unit)
+        key = tuple((p.group, plain(p.text)) for p in unit)
         if key in kept:
             where = (unit[0].split, kept[key][0].split)
             dropped.setdefault(where, []).append(unit[0].row or 0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from isentropic.errors import InputError
 from isentropic.prompts.rows import Table
+from isentropic.text import visible
 
 SPLITS = ("train", "validation", "test")
 
@@ -150,13 +151,10 @@ def _noun(units: list[Unit]) -> str:
     return "pairs" if len(units[0]) > 1 else "prompts"
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…" + text[-1]
+def _listed(names: Iterable[object]) -> str:
+    # On one line, however the data names its columns and groups.
+    shown = [f"'{visible(str(name))}'".replace("\n", "\\n") for name in names]
+    return ", ".join(shown[:40]) + (f" and {len(shown) - 40} more" if len(shown) > 40 else "")
 
 
 def _places(rows: Sequence[int], unit: str) -> str:

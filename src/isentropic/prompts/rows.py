@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from isentropic.errors import InputError
+from isentropic.text import json_value, short
 
 FILE_TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 Row = Mapping[str, Any]
@@ -47,11 +48,12 @@ class Table:
 
 
 def read_table(source: str | Path | Any) -> Table:
-    """Read rows from a file, a folder, a hub id, a `datasets` object or a list of dicts.
+    """Read rows from a file, a folder, a hub id, a `datasets` object, a table in memory or a list of dicts.
 
     Args:
         source: Path with one of the endings in `FILE_TYPES`, a folder written by `Dataset.save_to_disk`, a hub id
-            ``org/name`` or ``org/name:config``, a `datasets.Dataset` or `DatasetDict`, or an iterable of dicts.
+            ``org/name`` or ``org/name:config``, a `datasets.Dataset` or `DatasetDict`, a table of pyarrow, pandas or
+            polars, a dict of columns, or an iterable of dicts.
 
     Returns:
         The rows. Where a data set has several splits and no ``split`` column, their names become that column.
@@ -65,10 +67,10 @@ def read_table(source: str | Path | Any) -> Table:
     """
     if isinstance(source, (str, Path)):
         table = _from_name(str(source))
-    elif hasattr(source, "column_names"):
+    elif hasattr(source, "column_names") and not hasattr(source, "to_pylist"):
         table = _from_datasets(source, "data set given in Python")
     else:
-        table = _from_objects(source, "rows given in Python")
+        table = _from_objects(_rows_in_memory(source), "rows given in Python")
     if not table.rows:
         raise InputError(f"{table.name} is empty; there is nothing to measure; give at least two pairs")
     return table
@@ -76,9 +78,10 @@ def read_table(source: str | Path | Any) -> Table:
 
 def _from_name(name: str) -> Table:
     path, ending = Path(name), Path(name).suffix.lower()
-    if path.is_dir():
+    # os.path answers False where Path raises: a name of more than 255 bytes, or one with a NUL.
+    if os.path.isdir(name):
         return _from_disk(path)
-    if path.exists():
+    if os.path.exists(name):
         if ending not in FILE_TYPES:
             raise InputError(f"{name} ends in {ending!r}, which is not read; give {', '.join(FILE_TYPES)}")
         if ending == ".parquet":
@@ -88,7 +91,9 @@ def _from_name(name: str) -> Table:
             return _from_jsonl(text, name)
         return _from_json(text, name) if ending == ".json" else _from_csv(text, name, ending)
     if ending in FILE_TYPES or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name):
-        raise InputError(f"{name} does not exist; there is nothing to read; give a file or a hub id org/name")
+        raise InputError(
+            f"{short(name)} does not exist; there is nothing to read; give a file or a hub id org/name"
+        )
     return _from_hub(name)
 
 
@@ -109,17 +114,21 @@ def _text(path: Path) -> str:
 
 
 def _from_jsonl(text: str, name: str) -> Table:
+    if text.lstrip().startswith("["):  # one JSON array under the name of JSON lines
+        return _from_json(text, name)
     rows, places = [], []
     # Only \n ends a line: str.splitlines would also cut at U+2028, which JSON allows inside a string.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = json_value(line)
+        except ValueError as error:
+            why = str(error).replace(" at line 1,", " at")
+            spread = line.strip() == "{"
             raise InputError(
-                f"{name} line {number}: no valid JSON ({error.msg} at column {error.colno}); "
-                "each line is one object; mend or delete it"
+                f"{name} line {number}: not valid JSON ({why}); each line is one object; "
+                + ("write each object on one line (jq -c . FILE)" if spread else "fix or delete the line")
             ) from error
         rows.append(_object(row, f"{name} line {number}"))
         places.append(number)
@@ -130,46 +139,78 @@ def _from_json(text: str, name: str) -> Table:
     if not text.strip():
         return Table(name, (), ())
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json_value(text)
+    except ValueError as error:
         raise InputError(
-            f"{name} line {error.lineno}: no valid JSON ({error.msg} at column {error.colno}); mend it, "
-            "or name the file .jsonl if each line is one object"
+            f"{name}: not valid JSON ({error}); nothing can be read; fix it, or name the file .jsonl if each line is "
+            "one object"
         ) from error
     if not isinstance(data, list):
         raise InputError(f"{name} holds {_kind(data)}; rows are needed; give a list of objects")
     return _from_objects(data, name)
 
 
+# --- CSV ------------------------------------------------------------------------------------------------------------
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
 def _from_csv(text: str, name: str, ending: str) -> Table:
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if ending == ".tsv" else ",", strict=True
-    )
+    """Rows of a CSV or TSV file. Unnamed columns are passed over: columns are found by their names."""
+    first, text, delimiter = _delimiter(text, "\t" if ending == ".tsv" else ",")
     header: list[str] = []
-    rows, places, line = [], [], 1
+    rows, places, line = [], [], first
+    limit = csv.field_size_limit(2**31 - 1)
     try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for cells in reader:
             # A quoted cell may span lines: a row is named by the line it starts on.
-            start, line = line, reader.line_num + 1
+            start, line = line, first + reader.line_num
             if not any(cell.strip() for cell in cells):
                 continue
             if not header:
                 header = [cell.strip() for cell in cells]
-                if twice := [cell for cell in header if header.count(cell) > 1]:
+                while not header[-1]:
+                    header.pop()
+                if twice := [cell for cell in header if cell and header.count(cell) > 1]:
                     raise InputError(
                         f"{name} line {start}: column {twice[0]!r} appears twice; rename one of them"
                     )
-            elif len(cells) != len(header):
+                continue
+            if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
                 raise InputError(
                     f"{name} line {start}: {len(cells)} cells under {len(header)} columns; cells would land in the "
-                    "wrong column; quote cells that hold commas"
+                    f"wrong column; quote cells that hold {_DELIMITERS.get(delimiter, repr(delimiter))}"
                 )
-            else:
-                rows.append(dict(zip(header, cells, strict=True)))
-                places.append(start)
+            rows.append({column: cell for column, cell in zip(header, cells, strict=False) if column})
+            places.append(start)
     except csv.Error as error:
-        raise InputError(f"{name} line {line}: no valid CSV ({error}); mend or delete the line") from error
+        raise InputError(f"{name} line {line}: not valid CSV ({error}); fix or delete the line") from error
+    finally:
+        csv.field_size_limit(limit)
     return Table(name, tuple(rows), tuple(places), "line")
+
+
+def _delimiter(text: str, usual: str) -> tuple[int, str, str]:
+    """The number of the first line, the text from there, and what parts its cells.
+
+    A first line ``sep=;``, as spreadsheet programs write, says it. Else the one that parts the header into most columns.
+    """
+    head, _, rest = text.partition("\n")
+    if said := re.fullmatch(r"\"?sep=(.)\"?\s*", head, re.IGNORECASE):
+        return 2, rest, said[1]
+
+    def columns(delimiter: str) -> int:
+        try:
+            rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            return len(next((cells for cells in rows if any(cells)), ()))
+        except csv.Error:
+            return 0
+
+    return 1, text, max((usual, *_DELIMITERS), key=columns)
+
+
+# --- Parquet, data sets, objects ------------------------------------------------------------------------------------
 
 
 def _from_parquet(path: Path) -> Table:
@@ -180,7 +221,7 @@ def _from_parquet(path: Path) -> Table:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(
-            f"{path} is no readable Parquet file ({_one_line(error)}); write it again"
+            f"{path} is not a readable Parquet file ({_one_line(error)}); write it again"
         ) from error
     return _from_objects(rows, str(path))
 
@@ -190,7 +231,15 @@ def _from_disk(path: Path) -> Table:
         raise InputError(f"{path} is a folder without a saved data set; give a file {', '.join(FILE_TYPES)}")
     import datasets
 
-    return _from_datasets(datasets.load_from_disk(str(path)), str(path))
+    try:
+        return _from_datasets(datasets.load_from_disk(str(path)), str(path))
+    except InputError:
+        raise
+    # A folder that was saved by half makes datasets raise whatever its first missing or cut file leads to.
+    except Exception as error:
+        raise InputError(
+            f"data set {path} cannot be read ({_one_line(error)}); it may have been saved only in part; save it again"
+        ) from error
 
 
 def _from_hub(name: str) -> Table:
@@ -211,7 +260,7 @@ def _from_hub(name: str) -> Table:
             ) from error
         if isinstance(error, datasets.exceptions.DatasetNotFoundError):
             raise InputError(
-                f"{name} is no file here and no data set that the hub shows; check the spelling, or log in with "
+                f"{name} is neither a file here nor a data set that the hub shows; check the spelling, or log in with "
                 "`hf auth login` if it is private"
             ) from error
         raise InputError(
@@ -231,22 +280,60 @@ def _from_datasets(data: Any, name: str) -> Table:
     return _from_objects(rows, name)
 
 
+@dataclass(frozen=True)
+class NotRead:
+    """What stands in a row for a value that is neither text nor number, such as an image."""
+
+    kind: str
+
+    def __repr__(self) -> str:
+        return self.kind
+
+
 def _plain(dataset: Any) -> list[dict[str, Any]]:
-    """Rows of a `datasets.Dataset`: plain columns only (no images decoded), class labels as names."""
+    """Rows of a `datasets.Dataset`: class labels as names; what is no plain value (images, lists) is not read."""
     import datasets
 
-    kept = {
-        column: feature
-        for column, feature in dataset.features.items()
-        if isinstance(feature, (datasets.Value, datasets.ClassLabel))
-    }
-    rows: list[dict[str, Any]] = dataset.select_columns(list(kept)).to_list()
-    for column, feature in kept.items():
+    plain, other = {}, {}
+    for column, feature in dataset.features.items():
+        if isinstance(feature, (datasets.Value, datasets.ClassLabel)):
+            plain[column] = feature
+        else:
+            kind = type(feature).__name__
+            other[column] = NotRead(
+                "a list" if "List" in kind else "an object" if kind == "dict" else f"{kind} values"
+            )
+    rows: list[dict[str, Any]] = [{}]  # names the columns where none of them can be read
+    if plain:
+        rows = dataset.select_columns(list(plain)).to_list()
+    rows = [row | other for row in rows]
+    for column, feature in plain.items():
         if isinstance(feature, datasets.ClassLabel):
             for row in rows:
                 if row[column] is not None and row[column] >= 0:
                     row[column] = feature.int2str(row[column])
     return rows
+
+
+def _rows_in_memory(source: Any) -> Any:
+    """Rows of a table of pyarrow, polars or pandas, or of a dict of columns; anything else as it is."""
+    if hasattr(source, "to_pylist"):
+        return source.to_pylist()
+    if hasattr(source, "to_dicts"):
+        return source.to_dicts()
+    if hasattr(source, "iterrows"):
+        return source.astype(object).where(source.notna(), None).to_dict("records")
+    if isinstance(source, Mapping):
+        columns = list(source.values())
+        if not columns or not all(isinstance(c, Sequence) and not isinstance(c, str) for c in columns):
+            raise InputError(
+                "prompts are an object; rows are needed; give a list of objects, or lists by column"
+            )
+        if len({len(column) for column in columns}) > 1:
+            sizes = ", ".join(f"{name} {len(column)}" for name, column in source.items())
+            raise InputError(f"the columns given have unequal lengths ({sizes}); each row needs one of each")
+        return [dict(zip(source, row, strict=True)) for row in zip(*columns, strict=True)]
+    return source
 
 
 def _from_objects(source: Iterable[Any], name: str) -> Table:
@@ -267,6 +354,8 @@ def _object(row: Any, where: str) -> Row:
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, NotRead):
+        return value.kind
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "a list"
     return {

@@ -25,7 +25,8 @@ def _split(
     pool = [unit for unit in units if unit[0].split in ("train", "")]
     missing = [name for name in ("test", "validation") if name not in present]
     if not pool or not missing:
-        return units
+        # Where all three are marked, what is not marked trains.
+        return [tuple(replace(p, split=p.split or "train") for p in unit) for unit in units]
     share = dict(zip(SPLITS, fractions, strict=True))
     total = share["train"] + sum(share[name] for name in missing)
     shares = {name: share[name] / total for name in missing}
