@@ -5,6 +5,7 @@ Nothing here imports torch, so ``--help`` is instant.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -155,6 +156,11 @@ class TrainSettings(LossSettings):
         section="responses",
     )
     system: str | None = option(None, "system message of the chat", section="responses")
+    chat_template_kwargs: str | None = option(
+        None,
+        "what else the chat template is told, as a JSON object; thinking is off where the template knows of it",
+        section="responses",
+    )
     preset: str | None = option(None, "a set of settings by name", choices=tuple(PRESETS), section="run")
     lora_r: int = option(0, "rank of a LoRA adapter; 0 trains all weights", section="model")
     lora_alpha: int = option(0, "alpha of the LoRA adapter; 0 takes twice the rank", section="model")
@@ -186,6 +192,7 @@ class TrainSettings(LossSettings):
             world_size: how many processes share the effective batch.
         """
         faults = [*self.number_faults(), *self.batch_faults(groups, world_size), *self.name_faults()]
+        faults += template_faults(self.chat_template_kwargs)
         if faults:
             raise InputError("\n".join(faults))
 
@@ -339,6 +346,11 @@ class MeasureSettings:
         section="responses",
     )
     system: str | None = option(None, "system message of the chat", section="responses")
+    chat_template_kwargs: str | None = option(
+        None,
+        "what else the chat template is told, as a JSON object; thinking is off where the template knows of it",
+        section="responses",
+    )
     target_gap: float = option(0.01, "what the verdict is about, in nats", section="stop")
     noise_floor: bool = option(True, "measure the noise floor too", section="stop")
     text_file: str | None = option(None, "UTF-8 text whose perplexity is measured", section="run")
@@ -361,6 +373,7 @@ class MeasureSettings:
         )
         if self.pairs is not None and self.pairs < 2:
             faults.append(f"--pairs is {self.pairs}; fewer than two pairs have no interval; give 2 or more")
+        faults += template_faults(self.chat_template_kwargs)
         if faults:
             raise InputError("\n".join(faults))
 
@@ -375,6 +388,19 @@ def number_faults(settings: Any, positive: tuple[str, ...], zero_or_more: tuple[
             words = "above 0" if name in positive else "of 0 or more"
             faults.append(f"--{name} is {value}; it is to be a number {words} ({helps[name]}); change it")
     return faults
+
+
+def template_faults(text: str | None) -> list[str]:
+    """Why the arguments of the chat template cannot be used, if so."""
+    try:
+        if text is None or isinstance(json.loads(text), dict):
+            return []
+    except (ValueError, RecursionError):
+        pass
+    return [
+        f"--chat_template_kwargs is {text!r}, which is no JSON object; the chat template takes names with values; write "
+        f"it as '{{\"enable_thinking\": true}}'"
+    ]
 
 
 def split_names(text: str) -> list[str]:

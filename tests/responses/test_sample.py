@@ -11,7 +11,6 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from isentropic.errors import InputError
 from isentropic.files import cache_folder
 from isentropic.models.identity import model_sha256
 from isentropic.prompts.prompt_set import Prompt
@@ -19,8 +18,6 @@ from isentropic.responses.cache import kept_file
 from isentropic.responses.sample import (
     ResponseSampler,
     Sampling,
-    encode_prompts,
-    end_tokens,
     own_examples,
     sample_responses,
     shared_examples,
@@ -202,13 +199,6 @@ def test_until_end():
     assert until_end([5, 2, 7, 3], (3, 2)) == (5, 2)
     assert until_end([2, 2], (2,)) == (2,)
     assert until_end([5, 6], (2,)) == (5, 6)
-
-
-def test_end_tokens_are_those_of_tokenizer_and_model(tiny_model, tiny_tokenizer):
-    model = tiny_model()
-    for configured, expected in ((None, (0,)), (7, (0, 7)), ([7, 0, 9], (0, 7, 9))):
-        model.generation_config.eos_token_id = configured
-        assert end_tokens(model, tiny_tokenizer) == expected
 
 
 def test_pad_equal_to_end_changes_nothing(tiny_model, tiny_tokenizer, padless_tokenizer, tiny_prompts):
@@ -525,41 +515,3 @@ def test_the_sampler_returns_tuples_in_order(tiny_loaded, tiny_prompts):
     own = {e for examples in sampler.examples(twins, shared=False) for e in examples}
     shared = {e for examples in sampler.examples(twins, shared=True) for e in examples}
     assert own == {e for e in shared if e.source == e.prompt.group}
-
-
-# --- Prompts --------------------------------------------------------------------------------------------------------
-
-
-def test_prompts_are_encoded_as_they_are(tiny_tokenizer):
-    (ids,) = encode_prompts([Prompt("He is a nurse. He", "male")], tiny_tokenizer, Sampling())
-    assert ids == tuple(tiny_tokenizer("He is a nurse. He").input_ids)
-
-
-def test_a_prompt_fits_the_context_with_its_response_or_is_refused(tiny_tokenizer):
-    prompt = Prompt("xyz" * 5, "male", row=17)
-    (ids,) = encode_prompts([prompt], tiny_tokenizer, Sampling(max_new_tokens=4))
-    length = len(ids)
-    encode_prompts([prompt], tiny_tokenizer, Sampling(max_new_tokens=4), context=length + 4)
-    with pytest.raises(
-        InputError, match=f"prompt 17 has {length} tokens .* up to 4, .* context is {length + 3}"
-    ):
-        encode_prompts([prompt], tiny_tokenizer, Sampling(max_new_tokens=4), context=length + 3)
-
-
-def test_a_prompt_without_a_token_is_refused(tiny_tokenizer):
-    with pytest.raises(InputError, match="prompt pair-3 has no token"):
-        encode_prompts([Prompt("", "male", "pair-3")], tiny_tokenizer, Sampling())
-
-
-def test_the_chat_template_is_used_where_asked_for(chat_tokenizer):
-    prompt = Prompt("He is a nurse.", "male")
-    for system, head in ((None, ""), ("Be kind.", "[system] Be kind.\n")):
-        (ids,) = encode_prompts([prompt], chat_tokenizer, Sampling(chat=True, system=system))
-        assert chat_tokenizer.decode(ids) == f"{head}[user] He is a nurse.\n[assistant]"
-    (plain,) = encode_prompts([prompt], chat_tokenizer, Sampling())
-    assert chat_tokenizer.decode(plain) == "He is a nurse."
-
-
-def test_chat_without_a_template_is_refused(tiny_tokenizer):
-    with pytest.raises(InputError, match="no chat template"):
-        encode_prompts([Prompt("He", "male")], tiny_tokenizer, Sampling(chat=True))

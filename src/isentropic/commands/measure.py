@@ -22,7 +22,8 @@ from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import render_html
-from isentropic.responses.sample import ResponseSampler, Sampling, chat_line, follows_chat
+from isentropic.responses.encode import chat_line, follows_chat
+from isentropic.responses.sample import ResponseSampler, Sampling
 from isentropic.responses.stored import stored_items
 from isentropic.run_folder import limited
 from isentropic.settings import MeasureSettings, reading_of
@@ -88,7 +89,7 @@ def chosen_prompts(
         prompts = part
     if settings.chat is None:
         settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
-    screen.say(chat_line(bool(settings.chat)))
+    screen.say(chat_line(loaded.tokenizer, sampling_of(settings)))
     return limited(prompts, settings.pairs), settings
 
 

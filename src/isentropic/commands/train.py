@@ -37,7 +37,8 @@ from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import model_card
-from isentropic.responses.sample import ResponseSampler, chat_line, encode_prompts, follows_chat
+from isentropic.responses.encode import chat_line, encode_prompts, follows_chat
+from isentropic.responses.sample import ResponseSampler
 from isentropic.run_folder import (
     FINISHED,
     check_folder,
@@ -102,7 +103,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     if settings.chat is None:
         settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
     config.chat = bool(settings.chat)
-    screen.say(chat_line(config.chat))
+    screen.say(chat_line(loaded.tokenizer, config.sampling()))
     parameters = sum(p.numel() for p in loaded.model.parameters())
     check_model(settings, config, parts, loaded)
     check_processes(config, prompts, loaded)
@@ -387,7 +388,8 @@ def check_model(
 ) -> None:
     """Refuse what this model cannot do, before anything is written."""
     for part in parts.values():
-        encode_prompts(part.prompts, loaded.tokenizer, config.sampling(), context_length(loaded.model))
+        limits = context_length(loaded.model), vocabulary_size(loaded.model)
+        encode_prompts(part.prompts, loaded.tokenizer, config.sampling(), *limits)
     needed = LOGIT_BYTES * vocabulary_size(loaded.model) / 2**20
     if settings.chunk_mb < needed:
         raise InputError(

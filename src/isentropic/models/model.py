@@ -60,7 +60,8 @@ def context_length(model: Any) -> int | None:
 
 def vocabulary_size(model: Any) -> int:
     """Rows of the input embeddings: the token ids the model knows."""
-    return int(model.get_input_embeddings().weight.shape[0])
+    weight = model.get_input_embeddings().weight
+    return int(getattr(weight, "ds_shape", weight.shape)[0])  # ZeRO-3 leaves an empty tensor in its place
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from isentropic.responses.batches import (
     row_length,
 )
 from isentropic.responses.cache import keep, kept_file, read_kept
+from isentropic.responses.encode import chat_line, encode_prompts, end_tokens, follows_chat
 from isentropic.responses.sample import (
     TOKENS_A_BATCH,
     Example,
@@ -19,11 +20,7 @@ from isentropic.responses.sample import (
     ResponseSampler,
     Sampling,
     Tokens,
-    chat_line,
-    encode_prompts,
-    end_tokens,
     evaluating,
-    follows_chat,
     own_examples,
     own_generation_config,
     sample_responses,

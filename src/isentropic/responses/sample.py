@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isentropic.errors import InputError
 from isentropic.models.identity import computation
-from isentropic.models.model import context_length, precision
+from isentropic.models.model import context_length, precision, vocabulary_size
 from isentropic.models.trial import same_logits
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.cache import keep, read_kept, sha256_of
+from isentropic.responses.encode import encode_prompts, end_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +46,7 @@ class Sampling:
         seed: the same seed, prompt and model give the same response, whatever else is in the batch.
         chat: put the prompt through the tokenizer's chat template.
         system: the system message of the chat, if any.
+        chat_template_kwargs: what else the chat template is told, as a JSON object.
     """
 
     max_new_tokens: int = 12
@@ -54,6 +55,7 @@ class Sampling:
     seed: int = 0
     chat: bool = False
     system: str | None = None
+    chat_template_kwargs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,70 +74,6 @@ class Example:
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """The tokens that end a response: the tokenizer's end-of-text, and those the model's own settings name."""
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return tuple(
-        dict.fromkeys(int(token) for token in [tokenizer.eos_token_id, *listed] if token is not None)
-    )
-
-
-def follows_chat(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether prompts are questions to a chat model: it has a template, and most of them end as sentences do.
-
-    What breaks off, as all built-in prompts do, is there to be continued.
-    """
-    whole = sum(
-        prompt.text.rstrip("\"')”’»").endswith((".", "?", "!", "。", "？", "！")) for prompt in prompts
-    )
-    return bool(getattr(tokenizer, "chat_template", None)) and 2 * whole > len(prompts)
-
-
-def chat_line(chat: bool) -> str:
-    """What the user is told about it."""
-    if chat:
-        return "prompts go through the chat template (--no-chat gives them as plain text)"
-    return "prompts are continued as plain text (--chat puts them through the chat template)"
-
-
-def encode_prompts(
-    prompts: Sequence[Prompt],
-    tokenizer: PreTrainedTokenizerBase,
-    sampling: Sampling,
-    context: int | None = None,
-) -> list[Tokens]:
-    """Token ids of each prompt, through the chat template where ``sampling.chat`` is on.
-
-    Raises:
-        InputError: a prompt with its response is longer than the model's context, or has no token at all.
-    """
-    if sampling.chat and not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            "chat is on but the tokenizer has no chat template; the model would see plain text; give --no-chat"
-        )
-    encoded = []
-    for prompt in prompts:
-        if sampling.chat:
-            messages = [{"role": "user", "content": prompt.text}]
-            if sampling.system:
-                messages.insert(0, {"role": "system", "content": sampling.system})
-            text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-            ids = tokenizer(text, add_special_tokens=False).input_ids
-        else:
-            ids = tokenizer(prompt.text).input_ids
-        where = f"prompt {prompt.row or prompt.pair_id or repr(prompt.text[:40])}"
-        if not ids:
-            raise InputError(f"{where} has no token; nothing can follow it; leave it out")
-        if context is not None and len(ids) + sampling.max_new_tokens > context:
-            raise InputError(
-                f"{where} has {len(ids)} tokens and its response up to {sampling.max_new_tokens}, but the model's "
-                f"context is {context}; the model cannot read it whole; shorten it or lower --max_new_tokens"
-            )
-        encoded.append(tuple(ids))
-    return encoded
 
 
 # --- Sampling -------------------------------------------------------------------------------------------------------
@@ -405,14 +343,16 @@ class ResponseSampler:
     ) -> None:
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.model_sha256, self.bf16 = model_sha256, bf16
-        self.ends = end_tokens(model, tokenizer)
+        self.ends = end_tokens(model, tokenizer, sampling)
 
     def examples(
         self, tuples: Sequence[tuple[Prompt, ...]], *, shared: bool, progress: Progress | None = None
     ) -> list[list[Example]]:
         """The examples of each tuple of prompts (twins, or one prompt of each group), tuple by tuple."""
         flat = [prompt for twins in tuples for prompt in twins]
-        encoded = encode_prompts(flat, self.tokenizer, self.sampling, context_length(self.model))
+        encoded = encode_prompts(
+            flat, self.tokenizer, self.sampling, context_length(self.model), vocabulary_size(self.model)
+        )
         responses = self.responses(encoded, progress)
         result = []
         start = 0

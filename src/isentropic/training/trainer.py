@@ -92,6 +92,7 @@ class DebiasingConfig(LossSettings, TrainingArguments):
     remove_unused_columns: bool = False
     chat: bool = False
     system: str | None = None
+    chat_template_kwargs: str | None = None
     chunk_mb: float = 32.0
 
     def __post_init__(self) -> None:
@@ -110,6 +111,7 @@ class DebiasingConfig(LossSettings, TrainingArguments):
             seed=self.seed + offset,
             chat=self.chat,
             system=self.system,
+            chat_template_kwargs=self.chat_template_kwargs,
         )
 
 
