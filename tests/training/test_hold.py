@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from isentropic.training.hold import Hold
+from isentropic.measure.expectation import context_examples, start_token
+from isentropic.prompts.contexts import builtin_contexts
+from isentropic.training.hold import HeldLogOdds, Hold
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
@@ -84,7 +86,7 @@ def test_the_gradients_of_the_loss_come_back_untouched():
 def test_the_same_projection_of_the_gradient_in_front_of_adam_does_not_hold():
     of = quantity(0, 1)
     model = network()
-    start = float(of(model)[0])
+    start = of(model)[0].item()
     held = copy.deepcopy(model)
     steps = OPTIMIZERS["adamw"](held.parameters())
     Hold(held, [of]).attach(steps)
@@ -124,8 +126,44 @@ def test_frozen_weights_stay_frozen_and_equal_quantities_do_no_harm():
     of = quantity(0, 1)
     steps = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     Hold(model, [of, of]).attach(steps)
-    start = float(of(model)[0])
+    start = of(model)[0].item()
     loss_of(model).backward()
     steps.step()
     assert torch.equal(model[0].weight, frozen)
     assert abs(float(of(model)[0]) - start) < 1e-3
+
+
+def naive_log_odds(model, pairs):
+    """The mean log-odds of pairs of examples by plain forward passes, with its graph."""
+    total = torch.zeros(())
+    for pair in pairs:
+        for sign, example in zip((-1.0, 1.0), pair, strict=True):
+            ids = torch.tensor([[*example.prompt_ids, *example.response_ids]])
+            scores = torch.log_softmax(model(input_ids=ids).logits[0, :-1], -1)
+            places = range(len(example.prompt_ids), ids.shape[1])
+            total = total + sign * sum(scores[t - 1, ids[0, t]] for t in places)
+    return total / len(pairs)
+
+
+def test_held_log_odds_have_the_value_and_the_gradient_of_the_plain_ones(tiny_model, tiny_tokenizer):
+    groups = ("male", "female")
+    pairs = context_examples(builtin_contexts(groups, "train")[:6], groups, tiny_tokenizer)
+    model = tiny_model("llama")
+    held = HeldLogOdds(model, pairs, pad=tiny_tokenizer.pad_token_id, per_step=4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    moved = copy.deepcopy(model)
+    for _ in range(2):  # the second step goes round the end of the list
+        value, drift = held(model)
+    chosen = [pairs[index] for index in held.order[[4, 5, 0, 1]]]
+    naive = naive_log_odds(moved, chosen)
+    naive.backward()
+    value.backward()
+    assert float(value.detach()) == pytest.approx(float(naive.detach()), abs=1e-5)
+    base = tiny_model("llama")
+    with torch.no_grad():
+        assert drift == pytest.approx(float(naive.detach()) - float(naive_log_odds(base, chosen)), abs=1e-5)
+    for a, b in zip(model.parameters(), moved.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-3)
+    assert start_token(tiny_tokenizer) is not None

@@ -17,6 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isentropic.entropy.scorer import EntropyScorer
+from isentropic.measure.expectation import log_odds
+from isentropic.responses.batches import collate_examples
+from isentropic.responses.sample import Example
+
 Quantity = Callable[[nn.Module], tuple[Tensor, float]]
 """A held quantity: returns a scalar whose gradient is the quantity's, and how far it has drifted since the start."""
 
@@ -103,3 +108,55 @@ def _dot(a: dict[nn.Parameter, Tensor], b: dict[nn.Parameter, Tensor]) -> float:
 def _local(tensor: Any) -> Tensor:
     """This process's part of a sharded tensor, or the tensor itself."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+class HeldLogOdds:
+    """The mean log-odds of pairs of texts, as a held quantity: a few pairs each step, every pair in turn.
+
+    .. math:: q = \\frac{1}{n} \\sum_i \\log p(y_{i2} | x_{i2}) - \\log p(y_{i1} | x_{i1})
+
+    in nats. The drift compares the pairs of the step with themselves under the base model, so it does not depend on which
+    pairs they are.
+
+    Args:
+        model: the base model, before any step.
+        pairs: first group's text, second group's text.
+        pad: the padding token.
+        per_step: how many pairs a step reads.
+        seed: of the order in which the pairs come.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pairs: Sequence[tuple[Example, Example]],
+        *,
+        pad: int,
+        per_step: int = 40,
+        seed: int = 0,
+        bf16: bool = False,
+    ) -> None:
+        self.pairs, self.pad, self.per_step = list(pairs), pad, min(per_step, len(pairs))
+        self.scorer = EntropyScorer(quantity="surprisal")
+        self.longest = self.scorer.longest_row(model)
+        self.base = log_odds(model, self.scorer, self.pairs, pad=pad, bf16=bf16)
+        self.order = np.random.default_rng(seed).permutation(len(self.pairs))
+        self.step = 0
+
+    def __call__(self, model: nn.Module) -> tuple[Tensor, float]:
+        """The log-odds of this step's pairs, and how far they have drifted from the base model's."""
+        places = np.arange(self.step * self.per_step, (self.step + 1) * self.per_step) % len(self.order)
+        chosen = self.order[places]
+        self.step += 1
+        examples = [example for index in chosen for example in self.pairs[index]]
+        # A response's surprisal is a mean over its tokens; its log-likelihood is minus the sum.
+        signs = [1.0, -1.0] * len(chosen)
+        weights = torch.tensor(
+            [s * len(x.response_ids) / len(chosen) for s, x in zip(signs, examples, strict=True)]
+        )
+        device = next(model.parameters()).device
+        batch = {k: v.to(device) for k, v in collate_examples(examples, self.pad, self.longest).items()}
+        owners = batch.pop("owners", None)
+        value, sums = self.scorer.weighted(model, **batch, row_weights=weights.to(device), owners=owners)
+        drift = float((weights.to(device) * sums.means()).sum()) - float(self.base[chosen].mean())
+        return value, drift
