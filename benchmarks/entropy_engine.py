@@ -42,7 +42,7 @@ def naive(hidden: Tensor, weight: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def engine_known(
-    hidden: Tensor, weight: Tensor, coefficients: Tensor, chunk_bytes: int = DEFAULT_CHUNK_BYTES
+    hidden: Tensor, weight: Tensor, coefficients: Tensor, chunk_bytes: int | None = None
 ) -> Tensor:
     return weighted_entropy(hidden, Head(weight), coefficients, chunk_bytes=chunk_bytes)[0]
 
@@ -222,7 +222,7 @@ def machine(args: argparse.Namespace) -> dict:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "chunk_bytes": DEFAULT_CHUNK_BYTES,
+        "chunk_bytes": DEFAULT_CHUNK_BYTES["cpu" if args.device == "cpu" else "gpu"],
         "repeats": args.repeats,
     }
 

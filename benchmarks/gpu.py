@@ -607,7 +607,7 @@ def in_own_process(job: Row) -> Iterator[Row]:
         try:
             assert child.stdout is not None
             for line in child.stdout:
-                if line.startswith("{"):
+                if line.startswith('{"'):  # transformers prints dictionaries, too
                     yield json.loads(line)
         finally:
             timer.cancel()

@@ -175,7 +175,9 @@ class TrainSettings(LossSettings):
     report_to: str = option(
         "none", "where metrics go: none, tensorboard, wandb or trackio, several by comma", section="run"
     )
-    chunk_mb: float = option(32.0, "memory for logits, in MB", section="steps")
+    chunk_mb: float | None = option(
+        None, "memory for logits, in MB; 32 on a CPU and 1024 on a GPU where not given", section="steps"
+    )
     resume: bool = option(False, "go on from the run's last checkpoint", section="run")
     overwrite: bool = option(False, "delete the run's folder if it exists", section="run")
     force: bool = option(
@@ -384,6 +386,8 @@ def number_faults(settings: Any, positive: tuple[str, ...], zero_or_more: tuple[
     faults = []
     for name in positive + zero_or_more:
         value = getattr(settings, name)
+        if value is None:  # left to the machine
+            continue
         if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
             words = "above 0" if name in positive else "of 0 or more"
             faults.append(f"--{name} is {value}; it is to be a number {words} ({helps[name]}); change it")

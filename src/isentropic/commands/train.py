@@ -391,9 +391,10 @@ def check_model(
         limits = context_length(loaded.model), vocabulary_size(loaded.model)
         encode_prompts(part.prompts, loaded.tokenizer, config.sampling(), *limits)
     needed = LOGIT_BYTES * vocabulary_size(loaded.model) / 2**20
-    if settings.chunk_mb < needed:
+    assert config.chunk_mb is not None
+    if config.chunk_mb < needed:
         raise InputError(
-            f"--chunk_mb is {settings.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give as much "
+            f"--chunk_mb is {config.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give as much "
             f"or more"
         )
     if settings.lora_r and (Path(settings.model_path) / "adapter_config.json").is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from isentropic.entropy.reference import token_entropy, token_surprisal
 from isentropic.errors import InputError
 
-DEFAULT_CHUNK_BYTES = 128 * 2**20
+DEFAULT_CHUNK_BYTES = {"cpu": 128 * 2**20, "gpu": 2**30}
+"""A CPU's caches want small chunks; on a GPU each chunk reads the whole head and adds to its whole gradient."""
 # On a CPU the passes after the matrix product run over this much at a time, which stays in a core's cache.
 CPU_TILE_BYTES = 16 * 2**20
 
@@ -123,22 +125,40 @@ class _Plan:
     work: torch.dtype  # of everything from the logits on, and of sums
     softcap: float | None
     scale: float
+    fused: bool  # the passes after the matrix product are one kernel
 
 
-def _plan(hidden: Tensor, head: Head, chunk_bytes: int) -> _Plan:
+def chunk_budget(chunk_bytes: int | None, device: torch.device) -> int:
+    """The memory for logits that was asked for, or the device's own default."""
+    return (
+        DEFAULT_CHUNK_BYTES["cpu" if device.type == "cpu" else "gpu"] if chunk_bytes is None else chunk_bytes
+    )
+
+
+def _can_fuse(device: torch.device, work: torch.dtype) -> bool:
+    """Whether Triton can serve: it comes with PyTorch on Linux, and knows GPUs from Ampere on."""
+    if device.type != "cuda" or work != torch.float32 or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _plan(hidden: Tensor, head: Head, budget: int | None) -> _Plan:
     assert head.weight is not None
+    chunk_bytes = chunk_budget(budget, hidden.device)
     kind, vocab = hidden.device.type, head.weight.shape[0]
     dtype = hidden.dtype
     if dtype != torch.float64 and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
     work = torch.float64 if dtype == torch.float64 else torch.float32
-    scratch = vocab * work.itemsize * (1 + (dtype != work) + (head.softcap is not None))
+    fused = _can_fuse(hidden.device, work)
+    scratch = 0 if fused else vocab * work.itemsize * (1 + (dtype != work) + (head.softcap is not None))
     logits = vocab * dtype.itemsize
     _check_budget(chunk_bytes, logits + scratch, vocab)
     most = chunk_bytes // (logits + scratch)
     # A GPU wants few large kernels, a CPU wants its cache.
     tile = most if kind != "cpu" else max(1, min(most, CPU_TILE_BYTES // scratch))
-    return _Plan((chunk_bytes - tile * scratch) // logits, tile, dtype, work, head.softcap, head.scale)
+    rows = (chunk_bytes - tile * scratch) // logits
+    return _Plan(rows, tile, dtype, work, head.softcap, head.scale, fused)
 
 
 def _check_budget(chunk_bytes: int, row_bytes: int, vocab: int) -> None:
@@ -153,6 +173,10 @@ def _tile_pass(
     z: Tensor, plan: _Plan, targets: Tensor | None, weights: Tensor | None, scratch: list[Tensor]
 ) -> Tensor:
     """Values of a few rows of raw logits `z`; with `weights`, z is overwritten by d(sum weights * values)/dz."""
+    if plan.fused:
+        from isentropic.entropy.fused import row_pass
+
+        return row_pass(z, plan.scale, plan.softcap, targets, weights)
     k = len(z)
     u = z if z.dtype == plan.work else scratch[1][:k].copy_(z)
     if plan.softcap is not None:
@@ -217,7 +241,7 @@ def _sweep(
         x, w = hidden.to(plan.dtype), weight.to(plan.dtype)
         b = None if bias is None else bias.to(plan.dtype)
         buffer = x.new_empty(rows, vocab)
-        extra = 1 + (plan.dtype != plan.work) + (plan.softcap is not None)
+        extra = 0 if plan.fused else 1 + (plan.dtype != plan.work) + (plan.softcap is not None)
         scratch = [x.new_empty(tile, vocab, dtype=plan.work) for _ in range(extra)]
         if n == 0 and d_weight is not None:
             d_weight.zero_()
@@ -251,13 +275,20 @@ def _sweep(
 
 
 def _add_product(total: Tensor, z: Tensor, x: Tensor, first: bool) -> None:
-    """total += z^T x, or total = z^T x for the `first`, summed in the dtype of `total`."""
+    """total += z^T x, or total = z^T x for the `first`, made and summed in the dtype of `total`.
+
+    Rounded to bfloat16 before they are summed, the products of many chunks lead the entropy away over some dozen steps.
+    """
+    beta = 0.0 if first else 1.0
     if total.dtype == z.dtype:
-        total.addmm_(z.t(), x, beta=0.0 if first else 1.0)
-        return
-    # The product would be a second (V, d): make it a slice of the vocabulary at a time.
-    for part, rows in zip(total.split(8192), z.split(8192, dim=1), strict=True):
-        part.copy_(rows.t() @ x) if first else part.add_(rows.t() @ x)
+        total.addmm_(z.t(), x, beta=beta)
+    elif total.is_cuda and hasattr(torch.ops.aten.addmm, "dtype_out"):
+        torch.addmm(total.zero_() if first else total, z.t(), x, out_dtype=total.dtype, out=total)
+    else:
+        # A copy of all logits would be twice the chunk: a slice of the vocabulary at a time.
+        x = x.to(total.dtype)
+        for part, rows in zip(total.split(8192), z.split(8192, dim=1), strict=True):
+            part.addmm_(rows.t().to(total.dtype), x, beta=beta)
 
 
 class _Values(torch.autograd.Function):
@@ -349,7 +380,8 @@ def values_of(logits: Tensor, targets: Tensor | None) -> Tensor:
     return token_entropy(logits) if targets is None else token_surprisal(logits, targets)
 
 
-def _module_values(hidden: Tensor, head: Head, targets: Tensor | None, chunk_bytes: int) -> Tensor:
+def _module_values(hidden: Tensor, head: Head, targets: Tensor | None, budget: int | None) -> Tensor:
+    chunk_bytes = chunk_budget(budget, hidden.device)
     vocab = getattr(head.module, "out_features", None)
     if vocab is None:
         with torch.no_grad():
@@ -361,7 +393,7 @@ def _module_values(hidden: Tensor, head: Head, targets: Tensor | None, chunk_byt
 
 @torch.compiler.disable
 def entropy_from_hidden(
-    hidden: Tensor, head: Head, *, chunk_bytes: int = DEFAULT_CHUNK_BYTES, targets: Tensor | None = None
+    hidden: Tensor, head: Head, *, chunk_bytes: int | None = None, targets: Tensor | None = None
 ) -> Tensor:
     """Token entropies straight from hidden states, in bounded memory.
 
@@ -373,7 +405,7 @@ def entropy_from_hidden(
     Args:
         hidden: (N, d) hidden states after the last norm.
         head: what makes logits of them.
-        chunk_bytes: memory for logits, bytes.
+        chunk_bytes: memory for logits, bytes; 128 MiB on a CPU and 1 GiB on a GPU where not given.
         targets: (N,) token ids: gives their surprisal -log p instead of entropies.
 
     Returns:
@@ -401,7 +433,7 @@ def weighted_entropy(
     head: Head,
     coefficients: Tensor,
     *,
-    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    chunk_bytes: int | None = None,
     targets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A weighted sum of token entropies whose weights are known: one pass through the head instead of two.
@@ -415,7 +447,7 @@ def weighted_entropy(
         hidden: (N, d) hidden states after the last norm.
         head: what makes logits of them.
         coefficients: (N,) weights c, constants.
-        chunk_bytes: memory for logits, bytes.
+        chunk_bytes: memory for logits, bytes; 128 MiB on a CPU and 1 GiB on a GPU where not given.
         targets: (N,) token ids: weighs their surprisal -log p instead of entropies.
 
     Returns:

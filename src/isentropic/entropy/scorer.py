@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from isentropic.entropy.engine import (
-    DEFAULT_CHUNK_BYTES,
     Head,
+    chunk_budget,
     entropy_from_hidden,
     recomputed,
     values_of,
@@ -55,7 +55,7 @@ class EntropyScorer:
     Args:
         model: the model to choose the engine for now; left out, it is chosen at the first call.
         engine: "auto", "chunked" or "logits".
-        chunk_bytes: memory for logits, bytes.
+        chunk_bytes: memory for logits, bytes; 128 MiB on a CPU and 1 GiB on a GPU where not given.
         quantity: "entropy" of the next token's distribution, or "surprisal" -log p of the next token itself.
 
     Raises:
@@ -67,7 +67,7 @@ class EntropyScorer:
         model: nn.Module | None = None,
         *,
         engine: Engine = "auto",
-        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        chunk_bytes: int | None = None,
         quantity: Quantity = "entropy",
     ) -> None:
         for name, value, known in (
@@ -257,7 +257,8 @@ class EntropyScorer:
         logits = logits.reshape(-1, logits.shape[-1])
         if len(where) < len(logits):
             logits = logits.index_select(0, where)
-        rows = max(1, self.chunk_bytes // (4 * logits.shape[-1] * max(4, logits.dtype.itemsize)))
+        budget = chunk_budget(self.chunk_bytes, logits.device)
+        rows = max(1, budget // (4 * logits.shape[-1] * max(4, logits.dtype.itemsize)))
         return recomputed(values_of, rows, logits, targets)
 
 

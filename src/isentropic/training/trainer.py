@@ -68,7 +68,7 @@ class DebiasingConfig(LossSettings, TrainingArguments):
 
     Defaults that differ from the parent's: ``learning_rate`` 1e-5, ``max_steps`` 20, ``adam_beta1`` 0 (momentum
     overshoots the target), ``lr_scheduler_type`` linear, ``eval_strategy`` steps every 2, ``logging_steps`` 1,
-    ``bf16`` where the machine is fast at it, ``report_to`` none, ``project`` isentropic, ``seed`` 42.
+    ``bf16`` where the machine is fast at it, ``chunk_mb`` 32 on a CPU and 1024 on a GPU, ``report_to`` none, ``project`` isentropic, ``seed`` 42.
     ``per_device_train_batch_size`` and ``gradient_accumulation_steps`` follow from ``micro_batch_size`` and
     ``effective_batch``, both counted in prompts.
 
@@ -93,13 +93,15 @@ class DebiasingConfig(LossSettings, TrainingArguments):
     chat: bool = False
     system: str | None = None
     chat_template_kwargs: str | None = None
-    chunk_mb: float = 32.0
+    chunk_mb: float | None = None
 
     def __post_init__(self) -> None:
         if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
             self.use_cpu = True  # or transformers refuses bfloat16, which newer processors do have
         if self.bf16 is None:
             self.bf16 = has_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.chunk_mb is None:  # small chunks keep a laptop's peak low; on a GPU they cost time
+            self.chunk_mb = 1024.0 if torch.cuda.is_available() else 32.0
         super().__post_init__()
 
     def sampling(self, *, num_responses: int | None = None, offset: int = 0) -> Sampling:
@@ -199,6 +201,7 @@ class DebiasingTrainer(Trainer):
         self.validation_set = held_out.split("validation") if eval_dataset is None else held_out
         self.validation_items: list[Item] = []
         self.other_items: dict[str, list[Item]] = {}
+        assert args.chunk_mb is not None
         self.scorer = EntropyScorer(chunk_bytes=int(args.chunk_mb * 2**20))
         self.loss_fn = make_loss(args, self.groups)
         self.progress = progress
