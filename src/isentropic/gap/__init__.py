@@ -1,6 +1,5 @@
 """Statistics of the gap: estimate, interval, verdict (NumPy and SciPy only)."""
 
-from isentropic.gap.bootstrap import bootstrap_interval, unpaired_bootstrap_interval
 from isentropic.gap.details import (
     Decomposition,
     GapChange,
@@ -16,15 +15,13 @@ from isentropic.gap.estimate import (
     Array,
     Clusters,
     GapEstimate,
-    GroupGap,
     clusters_of,
-    group_gaps,
     paired_gap,
     unpaired_gap,
-    widest_pair,
 )
-from isentropic.gap.noise import NoiseFloor, noise_floor, unpaired_noise_floor
-from isentropic.gap.verdict import Verdict, joint_verdict, pairs_for_halfwidth, verdict
+from isentropic.gap.groups import GroupGap, group_gaps, widest_pair
+from isentropic.gap.noise import NoiseFloor, group_noise_floor, noise_floor, unpaired_noise_floor
+from isentropic.gap.verdict import Verdict, joint_verdict, verdict
 
 __all__ = [
     "Array",
@@ -37,19 +34,17 @@ __all__ = [
     "PairSpread",
     "TopicGap",
     "Verdict",
-    "bootstrap_interval",
     "clusters_of",
     "decompose",
     "group_gaps",
+    "group_noise_floor",
     "holm",
     "joint_verdict",
     "noise_floor",
     "pair_spread",
     "paired_change",
     "paired_gap",
-    "pairs_for_halfwidth",
     "topic_gaps",
-    "unpaired_bootstrap_interval",
     "unpaired_gap",
     "unpaired_noise_floor",
     "verdict",

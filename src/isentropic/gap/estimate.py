@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -20,10 +20,6 @@ Array = NDArray[np.float64]
 _ROUNDING = 1e-12
 # Below this many topics an estimate says that they are few.
 _FEW_TOPICS = 5
-# Resampled indices held at once: 16 MB.
-_BLOCK = 2_000_000
-# "More pairs than anyone will measure": the search for a sufficient number ends here.
-_MOST_PAIRS = 100_000_000
 
 
 # ---- records -----------------------------------------------------------------------------------------------
@@ -99,13 +95,6 @@ class GapEstimate(_Record):
         return out | {"n_prompts" if self.cluster_unit == "prompt" else "n_pairs": n}
 
 
-class GroupGap(NamedTuple):
-    """The gap between two named groups: `H[groups[1]] - H[groups[0]]`."""
-
-    groups: tuple[str, str]
-    estimate: GapEstimate
-
-
 class Clusters(NamedTuple):
     """Which rows belong together: `member[i]` is the cluster of row i, `sizes[g]` the rows of cluster g."""
 
@@ -158,7 +147,7 @@ def _tail(t: float, df: float) -> float:
 
 
 def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: str = "pair") -> Clusters:
-    """The independent units of `n` rows: the single source of truth for standard error, df, bootstrap and floor.
+    """The independent units of `n` rows: the single source of truth for standard error, df and noise floor.
 
     No labels: every row is a unit. One label for all rows: every row is a unit too, with a note, since one topic
     cannot say how topics vary. Clusters are ordered by label, so the order of the rows does not matter.
@@ -216,8 +205,8 @@ def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: 
 
 def _standard_error(
     parts: list[tuple[float, Array, NDArray[np.intp]]], n_clusters: int
-) -> tuple[float, float]:
-    """CR2 standard error and Satterthwaite df of `sum_k sign_k * mean(values_k)`.
+) -> tuple[Array, float]:
+    """CR2 scores and Satterthwaite df of `sum_k sign_k * mean(values_k)`; the standard error is the scores' norm.
 
     `parts` holds (sign, values, cluster of each value): one part for paired differences, two for two groups.
     With e = values - mean, R_gk = sum of e in cluster g, n_gk its rows, w_gk = n_gk / n_k:
@@ -241,7 +230,7 @@ def _standard_error(
     share = rows / total
     signs = np.array([sign for sign, _, _ in parts])
     weight = signs / (total * np.sqrt(1 - share))
-    variance = float(np.sum((weight * residual).sum(1) ** 2))
+    scores = (weight * residual).sum(1)  # S_g
 
     # Random effect of a cluster: mean product of residuals over all pairs of rows that share the cluster.
     effect = np.zeros((k, k))
@@ -269,20 +258,31 @@ def _standard_error(
     mz = m @ (z.T @ z)
     trace = a.sum() + np.trace(mz)
     square = (a**2).sum() + 2 * np.trace(m @ (z.T @ (a[:, None] * z))) + np.trace(mz @ mz)
-    return math.sqrt(variance), float(trace**2 / square) if square > 0 else math.nan
+    return scores, float(trace**2 / square) if square > 0 else math.nan
 
 
-def _estimate(
+class ScoredGap(NamedTuple):
+    """An estimate, its partition, and what each cluster adds to its error: `se^2 = sum scores^2`."""
+
+    estimate: GapEstimate
+    clusters: Clusters
+    scores: Array
+    n_first: int  # rows of the first part; those of the second follow
+
+
+def _scored(
     gap: float, parts: list[tuple[float, Array, NDArray[np.intp]]], clusters: Clusters
-) -> GapEstimate:
+) -> ScoredGap:
     n = sum(values.size for _, values, _ in parts)
     n_clusters = len(clusters.sizes)
     se, df, note = math.nan, math.nan, clusters.note
+    scores = np.full(n_clusters, math.nan)
     if min(values.size for _, values, _ in parts) < 2:
         each = "" if len(parts) == 1 else " in each group"
         note = f"one {clusters.unit} cannot show how {clusters.unit}s vary; measure at least 2{each}"
     else:
-        se, df = _standard_error(parts, n_clusters)
+        scores, df = _standard_error(parts, n_clusters)
+        se = math.sqrt(float(np.sum(scores**2)))
         if not se > _ROUNDING * max(float(np.abs(values).max()) for _, values, _ in parts):
             se, df = math.nan, math.nan
             note = (
@@ -290,7 +290,7 @@ def _estimate(
                 "answers and that the rows differ"
             )
     bare = GapEstimate(gap, se, (math.nan, math.nan), df, n, n_clusters, clusters.unit, note)
-    return GapEstimate(gap, se, bare.interval(0.95), df, n, n_clusters, clusters.unit, note)
+    return ScoredGap(replace(bare, ci95=bare.interval(0.95)), clusters, scores, parts[0][1].size)
 
 
 def paired_gap(
@@ -326,9 +326,16 @@ def paired_gap(
     Source: Bell and McCaffrey 2002 (CR2); Imbens and Kolesar 2016, REStat 98(4) (degrees of freedom); on clusters in
     evaluation of language models Miller 2024, arXiv 2411.00640, which uses the uncorrected error.
     """
+    return scored_pairs(differences, clusters).estimate
+
+
+def scored_pairs(
+    differences: ArrayLike, clusters: Sequence[Hashable] | NDArray[Any] | None = None
+) -> ScoredGap:
+    """`paired_gap` with the scores of its clusters."""
     d = _values(differences, "differences")
     part = clusters_of(clusters, d.size)
-    return _estimate(float(d.mean()), [(1.0, d, part.member)], part)
+    return _scored(float(d.mean()), [(1.0, d, part.member)], part)
 
 
 def unpaired_gap(
@@ -350,7 +357,8 @@ def unpaired_gap(
         clusters_second: (n_2,) topics, or None; give both or neither.
 
     Returns:
-        GapEstimate with `cluster_unit` "prompt" (or "topic") and `n = n_1 + n_2`.
+        GapEstimate with `cluster_unit` "prompt" (or "topic") and `n = n_1 + n_2`. Where one group has a single topic,
+        prompts are the unit and a note says so.
 
     Raises:
         InputError: as `paired_gap`, or topics for one group only.
@@ -362,6 +370,16 @@ def unpaired_gap(
 
     Source: Welch 1947; Bell and McCaffrey 2002.
     """
+    return scored_groups(h_first, h_second, clusters_first, clusters_second).estimate
+
+
+def scored_groups(
+    h_first: ArrayLike,
+    h_second: ArrayLike,
+    clusters_first: Sequence[Hashable] | None = None,
+    clusters_second: Sequence[Hashable] | None = None,
+) -> ScoredGap:
+    """`unpaired_gap` with the scores of its clusters."""
     first, second = _values(h_first, "h_first"), _values(h_second, "h_second")
     if (clusters_first is None) != (clusters_second is None):
         raise InputError(
@@ -379,50 +397,4 @@ def unpaired_gap(
             part = rows._replace(note=note)
     gap = float(second.mean() - first.mean())
     parts = [(-1.0, first, part.member[: first.size]), (1.0, second, part.member[first.size :])]
-    return _estimate(gap, parts, part)
-
-
-def group_gaps(
-    entropies: Mapping[str, ArrayLike], clusters: Sequence[Hashable] | None = None, *, paired: bool = True
-) -> list[GroupGap]:
-    """The gap of every pair of groups, in the order of the mapping.
-
-    Args:
-        entropies: group name -> (n,) response entropies, nats; row i of every group is one pair when paired.
-        clusters: (n,) topics shared by all groups; only when paired.
-        paired: whether rows are twins.
-
-    Returns:
-        One GroupGap for each two groups.
-
-    Raises:
-        InputError: fewer than two groups, or lengths that differ when paired.
-
-    Example:
-        >>> rows = group_gaps({"male": [1.0, 2.0], "female": [1.5, 2.4], "nonbinary": [1.1, 2.3]})
-        >>> [r.groups for r in rows]
-        [('male', 'female'), ('male', 'nonbinary'), ('female', 'nonbinary')]
-        >>> widest_pair(rows).groups
-        ('male', 'female')
-    """
-    if len(entropies) < 2:
-        raise InputError(
-            f"{len(entropies)} group was given ({', '.join(entropies)}); a gap lies between two, give at least two groups"
-        )
-    if clusters is not None and not paired:
-        raise InputError(
-            "topics were given for unpaired groups; one list cannot fit them all, call unpaired_gap for each two groups"
-        )
-    values = {name: _values(h, f"group {name}") for name, h in entropies.items()}
-    out = []
-    for first, second in combinations(values, 2):
-        a, b = values[first], values[second]
-        if paired:
-            _same_length(a, b, f"groups {first} and {second}")
-        out.append(GroupGap((first, second), paired_gap(b - a, clusters) if paired else unpaired_gap(a, b)))
-    return out
-
-
-def widest_pair(gaps: Sequence[GroupGap]) -> GroupGap:
-    """The two groups with the largest `|gap|`. For a verdict over all groups use `joint_verdict`."""
-    return max(gaps, key=lambda row: abs(row.estimate.gap))
+    return _scored(gap, parts, part)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from isentropic.gap.bootstrap import _check_bootstrap
-from isentropic.gap.estimate import _BLOCK, _Record, _same_length, _values, clusters_of
+from isentropic.errors import InputError
+from isentropic.gap.estimate import Array, _Record, _same_length, _values, clusters_of
+from isentropic.gap.groups import Topics, score_matrix, scored_gaps
+
+# Random signs held at once: 16 MB.
+_BLOCK = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,30 @@ class NoiseFloor(_Record):
     gap_is_under_floor: bool
 
 
-# ---- noise floor -------------------------------------------------------------------------------------------
-
-
 def _floor(gap: float, reseed: float, same_group: float) -> NoiseFloor:
     known = [value for value in (reseed, same_group) if math.isfinite(value)]
     top = max(known, default=math.nan)
     return NoiseFloor(reseed, same_group, top, bool(abs(gap) <= top))
+
+
+def _check_draws(rng: np.random.Generator, splits: int) -> None:
+    if not isinstance(rng, np.random.Generator):
+        raise InputError(
+            f"rng is {type(rng).__name__}; a floor must be reproducible, give numpy.random.default_rng(seed)"
+        )
+    if splits < 100:
+        raise InputError(f"splits is {splits}; the tail of the floor needs many, give at least 100")
+
+
+def _by_signs(parts: Array, rng: np.random.Generator, splits: int) -> float:
+    """95th percentile of `max over gaps |sum_g s_g parts_g|`, s_g = ±1 at random; `parts` is (clusters, gaps)."""
+    chance = np.empty(splits)
+    step = max(1, _BLOCK // len(parts))
+    for start in range(0, splits, step):
+        block = slice(start, min(start + step, splits))
+        signs = 2.0 * rng.integers(0, 2, (block.stop - start, len(parts))) - 1
+        chance[block] = np.abs(signs @ parts).max(axis=1)
+    return float(np.quantile(chance, 0.95))
 
 
 def noise_floor(
@@ -52,9 +73,11 @@ def noise_floor(
     prompts would not: those differ in topic, which twins do not. It is the exact sign-flip test at 5%, so with fewer
     than 6 clusters every gap is under it.
 
+    With more than two groups give a column for each two of them: every figure is then that of the widest gap.
+
     Args:
-        differences: (n,) per-pair gaps, nats.
-        reseeded: (n,) the same pairs measured with another seed, or None.
+        differences: (n,) per-pair gaps, nats; or (n, k) for k gaps looked at together.
+        reseeded: the same pairs measured with another seed, same shape, or None.
         clusters: (n,) topics, or None.
         rng: seeded generator.
         splits: number of random splits.
@@ -73,22 +96,66 @@ def noise_floor(
 
     Source: Fisher 1935 (sign flips).
     """
-    _check_bootstrap(rng, splits, 0.95)
-    d = _values(differences, "differences")
-    part = clusters_of(clusters, d.size)
+    _check_draws(rng, splits)
+    d = _columns(differences, "differences")
+    n, k = d.shape
+    part = clusters_of(clusters, n)
     reseed = math.nan
     if reseeded is not None:
-        again = _values(reseeded, "reseeded")
-        _same_length(d, again, "the two measurements")
-        reseed = float(stdtrit(d.size, 0.975)) * math.sqrt(((d - again) ** 2).sum() / 2) / d.size
-    sums = np.bincount(part.member, weights=d) / d.size
-    chance = np.empty(splits)
-    step = max(1, _BLOCK // sums.size)
-    for start in range(0, splits, step):
-        block = slice(start, min(start + step, splits))
-        signs = 2.0 * rng.integers(0, 2, (block.stop - start, sums.size)) - 1
-        chance[block] = np.abs(signs @ sums)
-    return _floor(float(d.mean()), reseed, float(np.quantile(chance, 0.95)))
+        again = _columns(reseeded, "reseeded")
+        _same_length(d[:, 0], again[:, 0], "the two measurements")
+        noise = np.sqrt(((d - again) ** 2).sum(axis=0) / 2).max() / n
+        reseed = float(stdtrit(n, 1 - 0.025 / k)) * float(noise)
+    parts = np.stack([np.bincount(part.member, weights=column) for column in d.T], axis=1) / n
+    return _floor(float(np.abs(d.mean(axis=0)).max()), reseed, _by_signs(parts, rng, splits))
+
+
+def _columns(values: ArrayLike, what: str) -> Array:
+    """One column a gap."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2:
+        return _values(array, what)[:, None]
+    return np.stack([_values(column, what) for column in array.T], axis=1)
+
+
+def group_noise_floor(
+    entropies: Mapping[str, ArrayLike],
+    clusters: Mapping[str, Topics] | None = None,
+    *,
+    rng: np.random.Generator,
+    splits: int = 2000,
+) -> NoiseFloor:
+    """As `noise_floor` for groups without twins that share topics, or for more than two of them.
+
+    `same_group`: every cluster's part S_g in the error of the gap (as in `unpaired_gap`) gets a random sign; the floor
+    is the 95th percentile of `|sum_g s_g S_g|`, with more than two groups of the largest over all pairs of groups.
+
+    Args:
+        entropies: group name -> (n,) response entropies, nats.
+        clusters: group name -> (n,) topics, or None.
+        rng: seeded generator.
+        splits: number of random splits.
+
+    Returns:
+        NoiseFloor; `same_group` is nan where no gap has a standard error.
+
+    Raises:
+        InputError: as `group_gaps`.
+
+    Example:
+        >>> draw = np.random.default_rng(1)
+        >>> h = {name: draw.normal(3.5, 0.5, 40) for name in ("a", "b", "c")}
+        >>> group_noise_floor(h, rng=np.random.default_rng(0)).floor > 0.2
+        True
+
+    Source: Cameron, Gelbach and Miller 2008 (random signs of whole clusters).
+    """
+    _check_draws(rng, splits)
+    scored = scored_gaps(entropies, clusters, paired=False)
+    widest = max(abs(gap.estimate.gap) for gap in scored.values())
+    known = {pair: gap for pair, gap in scored.items() if gap.estimate.known}
+    same = _by_signs(score_matrix(known).T, rng, splits) if known else math.nan
+    return _floor(widest, math.nan, same)
 
 
 def unpaired_noise_floor(
@@ -124,7 +191,7 @@ def unpaired_noise_floor(
         >>> unpaired_noise_floor(h[:25], h[25:] + 2, rng=np.random.default_rng(0)).gap_is_under_floor
         False
     """
-    _check_bootstrap(rng, splits, 0.95)
+    _check_draws(rng, splits)
     groups = (_values(h_first, "h_first"), _values(h_second, "h_second"))
     reseed = math.nan
     if reseeded is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,10 @@ from dataclasses import dataclass
 from scipy.special import ndtr, ndtri, stdtrit
 
 from isentropic.errors import InputError
-from isentropic.gap.estimate import _MOST_PAIRS, GapEstimate, _check_share, _Record, _tail
+from isentropic.gap.estimate import GapEstimate, _check_share, _Record, _tail
+
+# "More pairs than anyone will measure": the search for a sufficient number ends here.
+_MOST_PAIRS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,19 @@ def _pairs_needed(estimate: GapEstimate, target: float, alpha: float, power: flo
         chance = ndtr((target - gap) / se - bound) - ndtr(bound - (target + gap) / se)
         return bool(chance >= power)
 
-    low, high = estimate.n, estimate.n * 2
-    while not enough(high):
-        low, high = high, high * 2
-        if high > _MOST_PAIRS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    if not enough(_MOST_PAIRS):
+        return None
+    return bisect.bisect_left(range(_MOST_PAIRS), True, lo=estimate.n + 1, key=enough)
 
 
-def verdict(estimate: GapEstimate, target_gap: float, alpha: float = 0.05, *, power: float = 0.8) -> Verdict:
+def verdict(
+    estimate: GapEstimate,
+    target_gap: float,
+    alpha: float = 0.05,
+    *,
+    power: float = 0.8,
+    comparisons: int = 1,
+) -> Verdict:
     """Is the gap within the target, beyond it, or not known well enough? Noise never helps to pass.
 
     'certified': two one-sided t tests reject both `gap >= target` and `gap <= -target`; that is, the
@@ -84,6 +89,8 @@ def verdict(estimate: GapEstimate, target_gap: float, alpha: float = 0.05, *, po
         target_gap: nats, above 0.
         alpha: chance of a wrong 'certified' at a true gap of the target, and of a wrong 'exceeds'.
         power: chance of a decision that `pairs_needed` is meant to give.
+        comparisons: how many gaps are looked at together; `p_exceeds` is multiplied by it (Bonferroni), so that the
+            chance of any wrong 'exceeds' among them stays at alpha. 'certified' needs no correction.
 
     Returns:
         Verdict. `pairs_needed` (only when insufficient) supposes that the true gap is the observed one, that the
@@ -110,7 +117,7 @@ def verdict(estimate: GapEstimate, target_gap: float, alpha: float = 0.05, *, po
         reason = estimate.note or "there is no standard error"
         return Verdict("insufficient", target_gap, alpha, math.nan, math.nan, None, reason)
     numbers = (estimate.gap, estimate.se, estimate.df, target_gap)
-    within, exceeds = _p_within(*numbers), _p_exceeds(*numbers)
+    within, exceeds = _p_within(*numbers), min(1.0, comparisons * _p_exceeds(*numbers))
     low, high = estimate.interval(1 - 2 * alpha) if alpha < 0.5 else (estimate.gap, estimate.gap)
     shown = f"the {100 * (1 - 2 * alpha):g}% interval is {low:+.4f} to {high:+.4f} nats"
     if within <= alpha:
@@ -119,7 +126,8 @@ def verdict(estimate: GapEstimate, target_gap: float, alpha: float = 0.05, *, po
     if exceeds <= alpha:
         reason = f"{shown}, outside ±{target_gap:g}"
         return Verdict("exceeds", target_gap, alpha, within, exceeds, None, reason)
-    needed = _pairs_needed(estimate, target_gap, alpha, power)
+    share = alpha / comparisons if abs(estimate.gap) > target_gap else alpha
+    needed = _pairs_needed(estimate, target_gap, share, power)
     reason = f"{shown}, too wide to decide about ±{target_gap:g}"
     return Verdict("insufficient", target_gap, alpha, within, exceeds, needed, reason)
 
@@ -150,59 +158,19 @@ def joint_verdict(estimates: Sequence[GapEstimate], target_gap: float, alpha: fl
     """
     if not estimates:
         raise InputError("no gaps were given; a verdict needs at least one, measure two groups or more")
-    each = [verdict(estimate, target_gap, alpha) for estimate in estimates]
-    if len(each) == 1:
+    k = len(estimates)
+    each = [verdict(estimate, target_gap, alpha, comparisons=k) for estimate in estimates]
+    if k == 1:
         return each[0]
-    k = len(each)
     within = math.nan if any(math.isnan(v.p_within) for v in each) else max(v.p_within for v in each)
-    beyond = [min(1.0, k * v.p_exceeds) for v in each if not math.isnan(v.p_exceeds)]
-    exceeds = min(beyond, default=math.nan)
+    exceeds = min((v.p_exceeds for v in each if not math.isnan(v.p_exceeds)), default=math.nan)
     if all(v.verdict == "certified" for v in each):
         return Verdict("certified", target_gap, alpha, within, exceeds, None, f"all {k} gaps are certified")
     if exceeds <= alpha:
         reason = f"at least one of {k} gaps is beyond ±{target_gap:g}"
         return Verdict("exceeds", target_gap, alpha, within, exceeds, None, reason)
-    undecided = [(e, v) for e, v in zip(estimates, each, strict=True) if v.verdict != "certified"]
-    numbers = [
-        _pairs_needed(e, target_gap, alpha / k if abs(e.gap) > target_gap else alpha, 0.8)
-        for e, _ in undecided
-    ]
-    known = [number for number in numbers if number is not None]
-    needed = max(known) if len(known) == len(numbers) else None
+    undecided = [v.pairs_needed for v in each if v.verdict != "certified"]
+    known = [number for number in undecided if number is not None]
+    needed = max(known) if len(known) == len(undecided) else None
     reason = f"{len(undecided)} of {k} gaps are not decided about ±{target_gap:g}"
     return Verdict("insufficient", target_gap, alpha, within, exceeds, needed, reason)
-
-
-def pairs_for_halfwidth(sd: float, halfwidth: float, level: float = 0.95) -> int:
-    """Fewest independent pairs for an interval of `gap ± halfwidth`: smallest n with `t_{n-1} sd / sqrt(n) <= halfwidth`.
-
-    Args:
-        sd: standard deviation of a pair's gap, nats.
-        halfwidth: nats.
-        level: coverage.
-
-    Returns:
-        Number of pairs. With topics multiply by the design effect `(se_topics / se_pairs)^2`.
-
-    Raises:
-        InputError: a number that is not above 0.
-
-    Example:
-        >>> pairs_for_halfwidth(0.08, 0.01)
-        249
-    """
-    for name, value in (("sd", sd), ("halfwidth", halfwidth)):
-        if not (value > 0 and math.isfinite(value)):
-            raise InputError(f"{name} is {value}; it is a distance in nats, give a number above 0")
-    _check_share("level", level)
-
-    def enough(n: int) -> bool:
-        return bool(stdtrit(n - 1, (1 + level) / 2) * sd / math.sqrt(n) <= halfwidth)
-
-    low, high = 1, 2
-    while not enough(high):
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
