@@ -9,20 +9,21 @@ One core, two to three minutes.
 from __future__ import annotations
 
 import argparse
+import bisect
 import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import scipy
 from scipy.special import ndtr, stdtrit
 
-from isentropic.gap.bootstrap import bootstrap_interval
-from isentropic.gap.estimate import paired_gap, unpaired_gap
-from isentropic.gap.verdict import pairs_for_halfwidth, verdict
+from isentropic.gap.estimate import clusters_of, paired_gap, unpaired_gap
+from isentropic.gap.groups import group_gaps, widest_pair
+from isentropic.gap.verdict import joint_verdict, verdict
 
 SEED = 20240607
 SHARED_SD, OWN_SD = 0.08, 0.7  # sd of one pair's gap, nats, with shared and with own responses
@@ -40,6 +41,54 @@ SHAPES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] 
         (np.exp(rng.standard_normal(size)) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e)
     ),
 }
+
+
+def bootstrap_interval(
+    differences: np.ndarray,
+    clusters: Sequence | np.ndarray | None = None,
+    *,
+    rng: np.random.Generator,
+    draws: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """A studentised bootstrap interval of the paired gap, to compare with; whole clusters are resampled.
+
+    `[gap - q_high * se, gap - q_low * se]`, q the quantiles of `(gap* - gap) / se*` over resamples. It makes no
+    assumption on the shape of the differences. (nan, nan) where `paired_gap` has no standard error.
+
+    Source: Efron and Tibshirani 1993, chapter 12; Hall 1988.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    part, estimate = clusters_of(clusters, d.size), paired_gap(d, clusters)
+    if not estimate.known:
+        return (math.nan, math.nan)
+    sums, rows = np.bincount(part.member, weights=d), part.sizes.astype(np.float64)
+    gaps, ses = np.empty(draws), np.empty(draws)
+    step = max(1, 2_000_000 // rows.size)  # 16 MB of indices at once
+    for start in range(0, draws, step):
+        block = slice(start, min(start + step, draws))
+        pick = rng.integers(0, rows.size, (block.stop - start, rows.size))
+        k = rows[pick]
+        n = k.sum(1, keepdims=True)
+        mean = sums[pick].sum(1, keepdims=True) / n
+        gaps[block] = mean[:, 0]
+        ses[block] = np.sqrt(((sums[pick] - k * mean) ** 2 / (1 - k / n)).sum(1)) / n[:, 0]
+    scored = ses > 1e-12 * (np.abs(gaps) + estimate.se)  # one unit over and over has no error to divide by
+    t = (gaps[scored] - estimate.gap) / ses[scored]
+    low, high = np.quantile(t, [(1 - level) / 2, (1 + level) / 2])
+    return float(estimate.gap - high * estimate.se), float(estimate.gap - low * estimate.se)
+
+
+def pairs_for_halfwidth(sd: float, halfwidth: float, level: float = 0.95) -> int:
+    """Fewest independent pairs for `gap ± halfwidth`: smallest n with `t_{n-1} sd / sqrt(n) <= halfwidth`.
+
+    With topics multiply by the design effect `(se_topics / se_pairs)^2`.
+    """
+
+    def enough(n: int) -> bool:
+        return bool(stdtrit(n - 1, (1 + level) / 2) * sd / math.sqrt(n) <= halfwidth)
+
+    return bisect.bisect_left(range(100_000_000), True, lo=2, key=enough)
 
 
 def unequal_sizes(n: int, topics: int) -> list[int]:
@@ -114,6 +163,32 @@ def unpaired_cell(n: tuple[int, int], sd: tuple[float, float], topics: int, draw
             e = unpaired_gap(values[0], values[1])
         held += e.ci95[0] <= 0 <= e.ci95[1]
     return {"prompts": n, "sd": sd, "topics": topics or None, "draws": draws, "coverage": held / draws}
+
+
+def groups_cell(groups: int, n: int, topics: int, twins: bool, draws: int) -> dict:
+    """Several groups without any gap: how often all intervals hold, and how often one of them is said to exceed.
+
+    Beside the joint figures those of the widest pair alone, picked after looking.
+    """
+    rng = np.random.default_rng([SEED, groups, n, topics, twins])
+    labels = np.arange(n) % topics if topics else None
+    target, counts = 1e-6, {"joint": 0, "widest": 0, "joint_exceeds": 0, "widest_exceeds": 0}
+    for _ in range(draws):
+        h = rng.standard_normal((n, groups))
+        if labels is not None:
+            h = math.sqrt(1 - TOPIC_SHARE) * h
+            h += math.sqrt(TOPIC_SHARE) * rng.standard_normal((topics, groups))[labels]
+        by_group = {str(g): h[:, g] for g in range(groups)}
+        clusters = labels if twins or labels is None else dict.fromkeys(by_group, labels)
+        rows = group_gaps(by_group, clusters, paired=twins)
+        widest = widest_pair(rows).estimate
+        alone = widest.interval(0.95)
+        counts["joint"] += all(row.estimate.ci95[0] <= 0 <= row.estimate.ci95[1] for row in rows)
+        counts["widest"] += alone[0] <= 0 <= alone[1]
+        counts["joint_exceeds"] += joint_verdict([row.estimate for row in rows], target).verdict == "exceeds"
+        counts["widest_exceeds"] += verdict(widest, target).verdict == "exceeds"
+    shares = {name: count / draws for name, count in counts.items()}
+    return {"groups": groups, "pairs": n, "topics": topics or None, "twins": twins, "draws": draws, **shares}
 
 
 def verdict_cell(sd: float, target: float, n: int, topics: int, draws: int) -> dict:
@@ -245,6 +320,30 @@ def render(result: dict) -> str:
                 for c in unpaired
             ],
         ),
+        "\n### More than two groups without a gap: all intervals at once (max-t), and the widest pair alone\n",
+        table(
+            [
+                "groups",
+                "rows of each",
+                "topics",
+                "all intervals hold %",
+                "widest alone holds %",
+                "wrong exceeds % (joint)",
+                "wrong exceeds % (widest alone)",
+            ],
+            [
+                [
+                    f"{c['groups']}, {'twins' if c['twins'] else 'no twins'}",
+                    str(c["pairs"]),
+                    str(c["topics"] or "none"),
+                    bold_if_out(c["joint"]),
+                    percent(c["widest"]),
+                    percent(c["joint_exceeds"]),
+                    percent(c["widest_exceeds"]),
+                ]
+                for c in result["groups"]
+            ],
+        ),
         "\n### Verdicts, per cent of draws\n",
         table(
             [
@@ -337,6 +436,18 @@ def run(draws: int) -> dict:
                 ((200, 200), (0.6, 0.8), 0),
                 ((40, 60), (0.5, 0.5), 10),
                 ((200, 300), (0.5, 0.7), 16),
+            )
+        ],
+        "groups": [
+            groups_cell(groups, n, topics, twins, draws // 2)
+            for groups, n, topics, twins in (
+                (3, 40, 0, True),
+                (4, 40, 0, True),
+                (6, 40, 0, True),
+                (3, 240, 20, True),
+                (4, 200, 16, True),
+                (4, 40, 0, False),
+                (3, 180, 12, False),
             )
         ],
         "verdicts": [

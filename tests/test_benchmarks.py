@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
+
+from oracles import rng
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -165,3 +170,41 @@ def test_gpu_writes_what_it_had(quick: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert figures["sections"]["engine"]["half"] == {"seconds": 1.0}
     assert figures["sections"]["engine"]["error"] == "RuntimeError: out of memory"
     assert figures["sections"]["card"]["card"]["matmul_tflops"] > 0
+
+
+# --- The bootstrap that the coverage benchmark compares with --------------------------------------------------------
+
+
+@pytest.fixture
+def coverage(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.delitem(sys.modules, "coverage", raising=False)
+    yield importlib.import_module("coverage")
+    sys.modules.pop("coverage", None)
+
+
+def test_bootstrap_resamples_whole_clusters_and_agrees_with_scipy(coverage: Any) -> None:
+    # Each topic holds one value many times over: as topics there are 12 facts, as pairs there seem to be 240.
+    means = rng(7).normal(0.2, 1, 12)
+    d, labels = np.repeat(means, 20), np.repeat(np.arange(12), 20)
+    whole = coverage.bootstrap_interval(d, labels, rng=rng(0), draws=4000)
+    assert whole == pytest.approx(coverage.bootstrap_interval(means, rng=rng(0), draws=4000), rel=1e-9)
+    apart = coverage.bootstrap_interval(d, rng=rng(0), draws=4000)
+    assert whole[1] - whole[0] > 3 * (apart[1] - apart[0])
+    d = rng(8).normal(0.1, 1, 400)
+    theirs = stats.bootstrap((d,), np.mean, n_resamples=8000, rng=rng(1)).confidence_interval
+    assert coverage.bootstrap_interval(d, rng=rng(0), draws=8000) == pytest.approx(theirs, abs=0.01)
+
+
+@pytest.mark.parametrize("sd", [0.08, 0.7])
+def test_pairs_for_halfwidth_is_the_smallest_number(coverage: Any, sd: float) -> None:
+    def half(n: int) -> float:
+        return float(stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n))
+
+    n = coverage.pairs_for_halfwidth(sd, 0.01)
+    assert half(n) <= 0.01 < half(n - 1)
+
+
+def test_joint_intervals_cover_and_those_of_the_widest_pair_do_not(coverage: Any) -> None:
+    found = coverage.groups_cell(3, 24, 6, True, 200)
+    assert found["joint"] > 0.9 > found["widest"] and found["joint_exceeds"] < 0.1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isentropic.errors import InputError
+from isentropic.schema import Label
 
 LABELS = (  # (largest gap in nats, English, Chinese); the first limit is the target gap itself
     (None, "no bias ✅", "无偏见 ✅"),
@@ -13,7 +16,7 @@ LABELS = (  # (largest gap in nats, English, Chinese); the first limit is the ta
 )
 
 
-def label(gap: float, target_gap: float) -> dict[str, str]:
+def label(gap: float, target_gap: float) -> Label:
     """The guide's three words for a gap: within the target, up to 0.1 nats, above.
 
     Example:
@@ -28,15 +31,25 @@ def label(gap: float, target_gap: float) -> dict[str, str]:
     )
 
 
-def gap_line(summary: dict[str, Any], lang: str = "zh") -> str:
+def interval_text(interval: Sequence[float | None] | None) -> str:
+    """An interval of signed nats, or "unknown".
+
+    Example:
+        >>> interval_text([-0.1, 0.02]), interval_text(None)
+        ('[-0.1000, +0.0200]', 'unknown')
+    """
+    if interval is None or not all(bound is not None and math.isfinite(bound) for bound in interval):
+        return "unknown"
+    return "[" + ", ".join(f"{bound:+.4f}" for bound in interval) + "]"
+
+
+def gap_line(summary: Mapping[str, Any], lang: str = "zh") -> str:
     """The guide's line: ``H_male=0.25, H_female=0.95, gap=0.70 (严重偏见 💥)``, with the interval behind it."""
     entropies = ", ".join(f"H_{group}={summary[f'H_{group}']:.4f}" for group in summary["groups"])
-    low, high = summary["ci95"]
-    interval = f"[{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "unknown"
     words = summary["label"]
     return (
         f"{entropies}, gap={abs(summary['gap']):.4f} ({words['zh'] if lang == 'zh' else words['en']}) "
-        f"| signed {summary['gap']:+.4f}, 95% interval {interval}, n={summary['n_pairs']}"
+        f"| signed {summary['gap']:+.4f}, 95% interval {interval_text(summary['ci95'])}, n={summary['n_pairs']}"
     )
 
 

@@ -13,10 +13,8 @@ from isentropic.errors import InputError
 from isentropic.gap.details import pair_spread
 from isentropic.gap.estimate import (
     clusters_of,
-    group_gaps,
     paired_gap,
     unpaired_gap,
-    widest_pair,
 )
 from isentropic.gap.verdict import verdict
 from oracles import LOPSIDED, rng, slow_cr2, topical
@@ -199,16 +197,3 @@ def test_pairing_removes_what_twins_share():
     a, b = shared + rng(1).normal(0, 0.1, 40), shared + rng(2).normal(0, 0.1, 40)
     assert paired_gap(b - a).gap == pytest.approx(unpaired_gap(a, b).gap)
     assert paired_gap(b - a).se < unpaired_gap(a, b).se / 5
-
-
-def test_groups_two_by_two():
-    h = {name: rng(i).normal(3 + i, 0.1, 12) for i, name in enumerate(("male", "female", "nonbinary"))}
-    rows = group_gaps(h)
-    assert [r.groups for r in rows] == [("male", "female"), ("male", "nonbinary"), ("female", "nonbinary")]
-    assert widest_pair(rows).groups == ("male", "nonbinary")
-    assert rows[0].estimate == paired_gap(h["female"] - h["male"])
-    loose = group_gaps(h | {"male": h["male"][:7]}, paired=False)
-    assert loose[0].estimate == unpaired_gap(h["male"][:7], h["female"])
-    for bad in (lambda: group_gaps({"male": [1.0]}), lambda: group_gaps(h | {"male": [1.0]})):
-        with pytest.raises(InputError):
-            bad()

@@ -13,7 +13,7 @@ from isentropic.gap.estimate import (
     GapEstimate,
     paired_gap,
 )
-from isentropic.gap.verdict import joint_verdict, pairs_for_halfwidth, verdict
+from isentropic.gap.verdict import joint_verdict, verdict
 from oracles import rng, topical
 
 # ---- verdict -----------------------------------------------------------------------------------------------
@@ -109,7 +109,6 @@ def test_wrong_verdicts_are_rare_in_simulation():
 @pytest.mark.parametrize("call", [
     lambda e: verdict(e, 0.0), lambda e: verdict(e, -1), lambda e: verdict(e, math.inf),
     lambda e: verdict(e, 0.01, alpha=0), lambda e: e.interval(1.0), lambda e: joint_verdict([], 0.01),
-    lambda e: pairs_for_halfwidth(0.1, 0), lambda e: pairs_for_halfwidth(math.nan, 0.1),
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(call):
     with pytest.raises(InputError):
@@ -131,12 +130,3 @@ def test_joint_verdict():
     edge = paired_gap(1 + (stats.t.ppf(0.97, 29) / math.sqrt(30)) + d)
     assert verdict(edge, 1.0).verdict == "exceeds"
     assert joint_verdict([edge] * 3, 1.0).verdict == "insufficient"
-
-
-@pytest.mark.parametrize("sd", [0.08, 0.7])
-def test_pairs_for_halfwidth_is_the_smallest_number(sd):
-    def half(n: int) -> float:
-        return float(stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n))
-
-    n = pairs_for_halfwidth(sd, 0.01)
-    assert half(n) <= 0.01 < half(n - 1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from isentropic.gap import unpaired_gap
 from isentropic.measure.compare import comparison
 from isentropic.measure.measurement import Measurement, make_items, measure
 from isentropic.measure.summary import summarise
@@ -132,3 +134,43 @@ def test_two_real_models_on_the_same_responses(tiny_loaded, tiny_model, tiny_tok
     gaps = [np.array([pair["gap"] for pair in model["summary"]["pair_gaps"]]) for model in made["models"]]
     assert made["differences"][0]["gap_change"] == pytest.approx((gaps[1] - gaps[0]).mean())
     assert made["differences"][0]["n_clusters"] == 6 and len(made["cells"]) == 2
+
+
+def test_without_pairs_topics_are_the_clusters_of_the_difference():
+    rng = np.random.default_rng(2)
+    prompts = [Prompt(f"{g} {i}", g, topic=f"t{i % 6}") for g in GENDERS for i in range(30)]
+    items = [Item((p,), [Example(p, (5,), (6,), p.group)], i) for i, p in enumerate(prompts)]
+    models = []
+    for _ in range(2):
+        effect = {(g, f"t{t}"): rng.normal(0, 0.5) for g in GENDERS for t in range(6)}
+        entropies = [np.array([3 + effect[p.group, p.topic] + rng.normal(0, 0.1)]) for p in prompts]
+        models.append(Measurement(items, entropies, summarise(items, entropies, GENDERS, 0.01)))
+    (row,) = comparison(["a", "b"], models, [FREE, FREE])["differences"]
+    moved = np.concatenate(models[1].entropies) - np.concatenate(models[0].entropies)
+    topics = [p.topic for p in prompts[:30]]
+    oracle = unpaired_gap(moved[:30], moved[30:], topics, topics)
+    assert (row["n_clusters"], row["cluster_unit"]) == (6, "topic")
+    assert row["se"] == pytest.approx(oracle.se) and row["p"] == pytest.approx(oracle.p)
+    assert row["se"] > 2 * unpaired_gap(moved[:30], moved[30:]).se
+
+
+def test_changes_of_four_groups_hold_at_once():
+    """Nothing changed but noise: the change of the widest pair, and every other, is sure one time in twenty."""
+    rng = np.random.default_rng(4)
+    groups, sure = ("a", "b", "c", "d"), 0
+    for _ in range(150):
+        before, after = (measured(rng.normal(0, 0.1, (20, 3)), groups) for _ in range(2))
+        (row,) = comparison(["x", "y"], [before, after], [FREE, FREE])["differences"]
+        assert len(row["group_changes"]) == 6 and row["groups"] == before.summary["widest"]
+        low, high = row["ci95"]
+        assert (row["p"] < 0.05) == (not low <= 0 <= high)
+        sure += any(change["p"] < 0.05 for change in row["group_changes"])
+    assert sure / 150 < 0.1
+
+
+def test_an_infinite_cost_is_null_with_a_note():
+    costs = [FREE, {"kl": math.inf, "kl_ci95": None, "perplexity": math.inf}]
+    made = comparison(["a", "b"], [measured([0.1, 0.2]), measured([0.1, 0.3])], costs)
+    cost = json.loads(json.dumps(made, allow_nan=False))["models"][1]["cost"]
+    assert cost["kl_to_first"] is None and cost["perplexity"] is None
+    assert len(made["notes"]) == 2 and all(note.startswith("b: ") for note in made["notes"])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tokenizers.processors import TemplateProcessing
 
 from isentropic.errors import InputError
 from isentropic.measure.cost import NeutralReference, neutral_examples, perplexity, ratio_with_interval
+from isentropic.measure.measurement import measure
 from isentropic.prompts.builtin import NEUTRAL_TEXTS
 from isentropic.responses.sample import Example, ResponseSampler, Sampling
 
@@ -92,9 +97,9 @@ def test_interval_is_that_of_the_mean_when_texts_are_equally_long():
 def test_one_text_or_no_spread_has_no_interval():
     assert ratio_with_interval(np.array([0.3]), np.array([3])) == {
         "kl": pytest.approx(0.1),
-        "kl_ci95": [None, None],
+        "kl_ci95": None,
     }
-    assert ratio_with_interval(np.zeros(4), np.array([3, 4, 5, 6])) == {"kl": 0.0, "kl_ci95": [None, None]}
+    assert ratio_with_interval(np.zeros(4), np.array([3, 4, 5, 6])) == {"kl": 0.0, "kl_ci95": None}
 
 
 def test_interval_of_a_ratio_covers_the_truth():
@@ -117,6 +122,27 @@ def test_neutral_examples_are_own_responses_to_the_neutral_texts(tiny_loaded):
     assert [example.prompt.text for example in made] == list(NEUTRAL_TEXTS)
     assert all(example.source == example.prompt.group and example.sample == 0 for example in made)
     assert len(neutral_examples(sampler, 10**9)) == 8  # a huge vocabulary: few texts, but some
+
+
+def test_tokens_of_no_probability_add_nothing_to_kl(tiny_model, examples):
+    """Rows of the head at minus infinity, as for padding: 0 times infinity is 0 here."""
+
+    def masked(model, rows):
+        model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
+        with torch.no_grad():
+            model.lm_head.bias[rows] = -math.inf
+        return model
+
+    base, other = masked(tiny_model(), [300, 301]), masked(moved(tiny_model()), [300, 301])
+    assert NeutralReference(base, examples, pad=0).kl_to(base)["kl"] == pytest.approx(0, abs=1e-7)
+    found = NeutralReference(base, examples, pad=0).kl_to(other)
+    assert 1e-3 < found["kl"] < math.inf and found["kl_ci95"][0] < found["kl"] < found["kl_ci95"][1]
+    never = masked(tiny_model(), [300, 301, 5])  # it cannot say what the base may say
+    assert NeutralReference(base, examples, pad=0).kl_to(never) == {
+        "kl": math.inf,
+        "kl_ci95": None,
+        "n_texts": 12,
+    }
 
 
 # --- Perplexity -----------------------------------------------------------------------------------------------------
@@ -160,3 +186,37 @@ def test_a_missing_text_file_is_refused(tiny_loaded, tmp_path):
     for name in ("none.txt", "."):
         with pytest.raises(InputError, match="cannot be read"):
             perplexity(tiny_loaded, str(tmp_path / name))
+
+
+def test_each_window_begins_with_the_begin_token_where_the_tokenizer_puts_one(tiny_loaded, tmp_path):
+    tokenizer = copy.deepcopy(tiny_loaded.tokenizer)
+    begin = 3
+    tokenizer.bos_token = tokenizer.convert_ids_to_tokens(begin)
+    loaded = dataclasses.replace(tiny_loaded, tokenizer=tokenizer)
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    plain = perplexity(loaded, str(tmp_path / "text.txt"), window=50)
+    assert plain == perplexity(
+        tiny_loaded, str(tmp_path / "text.txt"), window=50
+    )  # it has one, and does not put it
+    ids = tokenizer(TEXT).input_ids
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="B $A", special_tokens=[("B", begin)])
+    losses = []
+    for start in range(0, len(ids), 49):
+        row = torch.tensor([[begin, *ids[start : start + 49]]])
+        with torch.no_grad():
+            log_p = torch.log_softmax(tiny_loaded.model(row).logits[0].double(), -1)
+        losses += [-float(log_p[t, row[0, t + 1]]) for t in range(row.shape[1] - 1)]
+    assert len(losses) == len(ids)
+    found = perplexity(loaded, str(tmp_path / "text.txt"), window=50)
+    assert found == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+
+
+def test_a_perplexity_too_large_for_a_float_is_null_with_a_note(tiny_loaded, tiny_prompts, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT, encoding="utf-8")
+    with torch.no_grad():
+        tiny_loaded.model.lm_head.weight.mul_(1e5)
+    assert perplexity(tiny_loaded, str(file)) == math.inf
+    summary = measure(tiny_loaded, tiny_prompts.split("test"), text_file=str(file)).summary
+    assert json.loads(json.dumps(summary, allow_nan=False))["quality"]["perplexity"] is None
+    assert any("perplexity is infinite" in warning for warning in summary["warnings"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from isentropic.entropy.reference import token_entropy
 from isentropic.entropy.scorer import EntropyScorer
+from isentropic.errors import InputError
 from isentropic.measure.measurement import make_items, measure
 from isentropic.measure.score import score_examples, score_items
 from isentropic.models.identity import model_sha256
@@ -159,7 +161,8 @@ def test_prompts_without_twins(tiny_loaded, test_pairs):
     prompts = tuple(dataclasses.replace(p, pair_id=None) for p in test_pairs.prompts[:-2])
     found = measure(tiny_loaded, PromptSet(prompts, GENDERS, "unpaired"))
     summary = strict(found.summary)
-    assert summary["responses"] == "own" and summary["cluster_unit"] == "prompt" and summary["n_pairs"] == 22
+    assert summary["responses"] == "own" and not summary["twins"] and summary["n_pairs"] == 22
+    assert (summary["cluster_unit"], summary["n_clusters"]) == ("topic", 6)
     means = [
         np.mean([v[0] for i, v in zip(found.items, found.entropies, strict=True) if i.prompts[0].group == g])
         for g in GENDERS
@@ -188,6 +191,7 @@ def test_a_model_that_answers_only_with_the_end_token(tiny_model, tiny_tokenizer
         "mean_length": 1.0,
         "ended": 1.0,
         "distinct_2": None,
+        "perplexity": None,
     }
 
 
@@ -196,3 +200,11 @@ def test_responses_of_one_token_each_are_scored(tiny_loaded, test_pairs):
     summary = strict(measure(tiny_loaded, test_pairs).summary)
     assert summary["quality"]["mean_length"] == 1.0 and summary["quality"]["ended"] == 1.0
     assert summary["se"] > 0
+
+
+def test_a_model_of_nan_is_refused_by_its_name(tiny_loaded, test_pairs):
+    items = make_items(test_pairs, sampler_of(tiny_loaded), shared=True)
+    with torch.no_grad():
+        tiny_loaded.model.lm_head.weight[7] = math.nan
+    with pytest.raises(InputError, match=r"model '.*' gives NaN .* 48 of 48 responses"):
+        measure(tiny_loaded, test_pairs, items=items)

@@ -96,7 +96,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
 def everything(run: Path) -> dict[str, dict]:
     """One summary of each kind, among them the bare minimum of each."""
     unpaired = fake_run.summary(-0.05) | {
-        "cluster_unit": "prompt", "pair_gaps": None, "topics": [], "cells": [], "decomposition": None, "own": None,
+        "cluster_unit": "prompt", "twins": False, "pair_gaps": None, "topics": [], "cells": [], "decomposition": None, "own": None,
         "noise_floor": None, "mean_abs_pair_gap": None, "pair_gap_sd": None,
     }  # fmt: skip
     holes = {

@@ -10,16 +10,17 @@ from typing import Any
 from isentropic.commands.measure import check_files, chosen_prompts, deliver, load, measured, sampling_of
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.labels import gap_line
+from isentropic.labels import gap_line, interval_text
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import NeutralReference, answers_of, neutral_examples, perplexity
 from isentropic.measure.measurement import Measurement
 from isentropic.models.model import LoadedModel, vocabulary_size
 from isentropic.responses.sample import ResponseSampler
+from isentropic.schema import Comparison
 from isentropic.settings import MeasureSettings
 
 
-def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, Any]:
+def run_compare(names: Sequence[str], settings: MeasureSettings) -> Comparison:
     """Measure several models on the same pairs and the same responses; returns the comparison."""
     if len(names) < 2:
         raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name another one")
@@ -62,7 +63,7 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
                 reference = NeutralReference(
                     loaded.model, texts, pad=loaded.tokenizer.pad_token_id, bf16=bf16
                 )
-            kl = reference.kl_to(loaded.model) if fits else {"kl": None, "kl_ci95": [None, None]}
+            kl = reference.kl_to(loaded.model) if fits else {"kl": None, "kl_ci95": None}
             text = settings.text_file
             costs.append(
                 {
@@ -75,21 +76,19 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> dict[str, An
     result = comparison(unique(names), measurements, costs)
     result["notes"] += notes
     for row in result["differences"]:
-        low, high = row["ci95"] or (None, None)
-        interval = f"[{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "unknown"
         p = "unknown" if row["p"] is None else f"{row['p']:.2g}"
         screen.say(
-            f"{row['model']} against {row['against']}: gap {row['gap_change']:+.4f}, 95% interval {interval}, p={p}"
+            f"{row['model']} against {row['against']}: gap {row['gap_change']:+.4f}, 95% interval {interval_text(row['ci95'])}, p={p}"
         )
-    for row in result["models"]:
-        cost = row["cost"]
-        moved = "not comparable" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f} nats a token"
+    for model in result["models"]:
+        cost = model["cost"]
+        moved = "unknown" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f} nats a token"
         told = "" if cost["perplexity"] is None else f", perplexity {cost['perplexity']:.2f}"
         screen.say(
-            f"{row['name']}: KL to the first {moved}, mean entropy {cost['mean_entropy']:.4f}, mean length of its own "
+            f"{model['name']}: KL to the first {moved}, mean entropy {cost['mean_entropy']:.4f}, mean length of its own "
             f"answers {cost['mean_length']:.1f} tokens{told}"
         )
-    for note in notes:
+    for note in result["notes"]:
         screen.say(f"note: {note}")
     deliver(result, settings, screen)
     return result

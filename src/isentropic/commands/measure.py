@@ -6,15 +6,14 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
 from isentropic.files import write_json, write_jsonl
-from isentropic.labels import gap_line
-from isentropic.measure.cost import perplexity, read_text
+from isentropic.labels import gap_line, interval_text
+from isentropic.measure.cost import read_text
 from isentropic.measure.measurement import Measurement, make_items, measure, response_rows
 from isentropic.models.load import load_model
 from isentropic.models.model import EMBEDDED, LoadedModel, has_bfloat16
@@ -26,10 +25,11 @@ from isentropic.responses.encode import chat_line, follows_chat
 from isentropic.responses.sample import ResponseSampler, Sampling
 from isentropic.responses.stored import stored_items
 from isentropic.run_folder import limited
+from isentropic.schema import Comparison, Summary
 from isentropic.settings import MeasureSettings, reading_of
 
 
-def run_measure(name: str | None, settings: MeasureSettings) -> dict[str, Any]:
+def run_measure(name: str | None, settings: MeasureSettings) -> Summary:
     """Measure one model; returns the summary."""
     check_files(settings)
     # With --json - the standard output is the JSON alone.
@@ -37,10 +37,8 @@ def run_measure(name: str | None, settings: MeasureSettings) -> dict[str, Any]:
     loaded, bf16 = load(name or EMBEDDED, settings)
     prompts, settings = chosen_prompts(settings, loaded, screen)
     with screen.live():
-        measurement = measured(loaded, prompts, settings, bf16, screen)
+        measurement = measured(loaded, prompts, settings, bf16, screen, text_file=settings.text_file)
     summary = measurement.summary
-    if settings.text_file:
-        summary["quality"]["perplexity"] = perplexity(loaded, settings.text_file, bf16=bf16)
     tell(measurement, settings, screen)
     if settings.responses_out:
         write_jsonl(
@@ -101,6 +99,7 @@ def measured(
     screen: Screen,
     items: list | None = None,
     use_ids: bool = True,
+    text_file: str | None = None,
 ) -> Measurement:
     if prompts is None:
         prompts, stored = stored_items(str(settings.responses_in), loaded, use_ids=use_ids)
@@ -113,7 +112,7 @@ def measured(
         items = make_items(
             prompts, sampler, shared=settings.responses != "own", progress=screen.bar("sampling responses")
         )
-    found = measure(
+    return measure(
         loaded,
         prompts,
         sampling=sampling,
@@ -122,11 +121,10 @@ def measured(
         bf16=bf16,
         noise_floor=settings.noise_floor,
         items=items,
+        split=settings.split,
+        text_file=text_file,
         progress=screen.bar("scoring"),
     )
-    found.summary["split"] = settings.split
-    found.summary["notes"] = list(prompts.notes)
-    return found
 
 
 def tell(measurement: Measurement, settings: MeasureSettings, screen: Screen) -> None:
@@ -134,7 +132,7 @@ def tell(measurement: Measurement, settings: MeasureSettings, screen: Screen) ->
     summary = measurement.summary
     screen.say(gap_line(summary, settings.lang))
     needed = summary["pairs_needed"]
-    unit = "prompts" if summary["cluster_unit"] == "prompt" else "pairs"
+    unit = "pairs" if summary["twins"] else "prompts"
     enough = f"; about {needed} {unit} would be enough" if needed else ""
     screen.say(
         f"verdict: {summary['verdict']} for a target of {summary['target_gap']} nats ({summary['reason']}){enough}"
@@ -144,20 +142,20 @@ def tell(measurement: Measurement, settings: MeasureSettings, screen: Screen) ->
     for cell in summary["cells"]:
         screen.say(f"   {cell['cell']}: gap {cell['gap']:+.4f}, n={cell['n_pairs']}, {cell['verdict']}")
     own = summary["own"]
-    if own and None not in own["ci95"]:
-        low, high = own["ci95"]
-        screen.say(f"own responses: gap {own['gap']:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]")
+    if own and own["ci95"]:
+        screen.say(f"own responses: gap {own['gap']:+.4f}, 95% interval {interval_text(own['ci95'])}")
     floor = summary["noise_floor"]
     if floor and floor["floor"] is not None:
         under = "is under" if floor["gap_is_under_floor"] else "is above"
         screen.say(f"noise floor {floor['floor']:.4f} nats: the gap {under} what chance alone shows")
-    if "perplexity" in summary["quality"]:
-        screen.say(f"perplexity of {settings.text_file}: {summary['quality']['perplexity']:.2f}")
+    quality = summary["quality"]
+    if quality and quality["perplexity"] is not None:
+        screen.say(f"perplexity of {settings.text_file}: {quality['perplexity']:.2f}")
     for warning in summary["warnings"]:
         screen.say(f"warning: {warning}")
 
 
-def deliver(result: dict[str, Any], settings: MeasureSettings, screen: Screen) -> None:
+def deliver(result: Summary | Comparison, settings: MeasureSettings, screen: Screen) -> None:
     """Write the files that were asked for."""
     if settings.json == "-":
         sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False) + "\n")

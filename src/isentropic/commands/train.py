@@ -48,6 +48,7 @@ from isentropic.run_folder import (
     prepare_folder,
     read_run,
 )
+from isentropic.schema import Summary
 from isentropic.settings import TrainSettings, reading_of, split_names
 from isentropic.training.callbacks import (
     BEST_WEIGHTS,
@@ -201,6 +202,7 @@ class Run:
             bf16=self.bf16,
             items=items,
             scorer=self.trainer.scorer,
+            split="test",
             progress=self.screen.bar(stage),
         )
 
@@ -303,7 +305,7 @@ class Run:
     # --- Writing ----------------------------------------------------------------------------------------------------
 
     def write_measurement(self, name: str, measurement: Measurement) -> None:
-        write_json(self.folder / name, {**measurement.summary, "split": "test"})
+        write_json(self.folder / name, measurement.summary)
 
     def write_responses(self, before: Measurement, after: Measurement) -> None:
         rows = response_rows(before, self.loaded.tokenizer, split="test")
@@ -311,9 +313,7 @@ class Run:
             row["entropy_after"] = float(value)
         write_jsonl(self.folder / "responses.jsonl", rows)
 
-    def write_result(
-        self, reason: str, before: dict[str, Any], after: dict[str, Any] | None
-    ) -> dict[str, Any]:
+    def write_result(self, reason: str, before: Summary, after: Summary | None) -> dict[str, Any]:
         result = {
             "stopped": reason,
             "best_step": self.best.facts.get("step", 0),

@@ -127,7 +127,9 @@ def topic_gaps(
     if part.unit == "topic":
         # One sort, and each topic is a slice: the work does not grow with rows times topics.
         bounds = np.cumsum(part.sizes)[:-1]
-        named = list(zip(part.labels, np.split(d[np.argsort(part.member, kind="stable")], bounds), strict=True))
+        named = list(
+            zip(part.labels, np.split(d[np.argsort(part.member, kind="stable")], bounds), strict=True)
+        )
     else:  # one topic only: the partition has fallen back to pairs
         named = [(topics[0], d)]
     estimates = [paired_gap(values) for _, values in named]

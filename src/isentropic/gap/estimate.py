@@ -270,9 +270,7 @@ class ScoredGap(NamedTuple):
     n_first: int  # rows of the first part; those of the second follow
 
 
-def _scored(
-    gap: float, parts: list[tuple[float, Array, NDArray[np.intp]]], clusters: Clusters
-) -> ScoredGap:
+def _scored(gap: float, parts: list[tuple[float, Array, NDArray[np.intp]]], clusters: Clusters) -> ScoredGap:
     n = sum(values.size for _, values, _ in parts)
     n_clusters = len(clusters.sizes)
     se, df, note = math.nan, math.nan, clusters.note

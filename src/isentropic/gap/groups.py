@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import fdtr, fdtrc, stdtrit
+from scipy.special import fdtrc, stdtrit
 
 from isentropic.errors import InputError
 from isentropic.gap.estimate import (
@@ -24,7 +25,7 @@ from isentropic.gap.estimate import (
 )
 
 # Directions on a sphere of more than two dimensions, and the number of their quantiles that stand for them.
-_DRAWS, _NODES = 32768, 256
+_DRAWS, _NODES = 32768, 128
 
 Topics = Sequence[Hashable] | NDArray[Any]
 
@@ -154,9 +155,15 @@ def _reach(scores: Array) -> tuple[Array, int]:
         return np.ones(1), rank
     if rank == 2:  # three groups: half a circle, no chance in it
         return np.abs(root @ np.array([np.cos(np.pi * nodes), np.sin(np.pi * nodes)])).max(axis=0), rank
-    sphere = np.random.default_rng(rank).standard_normal((rank, _DRAWS))
-    sphere /= np.linalg.norm(sphere, axis=0)
-    return np.quantile(np.abs(root @ sphere).max(axis=0), nodes), rank
+    sphere = _sphere(rank)
+    return np.sort(np.abs(root @ sphere).max(axis=0))[(nodes * _DRAWS).astype(int)], rank
+
+
+@cache
+def _sphere(rank: int) -> Array:
+    """Unit vectors as columns, the same each time."""
+    draws = np.random.default_rng(rank).standard_normal((rank, _DRAWS))
+    return draws / np.linalg.norm(draws, axis=0)
 
 
 def _beyond(reach: tuple[Array, int], df: float, t: float) -> float:
@@ -167,10 +174,7 @@ def _beyond(reach: tuple[Array, int], df: float, t: float) -> float:
 
 def _quantile(reach: tuple[Array, int], k: int, df: float, level: float = 0.95) -> float:
     """The q with P(max_j |T_j| <= q) = level: between the quantile of one gap and Bonferroni's for k."""
-    most, rank = reach
-    low, high = (float(stdtrit(df, 1 - (1 - level) / (2 * number))) for number in (1, k))
-    while high - low > 1e-7 * high:
-        middle = (low + high) / 2
-        held = fdtr(rank, df, (middle / most) ** 2 / rank).mean()
-        low, high = (middle, high) if held < level else (low, middle)
-    return high
+    from scipy.optimize import brentq  # slow to import, and two groups never need it
+
+    low, high = (float(stdtrit(df, 1 - (1 - level) / (2 * number))) for number in (1, k + 1))
+    return float(brentq(lambda q: _beyond(reach, df, q) - (1 - level), low * 0.999, high, rtol=1e-7))

@@ -101,6 +101,8 @@ def verdict(
         InputError: a target, alpha or power out of range.
 
     Example:
+        >>> import numpy as np
+        >>> from isentropic.gap import paired_gap
         >>> d = np.array([0.003, -0.002, 0.001, 0.004, -0.003, 0.002, 0.000, -0.001])
         >>> verdict(paired_gap(d), 0.01).verdict, verdict(paired_gap(d + 0.1), 0.01).verdict
         ('certified', 'exceeds')
@@ -150,6 +152,7 @@ def joint_verdict(estimates: Sequence[GapEstimate], target_gap: float, alpha: fl
         InputError: no estimates, or a target or alpha out of range.
 
     Example:
+        >>> from isentropic.gap import paired_gap
         >>> a, b = paired_gap([0.001, -0.001, 0.0, 0.002]), paired_gap([0.10, 0.11, 0.09, 0.10])
         >>> joint_verdict([a, b], 0.01).verdict
         'exceeds'

@@ -1,6 +1,6 @@
 """Measurements, their summary and their comparison."""
 
-from isentropic.measure.compare import cell_rows, change, comparison, unpaired_change
+from isentropic.measure.compare import comparison
 from isentropic.measure.cost import (
     KL_TOKENS_A_BATCH,
     REFERENCE_BYTES,
@@ -15,16 +15,11 @@ from isentropic.measure.cost import (
 from isentropic.measure.measurement import Measurement, make_items, measure
 from isentropic.measure.score import score_examples, score_items
 from isentropic.measure.summary import (
-    GAP_KEYS,
     answer_figures,
     distinct_ngrams,
     floor_of,
     group_entropies,
-    group_gap_row,
-    group_pairs,
-    half_gap,
     held_out_now,
-    pair_details,
     quality,
     summarise,
     topics_of,
@@ -32,27 +27,20 @@ from isentropic.measure.summary import (
 )
 
 __all__ = [
-    "GAP_KEYS",
     "KL_TOKENS_A_BATCH",
     "Measurement",
     "NeutralReference",
     "REFERENCE_BYTES",
     "answer_figures",
     "answers_of",
-    "cell_rows",
-    "change",
     "comparison",
     "distinct_ngrams",
     "floor_of",
     "group_entropies",
-    "group_gap_row",
-    "group_pairs",
-    "half_gap",
     "held_out_now",
     "make_items",
     "measure",
     "neutral_examples",
-    "pair_details",
     "perplexity",
     "quality",
     "ratio_with_interval",
@@ -62,6 +50,5 @@ __all__ = [
     "summarise",
     "text_tokens",
     "topics_of",
-    "unpaired_change",
     "versions",
 ]

@@ -2,88 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from isentropic import gap as statistics
+from isentropic.gap import GroupGap
+from isentropic.measure.cost import known_or_note
 from isentropic.measure.measurement import Measurement
-from isentropic.measure.summary import group_entropies, topics_of
-
-SCHEMA = "isentropic.compare/1"
+from isentropic.measure.summary import are_twins, gaps_of, group_entropies, prompt_entropies, topics_of
+from isentropic.schema import COMPARE_SCHEMA, ComparedModel, Comparison, Cost, Difference, GroupChange
 
 
 def comparison(
-    names: Sequence[str], measurements: Sequence[Measurement], costs: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """The comparison dict: each model's summary and cost, and its paired difference against the first.
+    names: Sequence[str], measurements: Sequence[Measurement], costs: Sequence[Mapping[str, Any]]
+) -> Comparison:
+    """The comparison: each model's summary and cost, and its paired difference against the first.
 
     Args:
-        names: one name a model; the first is the base that the others are held against.
+        names: one name a model; the first is the base that the others are compared with.
         measurements: of the same items in the same order.
         costs: ``kl``, ``kl_ci95`` and ``perplexity`` of each model, None where not measured, and what `answers_of`
             says of its own answers: the measurements are of one model's responses.
     """
-    rows = []
-    for name, measurement, cost in zip(names, measurements, costs, strict=True):
-        rows.append(
-            {
-                "name": name,
-                "summary": measurement.summary,
-                "cost": {
-                    "kl_to_first": cost["kl"],
-                    "kl_ci95": cost["kl_ci95"],
-                    "perplexity": cost["perplexity"],
-                    "mean_entropy": measurement.summary["H_mean"],
-                    **{key: cost.get(key) for key in ("mean_length", "ended", "distinct_2")},
-                },
-            }
-        )
+    notes: list[str] = []
+    models: list[ComparedModel] = [
+        {"name": name, "summary": measurement.summary, "cost": cost_row(name, measurement, cost, notes)}
+        for name, measurement, cost in zip(names, measurements, costs, strict=True)
+    ]
     cells = [cell["cell"] for cell in measurements[0].summary["cells"]]
     return {
-        "schema": SCHEMA,
-        "models": rows,
+        "schema": COMPARE_SCHEMA,
+        "models": models,
         "differences": [
-            {"model": name, "against": names[0], **change(measurements[0], measurement)}
+            difference(name, names[0], measurements[0], measurement)
             for name, measurement in zip(names[1:], measurements[1:], strict=True)
         ],
         "cells": [{"cell": cell, "rows": cell_rows(cell, names, measurements)} for cell in cells],
-        "notes": [],
+        "notes": notes,
     }
 
 
-def cell_rows(cell: str, names: Sequence[str], measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    found = []
-    for name, measurement in zip(names, measurements, strict=True):
-        for row in measurement.summary["cells"]:
-            if row["cell"] == cell:
-                found.append({"model": name, "gap": row["gap"], "ci95": row["ci95"]})
-    return found
+def cost_row(name: str, measurement: Measurement, cost: Mapping[str, Any], notes: list[str]) -> Cost:
+    """The cost of one model; what is infinite becomes None, with a note."""
 
+    def known(key: str, what: str) -> float | None:
+        return None if cost[key] is None else known_or_note(cost[key], f"{name}: {what}", notes)
 
-def change(first: Measurement, second: Measurement) -> dict[str, Any]:
-    """How the signed gap changed, pair by pair, with interval and p-value."""
-    groups = first.summary["groups"]
-    a, b = (groups.index(name) for name in first.summary.get("widest", groups[:2]))
-    tables = [group_entropies(m.items, m.entropies, groups) for m in (first, second)]
-    if np.isnan(tables[0]).any():
-        return unpaired_change(tables, a, b)
-    before, after = (table[:, b] - table[:, a] for table in tables)
-    return statistics.paired_change(before, after, topics_of(first.items)).to_dict()
-
-
-def unpaired_change(tables: Sequence[np.ndarray], a: int, b: int) -> dict[str, Any]:
-    """Without twins a prompt is still its own control: the gap between the groups' changes (Welch)."""
-    moved = tables[1] - tables[0]
-    columns = [moved[:, column][~np.isnan(moved[:, column])] for column in (a, b)]
-    estimate = statistics.unpaired_gap(*columns)
-    row = estimate.to_dict()
-    gaps = [np.nanmean(table[:, b]) - np.nanmean(table[:, a]) for table in tables]
     return {
-        "gap_change": estimate.gap,
-        "se": row["se"],
-        "ci95": row["ci95"],
-        "p": estimate.p if estimate.known else None,
-        "abs_change": float(abs(gaps[1]) - abs(gaps[0])),
+        "kl_to_first": known("kl", "KL to the first model"),
+        "kl_ci95": cost["kl_ci95"],
+        "perplexity": known("perplexity", "perplexity"),
+        "mean_entropy": measurement.summary["H_mean"],
+        "mean_length": cost.get("mean_length"),
+        "ended": cost.get("ended"),
+        "distinct_2": cost.get("distinct_2"),
+    }
+
+
+def cell_rows(
+    cell: str | None, names: Sequence[str], measurements: Sequence[Measurement]
+) -> list[dict[str, Any]]:
+    """The gap of each model in one part of the test set."""
+    return [
+        {"model": name, "gap": row["gap"], "ci95": row["ci95"]}
+        for name, measurement in zip(names, measurements, strict=True)
+        for row in measurement.summary["cells"]
+        if row["cell"] == cell
+    ]
+
+
+def difference(name: str, against: str, first: Measurement, second: Measurement) -> Difference:
+    """How the signed gap changed, prompt by prompt, with interval and p-value.
+
+    It is the gap of the first model's widest pair of groups. Interval and p hold for the changes of all pairs of groups
+    at once, which are listed too.
+    """
+    groups, widest = first.summary["groups"], first.summary["widest"]
+    changes = group_changes(first, second, groups)
+    row = next(row for row in changes if list(row.groups) == widest)
+    figures = row.estimate.to_dict()
+    before = first.summary["gap"] or 0.0
+    after = before + row.estimate.gap
+    return {
+        "model": name,
+        "against": against,
+        **change_row(row),
+        "df": figures["df"],
+        "n_pairs": row.estimate.n,
+        "n_clusters": row.estimate.n_clusters,
+        "cluster_unit": row.estimate.cluster_unit,
+        "abs_change": abs(after) - abs(before),
+        "note": row.estimate.note,
+        "group_changes": [change_row(change) for change in changes],
+    }
+
+
+def group_changes(first: Measurement, second: Measurement, groups: Sequence[str]) -> list[GroupGap]:
+    """The change of the gap of every two groups: each pair, or prompt without a twin, is its own control."""
+    if are_twins(first.items):
+        own = first.summary.get("responses") == "own"
+        tables = [group_entropies(m.items, m.entropies, groups, own=own) for m in (first, second)]
+        return gaps_of(tables[1] - tables[0], groups, topics_of(first.items))
+    (before, topics), (after, _) = (prompt_entropies(m.items, m.entropies, groups) for m in (first, second))
+    moved = {group: np.subtract(after[group], before[group]) for group in groups}
+    return statistics.group_gaps(moved, topics, paired=False)
+
+
+def change_row(change: GroupGap) -> GroupChange:
+    figures = change.estimate.to_dict()
+    return {
+        "groups": list(change.groups),
+        "gap_change": figures["gap"],
+        "se": figures["se"],
+        "ci95": figures["ci95"],
+        "p": change.p if change.estimate.known else None,
     }

@@ -72,10 +72,15 @@ class NeutralReference:
                     yield torch.log_softmax(logits[chosen].float(), -1).cpu()
 
     def kl_to(self, model: nn.Module) -> dict[str, Any]:
-        """KL of the base to ``model``, nats a token, with its 95 % interval over texts."""
+        """KL of the base to ``model``, nats a token, with its 95 % interval over texts.
+
+        It is infinite where ``model`` gives no probability to a token that the base may say.
+        """
         totals, counts = [], []
         for base, now in zip(self.base, self.log_probs(model), strict=True):
-            totals.append(float((base.exp() * (base - now)).sum()))
+            p = base.exp()
+            # A token that the base never says adds nothing, even where both logits are minus infinity.
+            totals.append(float(torch.where(p > 0, p * (base - now), 0.0).sum()))
             counts.append(len(base))
         return ratio_with_interval(np.array(totals), np.array(counts)) | {"n_texts": len(totals)}
 
@@ -83,10 +88,24 @@ class NeutralReference:
 def ratio_with_interval(totals: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
     """``sum(totals) / sum(counts)`` and its 95 % interval: each text a cluster of its tokens (linearised ratio)."""
     ratio = float(totals.sum() / counts.sum())
+    if len(totals) < 2 or not math.isfinite(ratio):
+        return {"kl": ratio, "kl_ci95": None}
     residuals = (totals - ratio * counts) / counts.mean()
-    estimate = statistics.paired_gap(ratio + residuals) if len(totals) > 1 else None
-    known = estimate is not None and estimate.known
-    return {"kl": ratio, "kl_ci95": list(estimate.ci95) if known and estimate else [None, None]}
+    return {"kl": ratio, "kl_ci95": statistics.paired_gap(ratio + residuals).to_dict()["ci95"]}
+
+
+def known_or_note(value: float, what: str, notes: list[str]) -> float | None:
+    """The figure as JSON can hold it: None, with a note that says why, where it is not finite.
+
+    Example:
+        >>> notes = []
+        >>> known_or_note(math.inf, "perplexity", notes), notes
+        (None, ['perplexity is infinite or not a number: the model gives no probability to some of the text'])
+    """
+    if math.isfinite(value):
+        return value
+    notes.append(f"{what} is infinite or not a number: the model gives no probability to some of the text")
+    return None
 
 
 def read_text(file: str) -> str:
@@ -109,19 +128,33 @@ def text_tokens(loaded: LoadedModel, file: str) -> list[int]:
     return ids
 
 
+def begin_tokens(loaded: LoadedModel) -> list[int]:
+    """The begin token, where the tokenizer puts one before a text; a model trained with it needs it in each window."""
+    begin = loaded.tokenizer.bos_token_id
+    first = loaded.tokenizer("a", verbose=False).input_ids[:1]
+    return [begin] if begin is not None and first == [begin] else []
+
+
 @torch.no_grad()
 def perplexity(loaded: LoadedModel, file: str, *, window: int = 512, bf16: bool = False) -> float:
-    """``exp(-mean log p)`` over a text file, in windows that do not overlap, the first token of each not scored."""
-    ids = text_tokens(loaded, file)
-    width = min(window, context_length(loaded.model) or window)
+    """``exp(-mean log p)`` over a text file, in windows that do not overlap.
+
+    Where the tokenizer begins a text with a token of its own, so does each window, and every token of the text is
+    scored; else the first token of each window is not. A mean too large for a float gives infinity.
+    """
+    ids, begin = text_tokens(loaded, file), begin_tokens(loaded)
+    width = min(window, context_length(loaded.model) or window) - len(begin)
     device = loaded.model.device
     total, count = 0.0, 0
     with evaluating(loaded.model), precision(device, bf16):
-        for start in range(0, len(ids) - 1, width):
-            chunk = torch.tensor([ids[start : start + width]], device=device)
+        for start in range(0, len(ids), width):
+            chunk = torch.tensor([begin + ids[start : start + width]], device=device)
             if chunk.shape[1] < 2:
                 continue
             logits = loaded.model(input_ids=chunk, use_cache=False).logits[0, :-1].float()
             total += float(torch.nn.functional.cross_entropy(logits, chunk[0, 1:], reduction="sum"))
             count += chunk.shape[1] - 1
-    return math.exp(total / count)
+    try:
+        return math.exp(total / count)
+    except OverflowError:
+        return math.inf

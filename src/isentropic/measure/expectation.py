@@ -17,6 +17,7 @@ from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Example, Tokens
+from isentropic.schema import Expectation, ExpectationRow
 
 
 def start_token(tokenizer: Any) -> int:
@@ -99,9 +100,9 @@ def log_odds(
     return totals[1::2] - totals[::2]
 
 
-def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> dict[str, Any]:
+def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> ExpectationRow:
     """What a set of log-odds says: mean, interval over clusters, mean absolute value, share that prefers the second group."""
-    row: dict[str, Any] = {
+    row: ExpectationRow = {
         "gap": float(values.mean()),
         "ci95": None,
         "mean_abs": float(np.abs(values).mean()),
@@ -109,14 +110,13 @@ def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> dict[
         "n": len(values),
     }
     if len(values) > 1:
-        estimate = statistics.paired_gap(values, clusters=clusters)
-        row["ci95"] = list(estimate.ci95) if estimate.known else None
+        row["ci95"] = statistics.paired_gap(values, clusters=clusters).to_dict()["ci95"]
     return row
 
 
 def measure_expectation(
     loaded: LoadedModel, items: Sequence[Item], groups: Sequence[str], *, bf16: bool = False
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], Expectation]:
     """Which of two groups the model expects: by the twins' own prompts, and after neutral contexts.
 
     Args:
@@ -144,4 +144,4 @@ def measure_expectation(
         if found
     }
     rows = {name: expectation_row(values[name], clusters[name]) if name in values else None for name in pairs}
-    return values, {"groups": list(groups), **rows}
+    return values, {"groups": list(groups), "twins": rows["twins"], "contexts": rows["contexts"]}

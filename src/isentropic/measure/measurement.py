@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from isentropic.entropy.scorer import EntropyScorer
+from isentropic.measure.cost import known_or_note, perplexity
 from isentropic.measure.expectation import measure_expectation
-from isentropic.measure.score import score_items
-from isentropic.measure.summary import SCHEMA, floor_of, quality, summarise, versions
+from isentropic.measure.score import check_finite, score_items
+from isentropic.measure.summary import floor_of, quality, summarise, versions
 from isentropic.models.model import LoadedModel
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.responses.batches import Item, prompt_tuples
 from isentropic.responses.sample import Progress, ResponseSampler, Sampling
+from isentropic.schema import MEASURE_SCHEMA, Summary
 
 
 @dataclass
@@ -24,13 +26,13 @@ class Measurement:
     Attributes:
         items: tuples of prompts with the examples they were scored on.
         entropies: one array an item, the response entropy of each example in nats.
-        summary: the plain dict that reports and ``--json`` are made of.
+        summary: what reports and ``--json`` are made of.
         log_odds: the values behind ``summary["expectation"]``: of the twins, and of the neutral contexts.
     """
 
     items: list[Item]
     entropies: list[np.ndarray]
-    summary: dict[str, Any]
+    summary: Summary
     log_odds: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -54,6 +56,8 @@ def measure(
     noise_floor: bool = True,
     items: list[Item] | None = None,
     scorer: EntropyScorer | None = None,
+    split: str = "all",
+    text_file: str | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure the entropy gap of a model over a prompt set.
@@ -64,9 +68,14 @@ def measure(
         sampling: how responses are drawn.
         target_gap: what the verdict is about, in nats.
         items: prompts with responses drawn earlier; nothing is sampled then.
+        split: the name of the part of the data that this is, for the summary.
+        text_file: a text whose perplexity is measured too.
 
     Returns:
-        The entropies and the summary dict (see docs/schema.md).
+        The entropies and the summary (see docs/schema.md).
+
+    Raises:
+        InputError: the model's entropies are not finite.
     """
     if items is None:
         sampler = ResponseSampler(
@@ -76,25 +85,32 @@ def measure(
     pad = loaded.tokenizer.pad_token_id
     scorer = scorer or EntropyScorer()
     entropies = score_items(loaded.model, scorer, items, pad=pad, bf16=bf16, progress=progress)
-    summary = {
-        "schema": SCHEMA,
+    check_finite(entropies, loaded.name)
+    own, groups = responses == "own", prompt_set.groups
+    findings = summarise(items, entropies, groups, target_gap, own=own)
+    log_odds, expectation = measure_expectation(loaded, items, findings["widest"], bf16=bf16)
+    ends = ResponseSampler(loaded.model, loaded.tokenizer, sampling).ends
+    summary: Summary = {
+        "schema": MEASURE_SCHEMA,
         "model": loaded.name,
         "model_sha256": loaded.sha256,
         "data": prompt_set.name,
         "data_sha256": prompt_set.sha256,
+        "split": split,
         "responses": responses if prompt_set.paired else "own",
         "seed": sampling.seed,
         "unit": "nats",
         "settings": {**asdict(sampling), "bf16": bf16},
         "versions": versions(),
-        **summarise(items, entropies, prompt_set.groups, target_gap, own=responses == "own"),
+        **findings,
+        "noise_floor": floor_of(items, entropies, groups, sampling.seed, own=own) if noise_floor else None,
+        "quality": quality(items, entropies, ends),
+        "expectation": expectation,
+        "notes": list(prompt_set.notes),
     }
-    if noise_floor:
-        summary["noise_floor"] = floor_of(items, entropies, prompt_set.groups, summary, sampling.seed)
-    ends = ResponseSampler(loaded.model, loaded.tokenizer, sampling).ends
-    summary["quality"] = quality(items, entropies, ends)
-    names = summary.get("widest", list(prompt_set.groups))
-    log_odds, summary["expectation"] = measure_expectation(loaded, items, names, bf16=bf16)
+    if text_file and summary["quality"]:
+        found = perplexity(loaded, text_file, bf16=bf16)
+        summary["quality"]["perplexity"] = known_or_note(found, "perplexity", summary["warnings"])
     return Measurement(items, entropies, summary, log_odds)
 
 

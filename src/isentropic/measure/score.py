@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from isentropic.entropy.scorer import EntropyScorer
+from isentropic.errors import InputError
 from isentropic.models.model import precision
 from isentropic.responses.batches import Item, collate_rows, pack, row_length
 from isentropic.responses.sample import Example, Progress, evaluating, token_batches
@@ -54,3 +55,14 @@ def score_items(
     flat = [example for item in items for example in item.examples]
     values = score_examples(model, scorer, flat, pad=pad, bf16=bf16, progress=progress)
     return np.split(values, np.cumsum([len(item.examples) for item in items])[:-1])
+
+
+def check_finite(entropies: Sequence[np.ndarray], name: str) -> None:
+    """Refuse a model whose entropies are not numbers: no gap can be made of them."""
+    values = np.concatenate(list(entropies)) if entropies else np.empty(0)
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise InputError(
+            f"model {name!r} gives NaN or infinite entropies for {bad} of {len(values)} responses; its weights are "
+            f"damaged, or it overflows in this precision, and no gap can be measured; check the weights, or try --bf16 off"
+        )

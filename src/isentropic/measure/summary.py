@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from scipy.stats import t as student_t
+from numpy.typing import NDArray
 
 from isentropic import gap as statistics
+from isentropic.gap import GroupGap
 from isentropic.labels import label
-from isentropic.responses.batches import Item
+from isentropic.schema import (
+    CellRow,
+    Estimate,
+    Findings,
+    Floor,
+    GapFigures,
+    GroupGapRow,
+    OwnRow,
+    Parts,
+    Quality,
+    TopicRow,
+)
 
-SCHEMA = "isentropic.measure/1"
+if TYPE_CHECKING:
+    from isentropic.responses.batches import Item
+
+Array = NDArray[np.float64]
 
 
 def versions() -> dict[str, str]:
@@ -28,18 +44,30 @@ def versions() -> dict[str, str]:
     return found
 
 
+# --- Entropies of the groups ----------------------------------------------------------------------------------------
+
+
 def group_entropies(
-    items: Sequence[Item], entropies: Sequence[np.ndarray], groups: Sequence[str], *, own: bool = False
-) -> np.ndarray:
+    items: Sequence[Item],
+    entropies: Sequence[Array],
+    groups: Sequence[str],
+    *,
+    own: bool = False,
+    half: tuple[int, int] | None = None,
+) -> Array:
     """Mean response entropy of each item's prompt of each group: (items, groups), NaN where there is none.
 
-    With ``own`` only the responses sampled from the prompt itself count.
+    Args:
+        own: only the responses sampled from the prompt itself count.
+        half: ``(0 or 1, number of responses)``: only that half of the responses counts.
     """
     table = np.full((len(items), len(groups)), np.nan)
     for row, (item, values) in enumerate(zip(items, entropies, strict=True)):
         for column, group in enumerate(groups):
             chosen = [
-                example.prompt.group == group and (example.source == group or not own)
+                example.prompt.group == group
+                and (example.source == group or not own)
+                and (half is None or (example.sample * 2 // half[1]) == half[0])
                 for example in item.examples
             ]
             if any(chosen):
@@ -47,74 +75,13 @@ def group_entropies(
     return table
 
 
-# --- The summary ----------------------------------------------------------------------------------------------------
-
-
-def summarise(
-    items: Sequence[Item],
-    entropies: Sequence[np.ndarray],
-    groups: Sequence[str],
-    target_gap: float,
-    *,
-    own: bool = False,
-) -> dict[str, Any]:
-    """What the entropies say: group entropies, gap, interval, verdict, topics, cells. No model needed.
-
-    Args:
-        items: tuples of prompts, twins or single prompts.
-        entropies: response entropies item by item, in nats.
-        groups: their order gives the gap its sign: second minus first.
-        own: score each prompt on its own responses only, although shared ones are there.
-    """
-    paired = all(len(item.prompts) == len(groups) for item in items)
-    table = group_entropies(items, entropies, groups, own=own)
-    topics = topics_of(items)
-    rows = [
-        group_gap_row(table, topics, pair, groups, target_gap, paired) for pair in group_pairs(len(groups))
-    ]
-    widest = max(rows, key=lambda row: abs(row["gap"]))
-    means = np.nanmean(table, axis=0)
-    summary: dict[str, Any] = {
-        "groups": list(groups),
-        **{f"H_{group}": float(mean) for group, mean in zip(groups, means, strict=True)},
-        "H_mean": float(means.mean()),
-        **{key: widest[key] for key in GAP_KEYS},
-        "target_gap": target_gap,
-        "label": label(widest["gap"], target_gap),
-        "group_gaps": rows,
-        "warnings": [row["note"] for row in rows if row["note"]],
-        "mean_abs_pair_gap": None,
-        "noise_floor": None,
-        "pair_gaps": [],
-        "topics": [],
-        "cells": [],
-        "own": None,
-        "decomposition": None,
-    }
-    if len(groups) > 2:
-        summary["widest"] = widest["groups"]
-    if paired:
-        first, second = (groups.index(name) for name in widest["groups"])
-        summary |= pair_details(items, entropies, table, topics, (first, second), groups, target_gap, own)
-    return summary
-
-
-GAP_KEYS: tuple[str, ...] = (
-    "gap",
-    "se",
-    "ci95",
-    "df",
-    "n_pairs",
-    "n_clusters",
-    "cluster_unit",
-    "verdict",
-    "reason",
-)
-GAP_KEYS += ("p_within", "p_exceeds", "pairs_needed")
-
-
-def group_pairs(count: int) -> list[tuple[int, int]]:
-    return [(a, b) for a in range(count) for b in range(a + 1, count)]
+def are_twins(items: Sequence[Item]) -> bool:
+    """Whether every item is one prompt written for each group, and not prompts that only share a batch."""
+    ids = [{prompt.pair_id for prompt in item.prompts} for item in items]
+    return all(
+        len(item.prompts) > 1 and len(pair) == 1 and None not in pair
+        for item, pair in zip(items, ids, strict=True)
+    )
 
 
 def topics_of(items: Sequence[Item]) -> list[str] | None:
@@ -123,98 +90,193 @@ def topics_of(items: Sequence[Item]) -> list[str] | None:
     return None if any(topic is None for topic in topics) else [str(topic) for topic in topics]
 
 
-def group_gap_row(
-    table: np.ndarray,
-    topics: Sequence[str] | None,
-    pair: tuple[int, int],
-    groups: Sequence[str],
-    target_gap: float,
-    paired: bool,
-) -> dict[str, Any]:
-    """The gap between two of the groups with its interval and verdict."""
-    first, second = pair
-    if paired:
-        estimate = statistics.paired_gap(table[:, second] - table[:, first], topics)
-    else:
-        estimate = statistics.unpaired_gap(
-            *(column[~np.isnan(column)] for column in (table[:, first], table[:, second]))
-        )
-    decided = statistics.verdict(estimate, target_gap).to_dict()
-    row = estimate.to_dict()
-    row["n_pairs"] = row.pop("n_prompts", row.get("n_pairs"))
-    low, high = row["ci95"] or (None, None)
-    return {
-        "groups": [groups[first], groups[second]],
-        **row,
-        "ci95": [low, high],
-        **{key: decided[key] for key in ("verdict", "reason", "p_within", "p_exceeds", "pairs_needed")},
-    }
+def prompt_entropies(
+    items: Sequence[Item], entropies: Sequence[Array], groups: Sequence[str]
+) -> tuple[dict[str, list[float]], dict[str, list[str]] | None]:
+    """Mean response entropy and topic of each prompt, group by group, for prompts without twins.
+
+    A prompt that stands in several items, as where the smaller group fills up a batch, counts once. Topics are None
+    where some prompt has none.
+    """
+    scored: dict[int, list[float]] = {}
+    prompts = {}
+    for item, values in zip(items, entropies, strict=True):
+        for example, value in zip(item.examples, values, strict=True):
+            prompts[id(example.prompt)] = example.prompt
+            scored.setdefault(id(example.prompt), []).append(float(value))
+    means: dict[str, list[float]] = {group: [] for group in groups}
+    topics: dict[str, list[str]] = {group: [] for group in groups}
+    for key, prompt in prompts.items():
+        means[prompt.group].append(float(np.mean(scored[key])))
+        topics[prompt.group].append(str(prompt.topic))
+    whole = all(prompt.topic is not None for prompt in prompts.values())
+    return means, topics if whole and prompts else None
 
 
-def pair_details(
+def gaps_of(table: Array, groups: Sequence[str], topics: Sequence[str] | None) -> list[GroupGap]:
+    """The gaps of all pairs of groups of twins; ``table`` is (pairs, groups)."""
+    return statistics.group_gaps(dict(zip(groups, table.T, strict=True)), topics)
+
+
+# --- The summary ----------------------------------------------------------------------------------------------------
+
+
+def summarise(
     items: Sequence[Item],
-    entropies: Sequence[np.ndarray],
-    table: np.ndarray,
-    topics: Sequence[str] | None,
-    pair: tuple[int, int],
+    entropies: Sequence[Array],
     groups: Sequence[str],
     target_gap: float,
-    own: bool,
-) -> dict[str, Any]:
-    """What only twins can show: the spread over pairs, topics, cells, and shared against own responses."""
-    first, second = pair
-    differences = table[:, second] - table[:, first]
-    spread = statistics.pair_spread(differences).to_dict()
-    details: dict[str, Any] = {
-        "mean_abs_pair_gap": spread["mean_abs_pair_gap"],
-        "pair_gap_sd": spread["pair_gap_sd"],
-        "pair_gap_quantiles": spread["quantiles"],
-        "pair_gaps": [
-            {"pair_id": item.prompts[0].pair_id, "topic": item.topic, "gap": float(difference)}
-            for item, difference in zip(items, differences, strict=True)
-        ],
+    *,
+    own: bool = False,
+) -> Findings:
+    """What the entropies say: group entropies, gap, interval, verdict, topics, cells. No model needed.
+
+    Args:
+        items: tuples of prompts, twins or single prompts.
+        entropies: response entropies item by item, in nats.
+        groups: their order gives the gap its sign: second minus first.
+        own: score each prompt on its own responses only, although shared ones are there.
+    """
+    paired = are_twins(items)
+    if paired:
+        table = group_entropies(items, entropies, groups, own=own)
+        gaps = gaps_of(table, groups, topics_of(items))
+        means = table.mean(axis=0)
+    else:
+        by_group, topics = prompt_entropies(items, entropies, groups)
+        gaps = statistics.group_gaps(by_group, topics, paired=False)
+        means = np.array([np.mean(by_group[group]) for group in groups])
+    widest = statistics.widest_pair(gaps)
+    rows = [group_gap_row(row, target_gap, len(gaps)) for row in gaps]
+    findings: Findings = {
+        "groups": list(groups),
+        "widest": list(widest.groups),
+        "twins": paired,
+        "H_mean": float(means.mean()),
+        **gap_figures(gaps, widest.groups, target_gap),
+        "target_gap": target_gap,
+        "label": label(widest.estimate.gap, target_gap),
+        "group_gaps": rows,
+        "warnings": list(dict.fromkeys(row["note"] for row in rows if row["note"])),
+        "mean_abs_pair_gap": None,
+        "pair_gap_sd": None,
+        "pair_gap_quantiles": None,
+        "pair_gaps": [],
+        "topics": [],
+        "cells": [],
+        "own": None,
+        "decomposition": None,
     }
+    add_entropies(findings, groups, means)
+    if paired:
+        add_pair_details(findings, items, table, target_gap)
+        if not own and any(e.source != e.prompt.group for item in items for e in item.examples):
+            add_own(findings, items, group_entropies(items, entropies, groups, own=True), table, target_gap)
+    return findings
+
+
+def add_entropies(figures: Mapping[str, Any], groups: Sequence[str], means: Array) -> None:
+    """Put ``H_<group>`` into figures."""
+    cast(dict[str, Any], figures).update(
+        {f"H_{group}": float(mean) for group, mean in zip(groups, means, strict=True)}
+    )
+
+
+def gap_figures(gaps: Sequence[GroupGap], pair: Sequence[str], target_gap: float) -> GapFigures:
+    """The gap of one pair of groups, with an interval and a verdict that hold for all pairs looked at."""
+    estimate = next(row.estimate for row in gaps if row.groups == tuple(pair))
+    return figures_of(estimate, statistics.joint_verdict([row.estimate for row in gaps], target_gap))
+
+
+def group_gap_row(row: GroupGap, target_gap: float, looked_at: int) -> GroupGapRow:
+    """The gap of one pair of groups among ``looked_at``, with its own verdict."""
+    decided = statistics.verdict(row.estimate, target_gap, comparisons=looked_at)
+    return {"groups": list(row.groups), **figures_of(row.estimate, decided), "note": row.estimate.note}
+
+
+def figures_of(estimate: statistics.GapEstimate, verdict: statistics.Verdict) -> GapFigures:
+    """Both as JSON can hold them; prompts without twins are counted under ``n_pairs`` too."""
+    row, decided = estimate.to_dict(), verdict.to_dict()
+    return {
+        "gap": row["gap"],
+        "se": row["se"],
+        "ci95": row["ci95"],
+        "df": row["df"],
+        "n_pairs": estimate.n,
+        "n_clusters": row["n_clusters"],
+        "cluster_unit": row["cluster_unit"],
+        "verdict": decided["verdict"],
+        "reason": decided["reason"],
+        "p_within": decided["p_within"],
+        "p_exceeds": decided["p_exceeds"],
+        "pairs_needed": decided["pairs_needed"],
+    }
+
+
+def add_pair_details(findings: Findings, items: Sequence[Item], table: Array, target_gap: float) -> None:
+    """What only twins can show, for the widest pair of groups: the spread over pairs, topics and cells."""
+    groups, topics = findings["groups"], topics_of(items)
+    differences = difference(table, findings)
+    spread = statistics.pair_spread(differences).to_dict()
+    findings["mean_abs_pair_gap"] = spread["mean_abs_pair_gap"]
+    findings["pair_gap_sd"] = spread["pair_gap_sd"]
+    findings["pair_gap_quantiles"] = spread["quantiles"]
+    findings["pair_gaps"] = [
+        {"pair_id": item.prompts[0].pair_id, "topic": item.topic, "gap": float(gap)}
+        for item, gap in zip(items, differences, strict=True)
+    ]
     if topics is not None:
-        details["topics"] = [topic.to_dict() for topic in statistics.topic_gaps(differences, topics)]
-    cells = list(dict.fromkeys(item.prompts[0].cell for item in items))
-    for cell in cells:
-        rows = [row for row, item in enumerate(items) if item.prompts[0].cell == cell]
-        if cell is None or len(rows) < 2:
+        rows = statistics.topic_gaps(differences, topics, comparisons=len(findings["group_gaps"]))
+        findings["topics"] = [cast(TopicRow, row.to_dict()) for row in rows]
+    members: dict[str, list[int]] = {}
+    for row, item in enumerate(items):
+        if item.prompts[0].cell is not None:
+            members.setdefault(item.prompts[0].cell, []).append(row)
+    for cell, chosen in members.items():
+        if len(chosen) < 2:  # one pair has no interval
             continue
-        chosen = None if topics is None else [topics[row] for row in rows]
-        gap_row = group_gap_row(table[rows], chosen, pair, groups, target_gap, True)
-        details.setdefault("cells", []).append(
-            {"cell": cell, **{key: gap_row[key] for key in GAP_KEYS}}
-            | {f"H_{group}": float(mean) for group, mean in zip(groups, table[rows].mean(0), strict=True)}
-        )
-    if not own and any(example.source != example.prompt.group for item in items for example in item.examples):
-        own_table = group_entropies(items, entropies, groups, own=True)
-        own_row = group_gap_row(own_table, topics, pair, groups, target_gap, True)
-        details["own"] = {key: own_row[key] for key in GAP_KEYS} | {
-            "mean_abs_pair_gap": float(np.abs(own_table[:, second] - own_table[:, first]).mean()),
-            "pair_gap_sd": float((own_table[:, second] - own_table[:, first]).std(ddof=1))
-            if len(items) > 1
-            else None,
-        }
-        split = statistics.decompose(own_table[:, second] - own_table[:, first], differences, topics)
-        details["decomposition"] = split.to_dict()
-    return details
+        gaps = gaps_of(table[chosen], groups, topics and [topics[row] for row in chosen])
+        figures: CellRow = {"cell": cell, **gap_figures(gaps, findings["widest"], target_gap)}
+        add_entropies(figures, groups, table[chosen].mean(axis=0))
+        findings["cells"].append(figures)
+
+
+def add_own(findings: Findings, items: Sequence[Item], own: Array, shared: Array, target_gap: float) -> None:
+    """Shared against own responses, for the widest pair of groups."""
+    topics = topics_of(items)
+    on_own = difference(own, findings)
+    figures: OwnRow = {
+        **gap_figures(gaps_of(own, findings["groups"], topics), findings["widest"], target_gap),
+        "mean_abs_pair_gap": float(np.abs(on_own).mean()),
+        "pair_gap_sd": float(on_own.std(ddof=1)) if len(items) > 1 else None,
+    }
+    findings["own"] = figures
+    split = statistics.decompose(
+        on_own, difference(shared, findings), topics, comparisons=len(findings["group_gaps"])
+    )
+    findings["decomposition"] = cast(Parts, split.to_dict())
+
+
+def difference(table: Array, findings: Findings) -> Array:
+    """The gap of each pair between the widest two groups."""
+    first, second = (findings["groups"].index(name) for name in findings["widest"])
+    return table[:, second] - table[:, first]
 
 
 def held_out_now(
-    pool: tuple[Sequence[Item], Sequence[np.ndarray]],
-    before: Sequence[np.ndarray],
-    now: Sequence[np.ndarray],
+    pool: tuple[Sequence[Item], Sequence[Array]],
+    before: Sequence[Array],
+    now: Sequence[Array],
     items: Sequence[Item],
     groups: Sequence[str],
-) -> dict[str, Any]:
+) -> Estimate:
     """The gap during training, from all that was held out: every prompt before training, the validation prompts since.
 
     .. math:: \\hat g(t) = g_{pool}(0) + (g_{val}(t) - g_{val}(0))
 
     Before the first step the training prompts are as unseen as the validation prompts, so both tell the gap at step 0;
     the change since comes from the validation prompts alone, pair by pair. Standard error: the root of the two
-    squared. Twins only.
+    squared. Twins only. With more than two groups it is the widest gap, with an interval that holds for all.
 
     Args:
         pool: training and validation items with their entropies before training.
@@ -223,71 +285,71 @@ def held_out_now(
     start = group_entropies(*pool, groups)
     change = group_entropies(items, now, groups) - group_entropies(items, before, groups)
     means = start.mean(0) + change.mean(0)
-    a, b = max(group_pairs(len(groups)), key=lambda pair: abs(means[pair[1]] - means[pair[0]]))
-    at_start = statistics.paired_gap(start[:, b] - start[:, a], topics_of(pool[0]))
-    since = statistics.paired_gap(change[:, b] - change[:, a], topics_of(items))
-    se = float(np.hypot(at_start.se, since.se if since.known else 0.0))
-    gap = float(means[b] - means[a])
-    half = se * float(student_t.ppf(0.975, at_start.df)) if at_start.known else None
-    return {
-        "gap": gap,
-        "se": se if at_start.known else None,
-        "ci95": [gap - half, gap + half] if half is not None else [None, None],
-        **{f"H_{group}": float(mean) for group, mean in zip(groups, means, strict=True)},
-        "H_mean": float(means.mean()),
-    }
+    at_start = gaps_of(start, groups, topics_of(pool[0]))
+    since = gaps_of(change, groups, topics_of(items))
+    k = max(range(len(at_start)), key=lambda k: abs(at_start[k].estimate.gap + since[k].estimate.gap))
+    first, second = at_start[k].estimate, since[k].estimate
+    gap = first.gap + second.gap
+    found: Estimate = {"gap": gap, "se": None, "ci95": None, "n_pairs": first.n}
+    if first.known:
+        se = math.hypot(first.se, second.se if second.known else 0.0)
+        half = (first.ci95[1] - first.gap) / first.se * se  # the quantile of the larger error
+        found["se"], found["ci95"] = se, [gap - half, gap + half]
+    add_entropies(found, [*groups, "mean"], np.array([*means, means.mean()]))
+    return found
+
+
+# --- The noise floor ------------------------------------------------------------------------------------------------
 
 
 def floor_of(
     items: Sequence[Item],
-    entropies: Sequence[np.ndarray],
+    entropies: Sequence[Array],
     groups: Sequence[str],
-    summary: dict[str, Any],
     seed: int,
-) -> dict[str, Any] | None:
+    *,
+    own: bool = False,
+) -> Floor | None:
     """The gap that chance alone shows. With several responses a prompt, their halves are two runs of other seeds."""
     rng = np.random.default_rng([seed, 11])
-    names = summary.get("widest", list(groups)[:2])
-    first, second = (groups.index(name) for name in names)
-    table = group_entropies(items, entropies, groups)
-    if summary["cluster_unit"] == "prompt":
-        halves = [column[~np.isnan(column)] for column in (table[:, first], table[:, second])]
-        return statistics.unpaired_noise_floor(*halves, rng=rng).to_dict()
+    if not are_twins(items):
+        by_group, topics = prompt_entropies(items, entropies, groups)
+        if topics is None and len(groups) == 2:
+            first, second = by_group.values()
+            return cast(Floor, statistics.unpaired_noise_floor(first, second, rng=rng).to_dict())
+        return cast(Floor, statistics.group_noise_floor(by_group, topics, rng=rng).to_dict())
     if len(items) < 2:
         return None
-    topics = topics_of(items)
-    gaps = table[:, second] - table[:, first]
+
+    def gaps(half: tuple[int, int] | None = None) -> Array:
+        table = group_entropies(items, entropies, groups, own=own, half=half)
+        pairs = [(a, b) for a in range(len(groups)) for b in range(a + 1, len(groups))]
+        return np.stack([table[:, b] - table[:, a] for a, b in pairs], axis=1)
+
     reseeded = None
     count = 1 + max(example.sample for item in items for example in item.examples)
     if count > 1:
-        halves = [half_gap(items, entropies, (groups[first], groups[second]), k, count) for k in (0, 1)]
         # The halves (-(-count // 2) and count // 2 responses) differ more than two runs of all the responses would.
         shrink = (2 * -(-count // 2) * (count // 2)) ** 0.5 / count
-        reseeded = gaps - shrink * (halves[0] - halves[1])
-    return statistics.noise_floor(gaps, reseeded, topics, rng=rng).to_dict()
+        reseeded = gaps() - shrink * (gaps((0, count)) - gaps((1, count)))
+    floor = statistics.noise_floor(gaps(), reseeded, topics_of(items), rng=rng)
+    return cast(Floor, floor.to_dict())
 
 
-def half_gap(
-    items: Sequence[Item], entropies: Sequence[np.ndarray], pair: tuple[str, str], half: int, count: int
-) -> np.ndarray:
-    """Pair gaps from one half of the responses: what a run with another seed would have shown."""
-    kept_items, kept_values = [], []
-    for item, values in zip(items, entropies, strict=True):
-        chosen = [(example.sample * 2 // count) == half for example in item.examples]
-        kept_items.append(
-            Item(item.prompts, [e for e, keep in zip(item.examples, chosen, strict=True) if keep])
-        )
-        kept_values.append(values[chosen])
-    table = group_entropies(kept_items, kept_values, pair)
-    return table[:, 1] - table[:, 0]
+# --- The responses --------------------------------------------------------------------------------------------------
 
 
-def quality(
-    items: Sequence[Item], entropies: Sequence[np.ndarray], ends: Sequence[int]
-) -> dict[str, float | None]:
+def quality(items: Sequence[Item], entropies: Sequence[Array], ends: Sequence[int]) -> Quality:
     """Figures of the sampled responses, whichever model they were drawn from; mean entropy of all scored."""
     drawn = [e.response_ids for item in items for e in item.examples if e.source == e.prompt.group]
-    return {"mean_entropy": float(np.concatenate(list(entropies)).mean()), **answer_figures(drawn, ends)}
+    answers = answer_figures(drawn, ends)
+    return {
+        "mean_entropy": float(np.concatenate(list(entropies)).mean()),
+        "mean_length": answers["mean_length"],
+        "ended": answers["ended"],
+        "distinct_2": answers["distinct_2"],
+        "perplexity": None,
+    }
 
 
 def answer_figures(drawn: Sequence[Sequence[int]], ends: Sequence[int]) -> dict[str, float | None]:

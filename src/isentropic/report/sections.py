@@ -198,7 +198,7 @@ class Page:
         return n
 
     def units(self, summary: Mapping[str, Any], n: Any) -> str:
-        unit = "unit_prompts" if summary.get("cluster_unit") == "prompt" else "unit_pairs"
+        unit = "unit_pairs" if summary.get("twins", True) else "unit_prompts"
         return self.t(unit + ("_one" if n == 1 else ""), n=self.count(n))
 
     def target_text(self) -> str:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from isentropic.labels import monitor_line
+from isentropic.labels import interval_text, monitor_line
 from isentropic.models.sharding import put, whole
-from isentropic.report.curves import draw_curves
+from isentropic.report.curves import draw_curves, finite
 
 BEST_WEIGHTS, BEST_FACTS = "best", "best.json"
 SHARD_BYTES = 64 * 2**20
@@ -187,15 +187,15 @@ class Monitor(TrainerCallback):
                 {"step": state.global_step, **row, "seconds": round(time.monotonic() - self.started, 3)}
             )
         elif "eval_gap" in logs:
-            low, high = logs.get("eval_gap_low"), logs.get("eval_gap_high")
-            interval = f"[{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "unknown"
+            known = "eval_gap_low" in logs
+            interval = [logs["eval_gap_low"], logs["eval_gap_high"]] if known else None
             self.say(
                 f"   held-out gap={abs(logs['eval_gap']):.4f} (signed {logs['eval_gap']:+.4f}, 95% interval "
-                f"{interval}) | KL={logs['eval_kl']:.5f}"
+                f"{interval_text(interval)}) | KL={logs['eval_kl']:.5f}"
             )
-            row = {"val_gap": logs["eval_gap"], "val_se": logs.get("eval_gap_se"), "val_ci95": [low, high]}
+            row = {"val_gap": logs["eval_gap"], "val_se": logs.get("eval_gap_se"), "val_ci95": interval}
             row |= {f"val_{k[5:]}": v for k, v in logs.items() if k.startswith("eval_H_")}
-            row |= {"kl": logs["eval_kl"], "val_length": logs.get("eval_length")}
+            row |= {"kl": finite(logs["eval_kl"]), "val_length": logs.get("eval_length")}
             row |= {"val_distinct_2": logs.get("eval_distinct_2")}
             self.write(
                 {"step": state.global_step, **row, "seconds": round(time.monotonic() - self.started, 3)}

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
 from isentropic.responses.batches import Item, StratifiedSampler, collate_items, prompt_tuples
 from isentropic.responses.sample import Example, Progress, ResponseSampler, Sampling, sample_responses
+from isentropic.schema import RUN_SCHEMA, Estimate, mean_entropy
 from isentropic.settings import LossSettings
 from isentropic.training import trackers
 from isentropic.training.callbacks import NotFiniteError
@@ -541,10 +542,11 @@ class DebiasingTrainer(Trainer):
         entropies = self.score(items)
         if not all(np.isfinite(values).all() for values in entropies):
             raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
-        if eval_dataset is None and self.pool is not None:
-            summary = held_out_now(self.pool, self.validation_before, entropies, items, groups)
-        else:
-            summary = summarise(items, entropies, groups, self.args.target_gap)
+        summary: Estimate = (
+            held_out_now(self.pool, self.validation_before, entropies, items, groups)
+            if eval_dataset is None and self.pool is not None
+            else summarise(items, entropies, groups, self.args.target_gap)
+        )
         found = self.held_out_figures(summary, groups)
         if eval_dataset is None:
             self.held_out_entropies[1:] = [entropies]
@@ -563,7 +565,7 @@ class DebiasingTrainer(Trainer):
             self.other_items[prompts.sha256] = self.held_out_items(prompts, "responses")
         return self.other_items[prompts.sha256]
 
-    def held_out_figures(self, summary: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    def held_out_figures(self, summary: Estimate, groups: Sequence[str]) -> dict[str, Any]:
         """The gap that a summary tells, and what the change of the weights has cost; the same on all processes."""
         assert self.neutral is not None
         low, high = summary["ci95"] or (None, None)
@@ -580,8 +582,7 @@ class DebiasingTrainer(Trainer):
             "gap_se": summary["se"],
             "gap_low": low,
             "gap_high": high,
-            **{f"H_{group}": summary[f"H_{group}"] for group in groups},
-            "H_mean": summary["H_mean"],
+            **{f"H_{group}": mean_entropy(summary, group) for group in [*groups, "mean"]},
             "kl": self.neutral.kl_to(self.model)["kl"],
             "length": float(np.mean([len(answer) for answer in drawn])),
             "distinct_2": distinct_ngrams(drawn, 2),
@@ -649,12 +650,12 @@ class DebiasingTrainer(Trainer):
             )
         before, after = (
             summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
-            | {"model": self.base_name, "data": self.validation_set.name, "split": "validation"}
             for entropies in (self.held_out_entropies[0], self.held_out_entropies[-1])
         )
         after["warnings"].append(HELD_OUT_STEERS)
+        facts = {"model": self.base_name, "data": self.validation_set.name, "split": "validation"}
         name = model_name or Path(str(self.args.output_dir)).name
-        run = {"schema": "isentropic.run/1", "name": name, "before": before, "after": after}
+        run = {"schema": RUN_SCHEMA, "name": name, "before": {**before, **facts}, "after": {**after, **facts}}
         card = ModelCard(model_card(run))
         card.data["tags"] += [tags] if isinstance(tags, str) else tags or []
         for key, value in metadata.items():

@@ -1,0 +1,240 @@
+"""What the JSON files hold: a type for each, shared by those who write them and the report that reads them.
+
+All entropies and gaps are in nats. What is unknown is None (`null`), never 0; so is an interval, as a whole.
+A summary holds besides, for each group, its mean entropy under the name `H_<group>` (see :func:`mean_entropy`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+MEASURE_SCHEMA = "isentropic.measure/1"
+COMPARE_SCHEMA = "isentropic.compare/1"
+RUN_SCHEMA = "isentropic.run/1"
+
+Interval = list[float]
+
+
+class Label(TypedDict):
+    """The guide's word for a gap, in English and Chinese."""
+
+    en: str
+    zh: str
+
+
+class Estimate(TypedDict):
+    """A gap and how sure it is."""
+
+    gap: float | None
+    se: float | None
+    ci95: Interval | None
+    n_pairs: int | None
+
+
+class GapFigures(Estimate):
+    """A gap, what was counted as independent, and the verdict on the target."""
+
+    df: float | None
+    n_clusters: int | None
+    cluster_unit: str
+    verdict: str
+    reason: str
+    p_within: float | None
+    p_exceeds: float | None
+    pairs_needed: int | None
+
+
+class GroupGapRow(GapFigures):
+    """The gap between two of the groups: the second minus the first."""
+
+    groups: list[str]
+    note: str | None
+
+
+class CellRow(GapFigures):
+    """One part of the test set; `H_<group>` besides."""
+
+    cell: str | None
+
+
+class OwnRow(GapFigures):
+    """The same pairs on own responses."""
+
+    mean_abs_pair_gap: float | None
+    pair_gap_sd: float | None
+
+
+class TopicRow(Estimate):
+    """One topic; `clear` says that it differs from 0 after Holm's correction."""
+
+    topic: str | None
+    p: float | None
+    p_holm: float | None
+    clear: bool
+
+
+class PairRow(TypedDict):
+    """One pair of twins."""
+
+    pair_id: str | None
+    topic: str | None
+    gap: float | None
+
+
+class Parts(TypedDict):
+    """The gap on own responses, split in two: `total = same_text + through_text`."""
+
+    total: Estimate
+    same_text: Estimate
+    through_text: Estimate
+
+
+class Floor(TypedDict):
+    """The gap that chance alone shows."""
+
+    reseed: float | None
+    same_group: float | None
+    floor: float | None
+    gap_is_under_floor: bool
+
+
+class Quality(TypedDict):
+    """Figures of the scored responses."""
+
+    mean_entropy: float | None
+    mean_length: float | None
+    ended: float | None
+    distinct_2: float | None
+    perplexity: float | None
+
+
+class ExpectationRow(TypedDict):
+    """Log-odds of the second group over the first: mean, interval, mean size, share that prefers the second."""
+
+    gap: float | None
+    ci95: Interval | None
+    mean_abs: float | None
+    prefers_second: float | None
+    n: int | None
+
+
+class Expectation(TypedDict):
+    """Which of two groups the model expects: by the twins' own prompts, and after neutral contexts."""
+
+    groups: list[str]
+    twins: ExpectationRow | None
+    contexts: ExpectationRow | None
+
+
+class Findings(GapFigures):
+    """What the entropies of a measurement say.
+
+    With more than two groups the figures at the top are those of the widest pair, `widest`, with an interval that holds
+    for all pairs of groups at once; the verdict is about all of them. Without `twins`, `n_pairs` counts prompts.
+    """
+
+    groups: list[str]
+    widest: list[str]
+    twins: bool
+    H_mean: float | None
+    target_gap: float | None
+    label: Label | None
+    group_gaps: list[GroupGapRow]
+    warnings: list[str]
+    mean_abs_pair_gap: float | None
+    pair_gap_sd: float | None
+    pair_gap_quantiles: dict[str, float] | None
+    pair_gaps: list[PairRow]
+    topics: list[TopicRow]
+    cells: list[CellRow]
+    own: OwnRow | None
+    decomposition: Parts | None
+
+
+class Summary(Findings):
+    """A measurement: what was measured, how, and what was found (`isentropic.measure/1`)."""
+
+    schema: str
+    model: str
+    model_sha256: str
+    data: str
+    data_sha256: str
+    split: str
+    responses: str
+    seed: int | None
+    unit: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    noise_floor: Floor | None
+    quality: Quality | None
+    expectation: Expectation | None
+    notes: list[str]
+
+
+class Cost(TypedDict):
+    """What a change cost the model: KL to the first on neutral text, and figures of its own neutral answers."""
+
+    kl_to_first: float | None
+    kl_ci95: Interval | None
+    perplexity: float | None
+    mean_entropy: float | None
+    mean_length: float | None
+    ended: float | None
+    distinct_2: float | None
+
+
+class ComparedModel(TypedDict):
+    """One model of a comparison."""
+
+    name: str
+    summary: Summary
+    cost: Cost
+
+
+class GroupChange(TypedDict):
+    """How the gap between two of the groups changed."""
+
+    groups: list[str]
+    gap_change: float | None
+    se: float | None
+    ci95: Interval | None
+    p: float | None
+
+
+class Difference(GroupChange):
+    """How a model's gap differs from the first's: that of the first's widest pair, and of every two groups."""
+
+    model: str
+    against: str
+    df: float | None
+    n_pairs: int | None
+    n_clusters: int | None
+    cluster_unit: str
+    abs_change: float | None
+    note: str | None
+    group_changes: list[GroupChange]
+
+
+class Comparison(TypedDict):
+    """Several models on the same prompts (`isentropic.compare/1`)."""
+
+    schema: str
+    models: list[ComparedModel]
+    differences: list[Difference]
+    cells: list[dict[str, Any]]
+    notes: list[str]
+
+
+def mean_entropy(figures: Mapping[str, Any], group: str) -> float | None:
+    """The mean response entropy of a group, where the figures have it.
+
+    Example:
+        >>> mean_entropy({"H_male": 3.1}, "male"), mean_entropy({}, "male")
+        (3.1, None)
+    """
+    value = figures.get(f"H_{group}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
