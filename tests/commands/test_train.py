@@ -679,3 +679,55 @@ def test_the_monitor_line_is_the_guides(go):
     gaps = [row["gap"] for row in rows(folder / "metrics.jsonl") if "loss" in row]
     rose = [line.startswith("📈") for line in lines]
     assert rose == [False] + [b > a for a, b in zip(gaps, gaps[1:], strict=False)]
+
+
+def mamba_folder(folder: Path) -> Path:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 4}
+    ends = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": None}
+    config = AutoConfig.for_model("mamba", vocab_size=320, initializer_range=0.5, **sizes, **ends)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_lora_on_a_family_that_cannot_be_adapted_everywhere(go, tmp_path):
+    pytest.importorskip("peft")
+    model = str(mamba_folder(tmp_path / "mamba"))
+    _, folder, _ = go(model_path=model, lora_r=2, max_steps=1, force=True)
+    named = set(read(folder / "final" / "adapter_config.json")["target_modules"])
+    assert {name.rsplit(".", 1)[-1] for name in named} == {"in_proj", "x_proj", "dt_proj"}
+    with pytest.raises(InputError, match="out_proj"):
+        go("second", model_path=model, lora_r=2, lora_target_modules="out_proj")
+    assert not (folder.parent / "second").exists()
+
+
+def test_an_adapter_on_a_tied_head_is_refused_before_the_run_folder(go, tmp_path):
+    pytest.importorskip("peft")
+    model = str(make_folder(tmp_path / "tied", "qwen2"))
+    for name, layers in (("a", "q_proj,lm_head"), ("b", "embed_tokens")):
+        with pytest.raises(InputError, match="another layer shares"):
+            go(name, model_path=model, lora_r=2, lora_target_modules=layers, merge_lora=name == "a")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_merged_weights_of_an_adapter_folder_are_trained_further(go):
+    pytest.importorskip("peft")
+    _, folder, _ = go("adapter", lora_r=2, max_steps=1, force=True)
+    adapter = str(folder / "final")
+    _, further, _ = go("further", model_path=adapter, max_steps=1, save_steps=1, force=True)
+    start = dict(load_model(adapter).model.named_parameters())
+    end = dict(plain(further / "checkpoints" / "checkpoint-1").named_parameters())
+    assert sum(not torch.equal(start[name], end[name]) for name in start) > len(start) / 2
+
+
+def test_gradient_checkpointing_where_the_model_has_none_is_refused_before_the_run_folder(go, tmp_path):
+    from transformers import CTRLConfig, CTRLLMHeadModel
+
+    config = CTRLConfig(vocab_size=320, n_embd=16, dff=16, n_layer=1, n_head=2, n_positions=256)
+    CTRLLMHeadModel(config).save_pretrained(tmp_path / "ctrl")
+    make_tokenizer().save_pretrained(tmp_path / "ctrl")
+    with pytest.raises(InputError, match="does not support it"):
+        go(model_path=str(tmp_path / "ctrl"), gradient_checkpointing=True)
+    assert not (tmp_path / "runs").exists()

@@ -50,6 +50,7 @@ from isentropic.run_folder import (
 )
 from isentropic.schema import Summary
 from isentropic.settings import TrainSettings, reading_of, split_names
+from isentropic.training.adapter import add_adapter, check_trainable
 from isentropic.training.callbacks import (
     BEST_WEIGHTS,
     BestCheckpoint,
@@ -111,6 +112,9 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
     if settings.resume and rank == 0:
         check_same_run(folder, prompts, loaded)
     screen.say(f"model: {loaded.name}, {parameters / 1e6:.0f} M parameters")
+
+    if lora := lora_of(settings):
+        loaded = dataclasses.replace(loaded, model=add_adapter(loaded.model, lora, settings.seed))
 
     # All that can be refused has been; from here on the run folder is ours to write.
     if rank == 0:
@@ -185,7 +189,6 @@ class Run:
             args=self.config,
             train_dataset=self.parts["train"],
             eval_dataset=self.parts["validation"],
-            peft_config=lora_of(settings),
             callbacks=[self.monitor, self.best, self.stop, FiniteGuard(), self.interrupt],
             progress=lambda stage: self.screen.bar(stage),
         )
@@ -390,6 +393,7 @@ def check_model(
     for part in parts.values():
         limits = context_length(loaded.model), vocabulary_size(loaded.model)
         encode_prompts(part.prompts, loaded.tokenizer, config.sampling(), *limits)
+    check_trainable(loaded.model, settings.lora_r > 0, settings.gradient_checkpointing)
     needed = LOGIT_BYTES * vocabulary_size(loaded.model) / 2**20
     assert config.chunk_mb is not None
     if config.chunk_mb < needed:

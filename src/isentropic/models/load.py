@@ -133,7 +133,8 @@ def load_adapter(folder: str, options: dict[str, Any]) -> PreTrainedModel:
         ) from error
     loaded = load_model(str(base), dtype=options["dtype"], trust_remote_code=options["trust_remote_code"])
     try:
-        return PeftModel.from_pretrained(loaded.model, folder).merge_and_unload()
+        merged = PeftModel.from_pretrained(loaded.model, folder).merge_and_unload()
+        return merged.requires_grad_(True)  # peft had frozen them, and they may be trained further
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"adapter {folder!r} does not fit its base model {base!r} ({str(error).splitlines()[0]}); it was made for "

@@ -26,7 +26,6 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
-    set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -47,6 +46,7 @@ from isentropic.responses.sample import Example, Progress, ResponseSampler, Samp
 from isentropic.schema import RUN_SCHEMA, Estimate, mean_entropy
 from isentropic.settings import LossSettings
 from isentropic.training import trackers
+from isentropic.training.adapter import add_adapter, check_trainable
 from isentropic.training.callbacks import NotFiniteError
 from isentropic.training.exact_loss import AimedStep, make_loss, names_of, without_chance
 
@@ -169,22 +169,13 @@ class DebiasingTrainer(Trainer):
         network: Any = base.model
         processing_class = base.tokenizer
         self.base_name, self.base_sha256 = base.name, base.sha256
+        check_trainable(
+            network,
+            peft_config is not None or hasattr(network, "peft_config"),
+            bool(args.gradient_checkpointing),
+        )
         if peft_config is not None:
-            from peft import get_peft_model
-
-            if peft_config.is_prompt_learning:
-                raise InputError(
-                    f"peft_config is {type(peft_config).__name__}; its virtual tokens stand before the prompt and shift the "
-                    f"positions that are scored; give an adapter inside the layers, such as LoraConfig"
-                )
-            if getattr(peft_config, "lora_dropout", 0.0):
-                log.warning(
-                    "lora_dropout is %s; the loss here is that of the model which is measured, without chance; no dropout "
-                    "is applied",
-                    peft_config.lora_dropout,
-                )
-            set_seed(args.seed)  # the adapter's first weights are drawn
-            network = get_peft_model(network, peft_config)
+            network = add_adapter(network, peft_config, args.seed)
 
         train_set = as_prompts(train_dataset, args.seed)
         held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
