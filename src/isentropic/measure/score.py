@@ -11,7 +11,7 @@ from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.models.model import precision
 from isentropic.responses.batches import Item, collate_rows, pack, row_length
-from isentropic.responses.sample import Example, Progress, evaluating, token_batches
+from isentropic.responses.sample import Example, Progress, evaluating, token_batches, tokens_a_batch
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def score_examples(
     device = next(model.parameters()).device
     done = 0
     with evaluating(model), precision(device, bf16):
-        for chosen in token_batches(order, lambda i: row_length(rows[i])):
+        for chosen in token_batches(order, lambda i: row_length(rows[i]), tokens_a_batch(device)):
             batch = {k: v.to(device) for k, v in collate_rows([rows[i] for i in chosen], pad).items()}
             scored = scorer.score(model, **batch).means().cpu().numpy()
             values[np.concatenate([places[i] for i in chosen])] = scored
