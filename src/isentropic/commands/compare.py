@@ -49,7 +49,9 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> Comparison:
                     f"KL and entropies are not comparable token by token"
                 )
             items = measurements[0].items if measurements and fits else None
-            found = measured(loaded, prompts, settings, bf16, screen, items=items, use_ids=fits)
+            found = measured(
+                loaded, prompts, settings, bf16, screen, items=items, writer=None if fits else base
+            )
             measurements.append(found)
             sampler = ResponseSampler(
                 loaded.model,

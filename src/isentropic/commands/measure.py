@@ -23,7 +23,7 @@ from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import render_html
 from isentropic.responses.encode import chat_line, follows_chat
 from isentropic.responses.sample import ResponseSampler, Sampling
-from isentropic.responses.stored import stored_items
+from isentropic.responses.stored import stored_chat, stored_items
 from isentropic.run_folder import limited
 from isentropic.schema import Comparison, Summary
 from isentropic.settings import MeasureSettings, reading_of
@@ -73,7 +73,10 @@ def chosen_prompts(
     None where stored responses bring their own.
     """
     if settings.responses_in:
-        return None, dataclasses.replace(settings, chat=bool(settings.chat))
+        chat = stored_chat(settings.responses_in, loaded, settings.chat)
+        settings = dataclasses.replace(settings, chat=chat)
+        screen.say(chat_line(loaded.tokenizer, sampling_of(settings)))
+        return None, settings
     swap = swapper(lambda: loaded) if settings.swap else False
     prompts = load_prompts(settings.train_data, swap=swap, **reading_of(settings))
     if settings.split != "all":
@@ -98,13 +101,17 @@ def measured(
     bf16: bool,
     screen: Screen,
     items: list | None = None,
-    use_ids: bool = True,
+    writer: LoadedModel | None = None,
     text_file: str | None = None,
 ) -> Measurement:
+    sampling, responses = sampling_of(settings), settings.responses
     if prompts is None:
-        prompts, stored = stored_items(str(settings.responses_in), loaded, use_ids=use_ids)
+        prompts, stored = stored_items(str(settings.responses_in), loaded, sampling, writer=writer)
         items = items or stored
-    sampling = sampling_of(settings)
+        for note in prompts.notes:
+            screen.say(f"   {note}")
+        if all(example.source == example.prompt.group for item in items for example in item.examples):
+            responses = "own"
     if items is None:
         sampler = ResponseSampler(
             loaded.model, loaded.tokenizer, sampling, model_sha256=loaded.sha256, bf16=bf16
@@ -116,7 +123,7 @@ def measured(
         loaded,
         prompts,
         sampling=sampling,
-        responses=settings.responses,
+        responses=responses,
         target_gap=settings.target_gap,
         bf16=bf16,
         noise_floor=settings.noise_floor,
