@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-quick test-extras floor check bench clean
 
 # The main job: debias the embedded model on the built-in prompts and write runs/demo. A quarter of the test prompts and
 # a fifth of the training prompts: three to five minutes on two cores. Without the flags after -- the script uses all of them.
@@ -13,6 +13,32 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Without the slow tests.
+test-quick: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# What `make test` skips where these packages are missing; they live in an environment of their own, on top of the locked one.
+test-extras: $(STAMP)
+	test -d $(VENV)-extras || $(PYTHON) -m venv $(VENV)-extras
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> $$($(VENV)-extras/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/locked.pth
+	$(VENV)-extras/bin/pip install --quiet --disable-pip-version-check "setuptools>=77" wandb trackio
+	$(VENV)-extras/bin/pip install --quiet --disable-pip-version-check --no-build-isolation deepspeed
+	$(VENV)-extras/bin/python -m pytest -n 2 tests/training/test_trackers.py tests/training/test_distributed.py -k "wandb or trackio or zero"
+
+# A selection of the tests on the lowest versions that pyproject.toml admits, on Python 3.10 where there is one.
+FLOOR_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3 /usr/bin/python3.10) $(PYTHON))
+floor: $(VENV)-floor/installed
+	$(VENV)-floor/bin/python -m pytest -n 2 tests/entropy tests/models tests/responses tests/measure tests/report \
+		tests/commands/test_measure.py tests/commands/test_train.py::test_the_run_folder_is_complete \
+		tests/commands/test_train.py::test_lora_saves_an_adapter_and_the_merged_model
+
+$(VENV)-floor/installed: requirements.floor pyproject.toml
+	test -d $(VENV)-floor || $(FLOOR_PYTHON) -m venv $(VENV)-floor
+	$(VENV)-floor/bin/pip install --quiet --disable-pip-version-check --no-compile "setuptools>=77" -r requirements.floor
+	$(VENV)-floor/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(VENV)-floor/installed
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -32,4 +58,4 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-extras $(VENV)-floor runs build .pytest_cache .mypy_cache .ruff_cache

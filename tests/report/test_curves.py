@@ -24,7 +24,7 @@ def test_series_prefer_the_signed_gap_skip_what_is_not_finite_and_keep_the_later
     assert group_names(series) == ["a"]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 @pytest.mark.parametrize(
     "rows",
     [

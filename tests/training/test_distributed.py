@@ -22,9 +22,12 @@ from tiny import make_prompts
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 180
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="needs gloo"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="needs gloo"
+    ),
+]
 
 
 def flags(model: Path, data: Path, runs: Path, name: str, **changes: Any) -> list[str]:

@@ -18,6 +18,7 @@ NAMES = "loss entropy_gap entropy_gap_signed H_male H_female H_mean grad_norm le
 HELD_OUT = "gap gap_se gap_low gap_high H_male H_female H_mean kl length distinct_2".split()
 METRICS = {f"train/{name}" for name in NAMES} | {f"eval/{name}" for name in HELD_OUT}
 COLUMNS = ["topic", "group", "response of", "prompt", "response", "entropy"]
+pytestmark = pytest.mark.slow
 
 
 def needs(package: str) -> Any:

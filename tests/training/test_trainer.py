@@ -241,6 +241,7 @@ def naive_means(model: Any, items: Sequence[Item], groups: Sequence[str]) -> dic
 
 @pytest.mark.parametrize("steady", [False, True], ids=["plain", "steady"])
 @pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.slow
 def test_any_cut_of_the_batch_is_the_twin(loss, steady):
     twin = twin_run(trainer_of(steady=steady, **LOSSES[loss]), loss)
     for micro in (32, 2, 4, 8):
@@ -249,6 +250,7 @@ def test_any_cut_of_the_batch_is_the_twin(loss, steady):
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
 @pytest.mark.parametrize("loss", ["L2", "GEE"])
+@pytest.mark.slow
 def test_any_cut_on_other_models(kind, loss):
     twin = twin_run(trainer_of(make_model(kind), **LOSSES[loss]), loss)
     for micro in (32, 2, 8):
@@ -257,6 +259,7 @@ def test_any_cut_on_other_models(kind, loss):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
 @pytest.mark.parametrize("micro", [4, 32])
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(kind, micro):
     assert_same(cut_run(kind, "L2", True, micro, checkpointing=True), cut_run(kind, "L2", True, micro))
 
@@ -363,6 +366,7 @@ def three_groups() -> PromptSet:
 
 
 @pytest.mark.parametrize("loss", ["L2", "L1", "pairwise"])
+@pytest.mark.slow
 def test_three_groups_for_any_cut(loss):
     sizes = {"effective_batch": 12, **LOSSES[loss]}
     twin = twin_run(trainer_of(prompts=three_groups(), micro_batch_size=12, **sizes), loss)
@@ -417,6 +421,7 @@ def test_refreshed_responses_are_drawn_from_the_weights_of_the_step():
     assert len(seen) > 24
 
 
+@pytest.mark.slow
 def test_refreshed_responses_for_any_cut():
     runs = [run_of(trainer_of(refresh_responses=1, micro_batch_size=micro)) for micro in (4, 32)]
     assert_same(*runs)
@@ -764,6 +769,7 @@ def resume(trainer: DebiasingTrainer, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["true", "positional", "path", "true after evaluate"])
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_was_never_cut(how):
     whole = trainer_of(save_strategy="steps", save_steps=2, save_total_limit=None)
     held_out = run_of(whole).held_out

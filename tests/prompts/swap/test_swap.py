@@ -257,6 +257,7 @@ def test_surnames_and_places_stay() -> None:
     assert result.text == "Peter James visited Charlotte, and Dr. Scott of St. Mary Street met him."
 
 
+@pytest.mark.slow
 def test_every_known_name_comes_back() -> None:
     for name in MALE_NAMES + FEMALE_NAMES:
         if name in UNISEX_NAMES:
