@@ -223,6 +223,7 @@ def encoded(
     """The examples of the rows, by their ids or their text."""
     vocabulary, context = vocabulary_size(loaded.model), context_length(loaded.model)
     examples, apart = [], 0
+    prompts: dict[Prompt, Prompt] = {}  # one object a prompt, as where responses are sampled
     for row in rows:
         check_text(file, row, loaded)
         with reading(f"{file!r} line {row.number}", "correct its text or delete the line"):
@@ -247,7 +248,8 @@ def encoded(
                 f"{file!r} line {row.number} has {len(prompt_ids) + len(ids)} tokens and the model's context is "
                 f"{context}; it cannot be read whole; leave the line out"
             )
-        examples.append(Example(row.prompt, prompt_ids, ids, row.source, row.sample))
+        prompt = prompts.setdefault(row.prompt, row.prompt)
+        examples.append(Example(prompt, prompt_ids, ids, row.source, row.sample))
     if apart:
         notes.append(
             f"{apart} of {len(rows)} responses are encoded apart from their prompt, because the tokenizer joins the two; a "
@@ -342,7 +344,8 @@ def single_items(pairs: Iterable[Sequence[Example]], notes: list[str]) -> list[I
     examples = [example for of_pair in pairs for example in of_pair]
     if any(example.prompt.pair_id for example in examples):
         notes.append("no pair_id has one prompt of each group: each prompt is scored on its own responses")
-        examples = [replace(e, prompt=replace(e.prompt, pair_id=None)) for e in examples]
+        single = {example.prompt: replace(example.prompt, pair_id=None) for example in examples}
+        examples = [replace(example, prompt=single[example.prompt]) for example in examples]
     own: dict[Prompt, list[Example]] = {}
     for example in examples:
         if example.source == example.prompt.group:
