@@ -203,6 +203,23 @@ class GroupChange(TypedDict):
     p: float | None
 
 
+class ExpectationShift(TypedDict):
+    """How one form of the expectation gap moved, item by item."""
+
+    change: float
+    ci95: Interval | None
+    abs_change: float
+    n: int
+
+
+class ExpectationChange(ExpectationShift):
+    """How the expectation moved: the contexts at the top level where there are some, else the twins."""
+
+    form: str
+    twins: ExpectationShift | None
+    contexts: ExpectationShift | None
+
+
 class Difference(GroupChange):
     """How a model's gap differs from the first's: that of the first's widest pair, and of every two groups."""
 
@@ -215,6 +232,7 @@ class Difference(GroupChange):
     abs_change: float | None
     note: str | None
     group_changes: list[GroupChange]
+    expectation_change: ExpectationChange | None
 
 
 class Comparison(TypedDict):

@@ -7,8 +7,11 @@ import torch
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.measure.expectation import (
+    LogOdds,
     context_examples,
+    expectation_change,
     expectation_row,
+    expectation_rows,
     log_odds,
     measure_expectation,
     start_token,
@@ -29,6 +32,12 @@ def log_likelihood(model, ids, first):
     return float(sum(scores[t - 1, ids[t]] for t in range(first, len(ids))))
 
 
+def rows_of(loaded, items, groups=GROUPS):
+    """The values of each form, and what the summary says of them."""
+    found = measure_expectation(loaded, items, groups)
+    return {name: form.values for name, form in found.items()}, expectation_rows(found, groups)
+
+
 @pytest.fixture
 def items(tiny_loaded, tiny_prompts):
     sampler = ResponseSampler(tiny_loaded.model, tiny_loaded.tokenizer, Sampling(max_new_tokens=3))
@@ -36,7 +45,7 @@ def items(tiny_loaded, tiny_prompts):
 
 
 def test_twins_are_scored_as_plain_transformers_scores_them(tiny_loaded, items):
-    values, row = measure_expectation(tiny_loaded, items, GROUPS)
+    values, row = rows_of(tiny_loaded, items)
     tokenizer = tiny_loaded.tokenizer
     expected = []
     for item in items:
@@ -68,8 +77,8 @@ def test_contexts_are_scored_as_plain_transformers_scores_them(tiny_loaded):
 
 
 def test_swapping_the_groups_turns_the_sign(tiny_loaded, items):
-    there, _ = measure_expectation(tiny_loaded, items, GROUPS)
-    back, _ = measure_expectation(tiny_loaded, items, GROUPS[::-1])
+    there, _ = rows_of(tiny_loaded, items)
+    back, _ = rows_of(tiny_loaded, items, GROUPS[::-1])
     np.testing.assert_allclose(there["twins"], -back["twins"], atol=1e-6)
     assert there["contexts"].mean() == pytest.approx(-back["contexts"].mean(), abs=1e-6)
 
@@ -87,7 +96,7 @@ def test_what_is_held_is_never_what_reports():
 
 def test_other_groups_have_no_builtin_contexts_but_their_twins(tiny_loaded, items):
     assert builtin_contexts(("young", "old"), "test") == []
-    values, row = measure_expectation(tiny_loaded, items, GROUPS)
+    values, row = rows_of(tiny_loaded, items)
     assert row["contexts"] is not None and set(values) == {"twins", "contexts"}
 
 
@@ -111,13 +120,13 @@ def test_a_measurement_holds_it(tiny_loaded, tiny_prompts):
     assert row["groups"] == ["male", "female"]
     assert set(row["twins"]) >= {"gap", "ci95", "mean_abs", "n"}
     assert set(row["contexts"]) >= {"gap", "ci95", "mean_abs", "n"}
-    assert len(found.log_odds["twins"]) == row["twins"]["n"]
+    assert len(found.log_odds["twins"].values) == row["twins"]["n"]
 
 
 def test_prompts_without_twins_have_contexts_alone(tiny_loaded, tiny_prompts):
     singles = twin_examples([], GROUPS, tiny_loaded.tokenizer)
     assert singles == []
-    values, row = measure_expectation(tiny_loaded, [], GROUPS)
+    values, row = rows_of(tiny_loaded, [])
     assert row["twins"] is None and "twins" not in values
 
 
@@ -149,3 +158,16 @@ def test_a_contexts_file_is_read_and_an_empty_or_missing_one_refused(tmp_path):
         read_contexts(str(file), GROUPS)
     with pytest.raises(InputError, match="cannot be read"):
         read_contexts(str(tmp_path / "none.jsonl"), GROUPS)
+
+
+def test_the_change_is_paired_and_takes_the_contexts_first():
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=40)
+    clusters = np.repeat(list("abcdefgh"), 5).tolist()
+    first = {"twins": LogOdds(before, None), "contexts": LogOdds(before[::-1].copy(), clusters)}
+    second = {name: LogOdds(form.values - 0.3, form.clusters) for name, form in first.items()}
+    change = expectation_change(first, second)
+    assert change["form"] == "contexts" and change["change"] == pytest.approx(-0.3)
+    assert change["twins"]["abs_change"] == pytest.approx(np.abs(before - 0.3).mean() - np.abs(before).mean())
+    assert expectation_change({"twins": first["twins"]}, second)["form"] == "twins"
+    assert expectation_change({}, second) is None

@@ -10,6 +10,7 @@ import numpy as np
 from isentropic import gap as statistics
 from isentropic.gap import GroupGap
 from isentropic.measure.cost import known_or_note
+from isentropic.measure.expectation import expectation_change
 from isentropic.measure.measurement import Measurement
 from isentropic.measure.summary import are_twins, gaps_of, group_entropies, prompt_entropies, topics_of
 from isentropic.schema import COMPARE_SCHEMA, ComparedModel, Comparison, Cost, Difference, GroupChange
@@ -96,6 +97,7 @@ def difference(name: str, against: str, first: Measurement, second: Measurement)
         "abs_change": abs(after) - abs(before),
         "note": row.estimate.note,
         "group_changes": [change_row(change) for change in changes],
+        "expectation_change": expectation_change(first.log_odds, second.log_odds),
     }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Example, Tokens
-from isentropic.schema import Expectation, ExpectationRow
+from isentropic.schema import Expectation, ExpectationChange, ExpectationRow, ExpectationShift
 
 
 def start_token(tokenizer: Any) -> int:
@@ -114,9 +115,22 @@ def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> Expec
     return row
 
 
+@dataclass(frozen=True)
+class LogOdds:
+    """One form of the expectation gap, item by item.
+
+    Attributes:
+        values: (n,) log-odds, second group minus first, nats.
+        clusters: (n,) what recurs over the items, or None where they are independent.
+    """
+
+    values: np.ndarray
+    clusters: list[str] | None
+
+
 def measure_expectation(
     loaded: LoadedModel, items: Sequence[Item], groups: Sequence[str], *, bf16: bool = False
-) -> tuple[dict[str, np.ndarray], Expectation]:
+) -> dict[str, LogOdds]:
     """Which of two groups the model expects: by the twins' own prompts, and after neutral contexts.
 
     Args:
@@ -124,24 +138,52 @@ def measure_expectation(
         groups: the two groups, in the order of the signed gap.
 
     Returns:
-        The log-odds of each twin pair and of each context (nats, second group minus first; without what there is none
-        of), and ``{"groups", "twins", "contexts"}``, each of the last two a row as :func:`expectation_row` gives it or
-        None.
+        ``twins`` and ``contexts``, without those there are none of.
     """
     contexts = builtin_contexts(groups, "test")
     scorer = EntropyScorer(quantity="surprisal")
     twins = twin_examples(items, groups, loaded.tokenizer)
     topics = [first.prompt.topic for first, _ in twins]
-    clusters = {
-        "twins": None if None in topics else [str(topic) for topic in topics],
-        "contexts": [context.filler for context in contexts],
+    forms = {
+        "twins": (twins, None if None in topics else [str(topic) for topic in topics]),
+        "contexts": (
+            context_examples(contexts, groups, loaded.tokenizer),
+            [context.filler for context in contexts],
+        ),
     }
-    pairs = {"twins": twins, "contexts": context_examples(contexts, groups, loaded.tokenizer)}
     pad = loaded.tokenizer.pad_token_id
-    values = {
-        name: log_odds(loaded.model, scorer, found, pad=pad, bf16=bf16)
-        for name, found in pairs.items()
-        if found
+    return {
+        name: LogOdds(log_odds(loaded.model, scorer, pairs, pad=pad, bf16=bf16), clusters)
+        for name, (pairs, clusters) in forms.items()
+        if pairs
     }
-    rows = {name: expectation_row(values[name], clusters[name]) if name in values else None for name in pairs}
-    return values, {"groups": list(groups), "twins": rows["twins"], "contexts": rows["contexts"]}
+
+
+def expectation_rows(found: Mapping[str, LogOdds], groups: Sequence[str]) -> Expectation:
+    """What the log-odds say, as a measurement's summary holds it."""
+    rows = {name: expectation_row(form.values, form.clusters) for name, form in found.items()}
+    return {"groups": list(groups), "twins": rows.get("twins"), "contexts": rows.get("contexts")}
+
+
+def expectation_change(
+    first: Mapping[str, LogOdds], second: Mapping[str, LogOdds]
+) -> ExpectationChange | None:
+    """How the expectation moved between two models, item by item; None where they share no form of it.
+
+    The top level is that of the contexts, where there are some, else that of the twins.
+    """
+    rows: dict[str, ExpectationShift] = {}
+    for name in ("twins", "contexts"):
+        if name in first and name in second and len(first[name].values) == len(second[name].values):
+            before, after = first[name].values, second[name].values
+            moved = expectation_row(after - before, first[name].clusters)
+            rows[name] = {
+                "change": moved["gap"],
+                "ci95": moved["ci95"],
+                "abs_change": float(np.abs(after).mean() - np.abs(before).mean()),
+                "n": moved["n"],
+            }
+    if not rows:
+        return None
+    form = "contexts" if "contexts" in rows else "twins"
+    return {"form": form, **rows[form], "twins": rows.get("twins"), "contexts": rows.get("contexts")}

@@ -9,7 +9,7 @@ import numpy as np
 
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.measure.cost import known_or_note, perplexity
-from isentropic.measure.expectation import measure_expectation
+from isentropic.measure.expectation import LogOdds, expectation_rows, measure_expectation
 from isentropic.measure.score import check_finite, score_items
 from isentropic.measure.summary import floor_of, quality, summarise, versions
 from isentropic.models.model import LoadedModel
@@ -33,7 +33,7 @@ class Measurement:
     items: list[Item]
     entropies: list[np.ndarray]
     summary: Summary
-    log_odds: dict[str, np.ndarray] = field(default_factory=dict)
+    log_odds: dict[str, LogOdds] = field(default_factory=dict)
 
 
 def make_items(
@@ -88,7 +88,7 @@ def measure(
     check_finite(entropies, loaded.name)
     own, groups = responses == "own", prompt_set.groups
     findings = summarise(items, entropies, groups, target_gap, own=own)
-    log_odds, expectation = measure_expectation(loaded, items, findings["widest"], bf16=bf16)
+    log_odds = measure_expectation(loaded, items, findings["widest"], bf16=bf16)
     ends = ResponseSampler(loaded.model, loaded.tokenizer, sampling).ends
     summary: Summary = {
         "schema": MEASURE_SCHEMA,
@@ -105,7 +105,7 @@ def measure(
         **findings,
         "noise_floor": floor_of(items, entropies, groups, sampling.seed, own=own) if noise_floor else None,
         "quality": quality(items, entropies, ends),
-        "expectation": expectation,
+        "expectation": expectation_rows(log_odds, findings["widest"]),
         "notes": list(prompt_set.notes),
     }
     if text_file and summary["quality"]:
