@@ -206,10 +206,10 @@ class GroupChange(TypedDict):
 class ExpectationShift(TypedDict):
     """How one form of the expectation gap moved, item by item."""
 
-    change: float
+    change: float | None
     ci95: Interval | None
-    abs_change: float
-    n: int
+    abs_change: float | None
+    n: int | None
 
 
 class ExpectationChange(ExpectationShift):
