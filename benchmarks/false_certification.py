@@ -34,9 +34,8 @@ def measured(model: str, pairs: int | None) -> list[Row]:
     from isentropic.models.load import load_model
     from isentropic.models.model import has_bfloat16
     from isentropic.prompts.load import load_prompts
-    from isentropic.run_folder import limited
 
-    prompts = limited(load_prompts(), pairs)
+    prompts = load_prompts().first(pairs)
     found = measure(load_model(model), prompts, bf16=has_bfloat16(torch.device("cpu")), noise_floor=False)
     shared, own = (
         group_entropies(found.items, found.entropies, prompts.groups, own=only) for only in (False, True)

@@ -86,9 +86,8 @@ def measure_pairs(job: Row, loaded: Any, bf16: bool) -> Row:
 
     from isentropic.measure.measurement import measure
     from isentropic.prompts.load import load_prompts
-    from isentropic.run_folder import limited
 
-    prompts = limited(load_prompts(), job["pairs"])
+    prompts = load_prompts().first(job["pairs"])
     held = start_peak()
     start = time.perf_counter()
     # Without the weights' hash nothing comes from the cache of responses.

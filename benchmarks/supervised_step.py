@@ -51,7 +51,6 @@ def timed_steps(
 
     from isentropic.prompts.load import load_prompts
     from isentropic.responses.batches import collate_items
-    from isentropic.run_folder import limited
     from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
     tokens: set[int] = set()
@@ -88,8 +87,8 @@ def timed_steps(
             output_dir=folder, effective_batch=2 * pairs, micro_batch_size=2 * pairs,
             max_steps=WARM_UP + steps, eval_strategy="no", logging_strategy="no", **settings,
         )  # fmt: skip
-        train_set = limited(prompts.split("train"), pairs)
-        validation = limited(prompts.split("validation"), 2)
+        train_set = prompts.split("train").first(pairs)
+        validation = prompts.split("validation").first(2)
         trainer: Trainer = DebiasingTrainer(
             model, config, train_set, validation, tokenizer, callbacks=[watch]
         )

@@ -37,7 +37,6 @@ def one_run(job: Row) -> Row:
     from isentropic.measure.summary import summarise
     from isentropic.models.load import load_model
     from isentropic.prompts.load import load_prompts
-    from isentropic.run_folder import limited
     from isentropic.settings import apply_preset
     from isentropic.training.callbacks import TargetGapStop
     from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
@@ -92,9 +91,9 @@ def one_run(job: Row) -> Row:
         )
         parts = {split: prompts.split(split) for split in ("train", "validation", "test")}
         for split in ("train", "validation"):
-            parts[split] = limited(parts[split], job[f"{split}_pairs"])
+            parts[split] = parts[split].first(job[f"{split}_pairs"])
         if job["quick"]:
-            parts = {split: limited(part, 8) for split, part in parts.items()}
+            parts = {split: part.first(8) for split, part in parts.items()}
         trainer = Timed(
             loaded.model,
             settings,
@@ -104,7 +103,7 @@ def one_run(job: Row) -> Row:
             callbacks=[Limit(), *stop],
         )
         sampling = settings.sampling(num_responses=1, offset=4)
-        test = limited(parts["test"], job["test_pairs"])
+        test = parts["test"].first(job["test_pairs"])
         items = make_items(test, trainer.response_sampler(sampling), shared=True)
         if stop:
             trainer.base_sha256 = None  # type: ignore[assignment]  # no response comes from the cache

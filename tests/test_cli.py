@@ -314,7 +314,7 @@ BAD_DATA: dict[str, tuple[list[object], str]] = {
     "columns": ([{"question": "He", "sex": "male"}], "question"),
     "unknown split": ([{**pair, "split": "mine"} for pair in PAIRS], "mine"),
     "long prompt": ([*PAIRS, {"male": "he " * 400, "female": "she " * 400}], "context"),
-    "few": (list(PAIRS[:3]), "needs two at least"),
+    "few": (list(PAIRS[:3]), "needs at least two"),
 }
 
 

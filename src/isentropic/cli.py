@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -9,6 +10,7 @@ from typing import Any
 
 from isentropic.commands.parser import Parser, add_train_flags, parser, settings_from
 from isentropic.errors import InputError
+from isentropic.files import disk_fault
 from isentropic.settings import MeasureSettings, TrainSettings
 
 # --- Commands -------------------------------------------------------------------------------------------------------
@@ -29,11 +31,13 @@ def run_train(given: dict[str, Any]) -> int:
     from isentropic.commands.train import train
 
     result = train(settings)
+    if result.get("signal", "SIGINT") != "SIGINT":  # Ctrl-C is the user's own wish, and ends with 0
+        return 128 + signal.Signals[result["signal"]]
     if result.get("stopped") != "not_finite":
         return 0
     # All is measured and saved as after any run, but a script must not take it for one that worked.
     sys.stderr.write(
-        f"isentropic: error: the training left the numbers after step {result['steps']}; final/ holds the best good "
+        f"isentropic: error: the loss became NaN or infinite after step {result['steps']}; final/ holds the best good "
         f"weights, those of step {result['best_step']}; lower --learning_rate\n"
     )
     return 1
@@ -79,7 +83,11 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], int | None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for a training that left the numbers, 2 for bad input."""
+    """Run a command; returns the exit code.
+
+    0: done, or stopped by Ctrl-C with a checkpoint; 1: the loss became NaN or infinite; 2: bad input or an error of the
+    disk; 128 and more: ended by a signal.
+    """
     return guarded(lambda: dispatch(arguments))
 
 
@@ -115,20 +123,14 @@ def guarded(run: Callable[[], int | None]) -> int:
         )
         return 2
     except Exception as error:
-        if not disk_is_full(error):
+        fault = disk_fault(error)
+        if fault is None:
             raise
         sys.stderr.write(
-            "isentropic: error: the disk is full; what was saved before is kept; make room and run it again\n"
+            f"isentropic: error: the disk refuses a file ({fault}); what was saved before is kept; make room or give the "
+            f"rights, then run it again\n"
         )
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("isentropic: broken off by Ctrl-C\n")
         return 130
-
-
-def disk_is_full(error: BaseException | None) -> bool:
-    """Whether the error, or one it came of, says so; torch and safetensors have words of their own for it."""
-    if error is None:
-        return False
-    words = ("No space left on device", "PytorchStreamWriter failed writing", "inline_container.cc")
-    return any(word in str(error) for word in words) or disk_is_full(error.__cause__ or error.__context__)

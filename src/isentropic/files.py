@@ -1,15 +1,24 @@
-"""Files: written, read, and where they are kept."""
+"""Files: written whole or not at all, read, sealed with hashes, and where the cache is kept."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from isentropic.errors import InputError
+
+MANIFEST = "manifest.json"
+"""In a sealed folder: the hash of every other file. It is written last, so a folder without it is not whole."""
+TEMPORARY = ".{name}.{pid}.tmp"
+"""A file on its way to its name, in the same folder."""
 
 
 def cache_folder() -> Path:
@@ -30,25 +39,218 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
+# --- Writing --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, which takes the place of ``path`` when the block ends without an error.
+
+    A reader sees the old file or the new one, never a part, even after a crash or a power cut.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "facts.txt"
+        >>> with replacing(file) as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> file.read_text(), len(list(file.parent.iterdir()))
+        ('whole', 1)
+    """
+    temporary = path.with_name(TEMPORARY.format(name=path.name[:200], pid=os.getpid()))
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on the disk, where the file system can tell."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text in one move. Line ends are kept as they are."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
 def write_json(path: Path, content: Any) -> None:
-    path.write_text(
-        json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json_line(row) for row in rows))
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Add one line to the end of a file; a crash can cut this line short, but no earlier one."""
+    with path.open("ab") as file:
+        file.write(json_line(row).encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def json_line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+# --- Reading --------------------------------------------------------------------------------------------------------
+
+
+def load_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged; the message is a short reason that names the line where it can.
+    """
+    try:
+        return json_object(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in ``data``; ValueError with a short reason otherwise."""
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError("line 1: nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("line 1: not a JSON object")
+    return value
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    """The lines of a JSONL file that are not blank, by number: the object, or why it cannot be read.
+
+    What to do about a damaged line is the caller's decision: leave it out, stop there, or refuse the file.
+    """
+    # Only \n ends a line: str.splitlines would also cut at U+2028, which JSON allows inside a string.
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield number, json_object(line)
+            except ValueError as error:
+                yield number, error
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object that an earlier run wrote."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        content = error
-    if not isinstance(content, dict):
+        return load_object(path)
+    except (FileNotFoundError, ValueError) as error:
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error)
         raise InputError(
-            f"{str(path)!r} is damaged; the run cannot be told from another; give another --run_name, or --overwrite"
-        )
-    return content
+            f"{str(path)!r} is damaged ({reason}); the run cannot be told from another; restore the file, or give "
+            f"another --run_name"
+        ) from error
 
 
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
+# --- Sealed folders -------------------------------------------------------------------------------------------------
+
+
+def seal(folder: Path) -> None:
+    """Declare a folder whole: its files are on the disk, and their hashes stand in its manifest."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    hashes = {name: file_sha256(folder / name) for name in names if name != MANIFEST}
+    for name in hashes:
+        sync(folder / name)
+    write_json(folder / MANIFEST, {"schema": "isentropic.manifest/1", "files": hashes})
+    sync(folder)
+
+
+def broken_seal(folder: Path) -> str | None:
+    """Why a folder is not whole: never sealed, a file missing, or a hash that does not fit; None where it is.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "weights").write_bytes(b"1234")
+        >>> broken_seal(folder)
+        'it was not written to the end'
+        >>> seal(folder)
+        >>> broken_seal(folder)
+        >>> _ = (folder / "weights").write_bytes(b"1235")
+        >>> broken_seal(folder)
+        "'weights' is damaged"
+    """
+    try:
+        hashes = load_object(folder / MANIFEST)["files"]
+        for name, sha256 in hashes.items():
+            if file_sha256(folder / name) != sha256:
+                return f"{name!r} is damaged"
+    except FileNotFoundError as error:
+        name = Path(str(error.filename)).name
+        return "it was not written to the end" if name == MANIFEST else f"{name!r} is missing"
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return f"{MANIFEST!r} is damaged"
+    except OSError as error:
+        return f"{Path(str(error.filename)).name!r} cannot be read ({error.strerror})"
+    return None
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# --- Errors of the disk ---------------------------------------------------------------------------------------------
+
+_DISK = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG EISDIR ENOTDIR EBUSY ESTALE EMFILE ENFILE".split()
+    if hasattr(errno, name)
+}
+_WORDS = (  # of torch, whose writer keeps the reason to itself
+    "PytorchStreamWriter failed writing",
+    "inline_container.cc",
+    "basic_ios::clear: iostream error",
+)
+
+
+def disk_fault(error: BaseException | None) -> str | None:
+    """What the disk refused, if that is what the error, or one that it came from, is about.
+
+    Example:
+        >>> disk_fault(OSError(errno.ENOSPC, "No space left on device", "final/model.safetensors"))
+        "'final/model.safetensors': No space left on device"
+        >>> disk_fault(RuntimeError("I/O error: File too large (os error 27)"))
+        'File too large'
+        >>> disk_fault(ValueError("no disk in here"))
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _DISK:
+            name = f"{str(error.filename)!r}: " if error.filename else ""
+            return f"{name}{error.strerror}"
+        # safetensors, written in Rust, has no errno but the words of one.
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found and int(found[1]) in _DISK:
+            return os.strerror(int(found[1]))
+        if any(word in str(error) for word in _WORDS):
+            return "a file could not be written to the end"
+        error = error.__cause__ or error.__context__
+    return None

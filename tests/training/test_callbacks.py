@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
+from isentropic.errors import InputError
 from isentropic.labels import monitor_line
 from isentropic.training.callbacks import (
     BestCheckpoint,
@@ -23,8 +29,11 @@ from isentropic.training.callbacks import (
 ALONE = SimpleNamespace(world_size=1)
 
 
+STEPS = 9
+
+
 def state(step: int) -> TrainerState:
-    return TrainerState(global_step=step)
+    return TrainerState(global_step=step, max_steps=STEPS)
 
 
 def held_out(gap: float, kl: float = 0.001, **more: float) -> dict[str, float]:
@@ -66,7 +75,7 @@ class Listener:
         self.monitor.on_log(None, state(step), TrainerControl(), logs=logs)
 
     def rows(self) -> list[dict]:
-        return [json.loads(line) for line in self.monitor.file.read_text().splitlines()]
+        return [json.loads(line) for line in (self.monitor.folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def training(gap: float) -> dict[str, float]:
@@ -136,14 +145,14 @@ def test_the_monitor_writes_held_out_lines_and_draws(tmp_path):
 def test_other_logs_are_not_the_monitors(tmp_path):
     heard = Listener(tmp_path)
     heard.log(3, {"train_runtime": 3.0, "train_loss": 0.1})
-    assert heard.lines == [] and not heard.monitor.file.exists()
+    assert heard.lines == [] and not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_only_the_first_process_writes(tmp_path):
     heard = Listener(tmp_path)
     second = TrainerState(global_step=1, is_world_process_zero=False)
     heard.monitor.on_log(None, second, TrainerControl(), logs=training(0.3))
-    assert heard.lines == [] and not heard.monitor.file.exists()
+    assert heard.lines == [] and not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_resumed_run_goes_on_behind_its_checkpoint(tmp_path):
@@ -163,7 +172,7 @@ def test_lines_cut_short_by_a_crash_do_not_stop_a_resume(tmp_path, end):
     first = Listener(tmp_path)
     for step in (1, 2):
         first.log(step, training(0.4 / step))
-    with first.monitor.file.open("a", errors="surrogateescape") as file:
+    with (tmp_path / "metrics.jsonl").open("a", errors="surrogateescape") as file:
         file.write(end)
     again = Listener(tmp_path)
     again.monitor.on_train_begin(None, state(2), TrainerControl())
@@ -195,13 +204,31 @@ def test_the_stop_looks_at_held_out_evidence_alone(gap, kl, stops, reason):
     assert control.should_training_stop is stops and stop.reason == reason
 
 
-def test_ctrl_c_stops_behind_the_step_with_a_checkpoint():
+def test_what_is_not_the_validation_set_stops_nothing(tmp_path):
+    stop, best, control = TargetGapStop(0.01, 0.05), BestCheckpoint(tmp_path, 0.05), TrainerControl()
+    for callback in (stop, best):
+        callback.on_evaluate(
+            None, state(2), control, metrics={"eval_other_gap": 0.0}, model=torch.nn.Linear(3, 2)
+        )
+    assert not control.should_training_stop and best.facts == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_behind_the_step_with_a_checkpoint(number):
     stop, control = InterruptStop(), TrainerControl()
     stop.on_step_end(ALONE, state(1), control)
     assert not (control.should_save or control.should_training_stop or stop.stopped)
-    stop.asked = True
+    stop.asked = number
     stop.on_step_end(ALONE, state(2), control)
     assert control.should_save and control.should_training_stop and stop.stopped
+    assert stop.name == signal.Signals(number).name
+
+
+def test_a_signal_during_the_last_step_changes_nothing():
+    stop, control = InterruptStop(), TrainerControl()
+    stop.asked = signal.SIGTERM
+    stop.on_step_end(ALONE, state(STEPS), control)
+    assert not (control.should_save or control.should_training_stop or stop.stopped)
 
 
 # --- The guard ------------------------------------------------------------------------------------------------------
@@ -276,7 +303,7 @@ def test_only_what_is_trained_is_kept(tmp_path):
     )
     model[0].requires_grad_(False)
     visit(best, model, [(0.3, 0), (0.1, 0)])
-    kept = {name for file in (tmp_path / "best").glob("*.safetensors") for name in load_file(file)}
+    kept = {name for file in (tmp_path / "best-1").glob("*.safetensors") for name in load_file(file)}
     assert kept == {"1.weight", "1.bias"}
     best.restore(fill(model, 9))
     assert (model[0].weight == 9).all() and (model[1].weight == 1).all()
@@ -286,18 +313,66 @@ def test_large_weights_are_kept_in_several_files(tmp_path, monkeypatch, tiny_mod
     monkeypatch.setattr("isentropic.training.callbacks.SHARD_BYTES", 20_000)
     model, best = tiny_model(), BestCheckpoint(tmp_path, 0.05)
     best.on_evaluate(None, state(1), TrainerControl(), metrics=held_out(0.1), model=model)
-    assert len(list((tmp_path / "best").iterdir())) > 2
+    assert len(list((tmp_path / "best-1").glob("*.safetensors"))) > 2
     best.restore(fill(model, 0.0))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), tiny_model().parameters(), strict=True))
 
 
 def test_a_resumed_run_keeps_an_earlier_best(tmp_path):
-    model = torch.nn.Linear(3, 2)
-    visit(BestCheckpoint(tmp_path, 0.05), model, [(0.3, 0), (0.1, 0)])
+    model, first = torch.nn.Linear(3, 2), BestCheckpoint(tmp_path, 0.05)
+    visit(first, model, [(0.3, 0), (0.1, 0)])
     again = BestCheckpoint(tmp_path, 0.05)
+    again.facts = first.state()["attributes"]["facts"]
     again.on_evaluate(None, state(5), TrainerControl(), metrics=held_out(0.2), model=fill(model, 5))
     assert again.facts["step"] == 1
     again.restore(model)
     assert (model.weight == 1).all()
     again.on_evaluate(None, state(6), TrainerControl(), metrics=held_out(0.05), model=fill(model, 6))
-    assert json.loads((tmp_path / "best.json").read_text())["step"] == 6
+    assert again.facts["step"] == 6 and [path.name for path in tmp_path.iterdir()] == ["best-6"]
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone", "unsealed", "folder"])
+def test_damaged_best_weights_are_never_used(tmp_path, harm):
+    model, best = torch.nn.Linear(30, 20), BestCheckpoint(tmp_path, 0.05)
+    visit(best, model, [(0.1, 0)])
+    (file,) = (tmp_path / "best-0").glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 4
+    damage = {
+        "flip": lambda: file.write_bytes(data),
+        "cut": lambda: file.write_bytes(data[:-9]),
+        "gone": file.unlink,
+        "unsealed": (tmp_path / "best-0" / "manifest.json").unlink,
+        "folder": lambda: shutil.rmtree(tmp_path / "best-0"),
+    }
+    damage[harm]()
+    fill(model, 7)
+    with pytest.raises(InputError, match="--resume"):
+        best.restore(model)
+    assert (model.weight == 7).all()
+
+
+# --- The picture ----------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_that_cannot_be_drawn_is_said_once_and_ends_nothing(tmp_path):
+    (tmp_path / "curves.png").mkdir()
+    heard = Listener(tmp_path)
+    for step in (0, 2, 4):
+        heard.log(step, held_out(0.1 / (step + 1)))
+    assert len([line for line in heard.lines if "cannot be drawn" in line]) == 1
+    assert [row["step"] for row in heard.rows()] == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "backend", ["module://matplotlib_inline.backend_inline", "no_such_backend", "TkAgg", ""]
+)
+def test_curves_are_drawn_whatever_backend_a_notebook_left(tmp_path, backend):
+    code = (
+        f"from isentropic.report.curves import draw_curves; draw_curves([{{'step': 1, 'gap': 0.4}}], {str(tmp_path / 'c.png')!r}); "
+        "import os; print(os.environ['MPLBACKEND'])"
+    )
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG") and done.stdout.strip() == backend

@@ -24,7 +24,6 @@ from isentropic.report.render import render_html
 from isentropic.responses.encode import chat_line, follows_chat
 from isentropic.responses.sample import ResponseSampler, Sampling
 from isentropic.responses.stored import stored_chat, stored_items
-from isentropic.run_folder import limited
 from isentropic.schema import Comparison, Summary
 from isentropic.settings import MeasureSettings, reading_of
 
@@ -91,7 +90,7 @@ def chosen_prompts(
     if settings.chat is None:
         settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
     screen.say(chat_line(loaded.tokenizer, sampling_of(settings)))
-    return limited(prompts, settings.pairs), settings
+    return prompts.first(settings.pairs), settings
 
 
 def measured(

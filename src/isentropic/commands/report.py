@@ -8,16 +8,18 @@ from typing import Any
 
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.report.render import render_html, render_markdown
-from isentropic.run_folder import read_run
+from isentropic.files import write_text
+from isentropic.report.render import model_card, render_html, render_markdown
+from isentropic.run_folder import CARD, FINAL, REPORT_HTML, REPORT_MD, is_finished, read_run
 
 
-def write_report(folder: str | Path, lang: str = "en") -> Path:
-    """Write `report.html` and `report.md` into a run folder.
+def write_report(folder: str | Path, lang: str = "en", result: dict[str, Any] | None = None) -> Path:
+    """Write `report.html` and `report.md` into a run folder, and the model card if a finished run has none.
 
     Args:
         folder: `runs/<run_name>`.
         lang: "en" or "zh".
+        result: what `result.json` will hold, where it is not written yet.
 
     Returns:
         The path of `report.html`.
@@ -26,11 +28,13 @@ def write_report(folder: str | Path, lang: str = "en") -> Path:
         InputError: as `read_run` and `render_html`.
     """
     folder = Path(folder)
-    summary = read_run(folder)
-    pages = {"report.md": render_markdown(summary, lang), "report.html": render_html(summary, lang)}
+    summary = read_run(folder, result)
+    pages = {REPORT_MD: render_markdown(summary, lang), REPORT_HTML: render_html(summary, lang)}
+    if is_finished(folder) and (folder / FINAL).is_dir() and not (folder / CARD).exists():
+        pages[CARD] = model_card(summary)
     for name, text in pages.items():
-        (folder / name).write_bytes(text.encode("utf-8"))
-    return folder / "report.html"
+        write_text(folder / name, text)
+    return folder / REPORT_HTML
 
 
 def run_report(given: dict[str, Any]) -> None:
@@ -50,7 +54,7 @@ def run_report(given: dict[str, Any]) -> None:
         render = render_markdown if target.suffix == ".md" else render_html
         page = render(summary, given["lang"])
         try:
-            target.write_text(page, encoding="utf-8")
+            write_text(target, page)
         except OSError as error:
             raise InputError(
                 f"{str(target)!r} cannot be written ({error.strerror}); check its folder and the room there, or give "

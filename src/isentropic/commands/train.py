@@ -8,51 +8,67 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from isentropic.commands.advice import advice
+from isentropic.commands.checks import check_model, check_processes, launched_process, lora_of, trackers_of
 from isentropic.commands.report import write_report
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.files import write_json, write_jsonl
+from isentropic.files import TEMPORARY, read_json, write_json, write_jsonl, write_text
 from isentropic.labels import gap_line
 from isentropic.measure.compare import comparison
-from isentropic.measure.cost import answers_of, perplexity, text_tokens
+from isentropic.measure.cost import answers_of, perplexity
 from isentropic.measure.measurement import Measurement, measure, response_rows
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
-from isentropic.models.model import LoadedModel, context_length, quiet_transformers, vocabulary_size
+from isentropic.models.model import LoadedModel, quiet_transformers
 from isentropic.models.save import save_model
 from isentropic.models.sharding import gathered
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import model_card
-from isentropic.responses.encode import chat_line, encode_prompts, follows_chat
+from isentropic.responses.encode import chat_line, follows_chat
 from isentropic.responses.sample import ResponseSampler
 from isentropic.run_folder import (
-    FINISHED,
+    AFTER,
+    BEFORE,
+    CARD,
+    CHECKPOINTS,
+    COMPARISON,
+    CONFIG,
+    CONFIG_SCHEMA,
+    CURVES,
+    FINAL,
+    REPORT_HTML,
+    REPORT_MD,
+    RESPONSES,
+    RESULT,
     check_folder,
     check_same_run,
-    last_checkpoint,
-    limited,
-    prepare_folder,
+    clean,
+    is_finished,
+    locked,
+    new_folder,
+    note_resume,
     read_run,
+    without_trace,
 )
 from isentropic.schema import Summary
-from isentropic.settings import TrainSettings, reading_of, split_names
-from isentropic.training.adapter import add_adapter, check_trainable
+from isentropic.settings import TrainSettings, reading_of
+from isentropic.training.adapter import add_adapter
 from isentropic.training.callbacks import (
-    BEST_WEIGHTS,
     BestCheckpoint,
     FiniteGuard,
     InterruptStop,
@@ -60,12 +76,14 @@ from isentropic.training.callbacks import (
     NotFiniteError,
     TargetGapStop,
 )
+from isentropic.training.checkpoints import Point, forget_after, forget_finished, last_point, write_trained
 from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
-SHARDING_FLAGS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-"""Set by accelerate where it spreads the state of training over processes."""
-LOGIT_BYTES = 14
-"""The most that one logit takes on its way to an entropy: bfloat16, float32, and two float32 working copies."""
+ROOM, ROOM_WITH_CHECKPOINTS = 8, 32
+"""Bytes on the disk for each parameter: the best weights and the final ones; or the best ones twice and, while a new one is
+written, two checkpoints of weights and the optimizer's two moments."""
+SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+"""Each asks for a checkpoint: Ctrl-C, a cluster that needs the machine, a terminal that was closed."""
 
 
 def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, Any]:
@@ -75,55 +93,70 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
         InputError: settings, data or model that cannot work; nothing is overwritten then.
     """
     clock = Clock()
-    rank, world_size = process_of()
-    screen = screen or Screen(quiet=rank > 0)
-    load = cache(
-        lambda: load_model(
-            settings.model_path,
-            trust_remote_code=settings.trust_remote_code,
-            load_in_4bit=settings.load_in_4bit,
-        )
-    )
-    prompts = load_data(settings, load)
-    settings.check(groups=len(prompts.groups), world_size=world_size)
+    launched = launched_process()
+    writes = launched[0] == 0
+    screen = screen or Screen(quiet=not writes)
     folder = Path(settings.output_dir) / settings.run_name
-    if rank == 0:
-        check_folder(folder, settings)
-    trackers_of(settings)  # refuses one that is not installed before a model is loaded
-    parts = splits_of(prompts, settings)
+    if settings.resume and is_finished(folder):
+        return complete(folder, settings, screen) if writes else {}
+    with ExitStack() as stack:
+        if writes:
+            check_folder(folder, settings)
+        if settings.resume and writes:
+            stack.enter_context(locked(folder))
+        load = cache(
+            lambda: load_model(
+                settings.model_path,
+                trust_remote_code=settings.trust_remote_code,
+                load_in_4bit=settings.load_in_4bit,
+            )
+        )
+        prompts, parts = load_data(settings, load, screen, launched[1])
+        # Before the trainer's configuration: ZeRO-3 would make it shard the weights while they load, and no untrained
+        # model would be left to sample responses from.
+        loaded = load()
+        config = trainer_settings(settings, folder)
+        clock.mark("load")
+        if settings.chat is None:
+            settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
+        config.chat = bool(settings.chat)
+        screen.say(chat_line(loaded.tokenizer, config.sampling()))
+        check_model(settings, config, parts, loaded)
+        check_processes(config, prompts, loaded, launched)
+        begun = config_of(settings, prompts, loaded)
+        if settings.resume and writes:
+            check_same_run(folder, begun)
+        parameters = sum(p.numel() for p in loaded.model.parameters())
+        screen.say(f"model: {loaded.name}, {parameters / 1e6:.0f} M parameters")
+        if lora := lora_of(settings):
+            loaded = dataclasses.replace(loaded, model=add_adapter(loaded.model, lora, settings.seed))
+        with without_trace(folder):
+            run = Run(settings, screen, config, parts, loaded, folder, clock, writes)
 
-    for note in prompts.notes:
-        screen.say(f"   {note}")
-    screen.say(prompts.ratio_line())
-    sizes = ", ".join(f"{name} {count_pairs(part)}" for name, part in parts.items())
-    screen.say(f"pairs: {sizes}" if prompts.paired else f"prompts: {sizes}")
-    # Before the trainer's configuration: ZeRO-3 would make it shard the weights while they load, and no untrained model
-    # would be left to sample responses from.
-    loaded = load()
-    config = trainer_settings(settings, folder)
-    clock.mark("load")
-    if settings.chat is None:
-        settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
-    config.chat = bool(settings.chat)
-    screen.say(chat_line(loaded.tokenizer, config.sampling()))
-    parameters = sum(p.numel() for p in loaded.model.parameters())
-    check_model(settings, config, parts, loaded)
-    check_processes(config, prompts, loaded)
-    if settings.resume and rank == 0:
-        check_same_run(folder, prompts, loaded)
-    screen.say(f"model: {loaded.name}, {parameters / 1e6:.0f} M parameters")
-
-    if lora := lora_of(settings):
-        loaded = dataclasses.replace(loaded, model=add_adapter(loaded.model, lora, settings.seed))
-
-    # All that can be refused has been; from here on the run folder is ours to write.
-    if rank == 0:
-        prepare_folder(folder, settings, parameters)
-        write_json(folder / "config.json", config_of(settings, prompts, loaded))
-    run = Run(settings, screen, config, parts, loaded, folder, clock, rank == 0)
-    with screen.live(), quiet_transformers():
-        result = run.go()
+        # All checks have passed: from here on we write to the run folder.
+        if writes and not settings.resume:
+            room = parameters * ROOM_WITH_CHECKPOINTS if settings.save_steps else parameters * ROOM
+            stack.enter_context(new_folder(folder, begun, room, overwrite=settings.overwrite))
+        with screen.live(), quiet_transformers():
+            result = run.go()
     leave_together()
+    return result
+
+
+def complete(folder: Path, settings: TrainSettings, screen: Screen) -> dict[str, Any]:
+    """Give a finished run the report and the card that it lacks; refuse one that lacks nothing."""
+    with locked(folder):
+        result = read_json(folder / RESULT)
+        lacking = [name for name in (REPORT_HTML, REPORT_MD, CARD) if not (folder / name).is_file()]
+        clean(folder)
+        forget_finished(folder / CHECKPOINTS, keep_checkpoints=read_json(folder / CONFIG)["save_steps"] > 0)
+        if not lacking:
+            raise InputError(
+                f"run {str(folder)!r} is finished ({result['stopped']}); there is nothing to resume; give another "
+                f"--run_name"
+            )
+        write_report(folder, settings.lang)
+    screen.say(f"run {str(folder)!r} is finished ({result['stopped']}); {', '.join(lacking)} written again")
     return result
 
 
@@ -141,57 +174,209 @@ class Run:
         clock: Clock,
         writes: bool,
     ) -> None:
-        self.settings, self.screen, self.config, self.parts, self.loaded = (
-            settings,
-            screen,
-            config,
-            parts,
-            loaded,
-        )
+        self.settings, self.screen, self.parts, self.loaded = settings, screen, parts, loaded
         self.folder, self.clock, self.writes = folder, clock, writes
+        self.checkpoints = folder / CHECKPOINTS
         self.stop = TargetGapStop(settings.stop_margin * settings.target_gap, settings.max_kl)
-        self.best = BestCheckpoint(folder / "checkpoints", settings.max_kl)
+        self.best = BestCheckpoint(self.checkpoints, settings.max_kl)
         self.interrupt = InterruptStop()
-        self.trainer = self.make_trainer()
+        self.monitor = Monitor(
+            folder,
+            settings.target_gap,
+            say=screen.say,
+            advance=lambda step: screen.bar("training", settings.max_steps)(step, settings.max_steps),
+            title=settings.run_name,
+        )
+        self.trainer = DebiasingTrainer(
+            model=loaded,
+            args=config,
+            train_dataset=parts["train"],
+            eval_dataset=parts["validation"],
+            callbacks=[self.monitor, self.best, self.stop, FiniteGuard(), self.interrupt],
+            progress=lambda stage: screen.bar(stage),
+        )
         self.bf16 = bool(self.trainer.args.bf16)
 
     def go(self) -> dict[str, Any]:
         screen, settings = self.screen, self.settings
+        point = self.point_to_resume() if settings.resume else None
         before = self.measure_test(self.loaded)
         if self.writes:
-            self.write_measurement("gap_before.json", before)
+            self.write_measurement(BEFORE, before)
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
         base = self.cost_of(self.loaded)
         self.clock.mark("responses")
-        reason = self.learn()
+        reason = self.learn(point)
         self.clock.mark("training")
         if reason == "interrupted":
             screen.say(f"stopped at step {self.trainer.state.global_step}; a checkpoint is kept. Go on with:")
             screen.say(f"  {command_of(settings, resume=True)}")
-            return self.write_result(reason, before.summary, None)
+            result = self.result(reason, before.summary, None)
+            if self.writes:
+                write_json(self.folder / RESULT, result)
+            return result
         result = self.finish(reason, before, base)
         self.say_end(result)
         return result
 
-    def make_trainer(self) -> DebiasingTrainer:
-        settings = self.settings
-        self.monitor = Monitor(
-            self.folder,
-            settings.target_gap,
-            say=self.screen.say,
-            advance=lambda step: self.screen.bar("training", settings.max_steps)(step, settings.max_steps),
-            title=settings.run_name,
+    # --- Training ---------------------------------------------------------------------------------------------------
+
+    def point_to_resume(self) -> Point | None:
+        """Where the run goes on; what lies beyond is deleted. None where it starts from the first step."""
+        found: list[Any] = [None, []]
+        if self.writes:
+            clean(self.folder)
+            found = list(last_point(self.checkpoints, self.settings.max_steps))
+        if self.trainer.args.world_size > 1:
+            found = broadcast_object_list(found)
+        point, faults = found
+        for fault in faults:
+            self.screen.say(f"   {fault}")
+        step = point.step if point else -1
+        if self.settings.max_steps < step:
+            raise InputError(
+                f"--max_steps is {self.settings.max_steps} and run {str(self.folder)!r} has made {step} steps; a step "
+                f"cannot be taken back; give {step} or more"
+            )
+        if self.writes:
+            forget_after(self.checkpoints, step, keep_end=point is not None and point.checkpoint is None)
+            note_resume(self.folder, max(step, 0), asdict(self.settings))
+        if point is None:
+            self.screen.say("   no checkpoint to go on from; starting from the first step")
+        return point
+
+    def learn(self, point: Point | None) -> str:
+        """Train until a reason to stop; returns it."""
+        trainer = self.trainer
+        if point:
+            self.best.facts = point.best
+        if point and point.stopped:  # it was stopped while it measured or saved: nothing is left to train
+            trainer.state.global_step = point.step
+            if self.writes:
+                self.monitor.go_back(point.step)
+                self.monitor.draw()
+            reason = point.stopped
+        elif point is None and self.within_target():
+            reason = "already_within"
+        else:
+            reason = self.train_on(point.checkpoint if point else None)
+        if self.writes and reason != "interrupted":
+            write_trained(self.checkpoints, Point(trainer.state.global_step, reason, self.best.facts))
+        return reason
+
+    def within_target(self) -> bool:
+        """Measure the held-out prompts before the first step: is there anything to train?"""
+        if self.writes:
+            self.monitor.go_back(-1)
+        gap, target = abs(self.trainer.evaluate()["eval_gap"]), self.settings.target_gap
+        self.stop.reason = "max_steps"
+        if gap > target or self.settings.force:
+            return False
+        self.screen.say(
+            f"the held-out gap {gap:.4f} is within the target {target} before the first step: the model is left "
+            f"unchanged (--force trains all the same)"
         )
-        return DebiasingTrainer(
-            model=self.loaded,
-            args=self.config,
-            train_dataset=self.parts["train"],
-            eval_dataset=self.parts["validation"],
-            callbacks=[self.monitor, self.best, self.stop, FiniteGuard(), self.interrupt],
-            progress=lambda stage: self.screen.bar(stage),
+        return True
+
+    def train_on(self, checkpoint: Path | None) -> str:
+        trainer = self.trainer
+        with self.on_signals():
+            try:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                # transformers measures after the last step too, but not in every version.
+                last = [row["step"] for row in trainer.state.log_history if "eval_gap" in row][-1:]
+                if not self.interrupt.stopped and last != [trainer.state.global_step]:
+                    trainer.evaluate()
+            except NotFiniteError as error:
+                self.screen.say(f"{error}; stopped, and the best weights so far are kept")
+                return "not_finite"
+            except RuntimeError as error:
+                if not lost_process(error):
+                    raise
+                raise InputError(
+                    "another process of this run has died; no step can be made without it; look for what it said, then "
+                    "start the run again with --resume, which goes on from the last checkpoint"
+                ) from error
+        # A run that has met its target is finished, whoever asked it to stop meanwhile.
+        interrupted = self.interrupt.stopped and self.stop.reason == "max_steps"
+        return "interrupted" if interrupted else self.stop.reason
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """The first signal asks for a checkpoint after this step; a second one breaks off at once."""
+        terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+        kept: dict[int, Any] = {}
+
+        def restore() -> None:
+            for number, handler in kept.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+        def asked(number: int, frame: Any) -> None:
+            self.interrupt.asked = number
+            restore()
+            if number == getattr(signal, "SIGHUP", None):
+                for stream in terminals:  # they are gone, and to write to them would be an error
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            self.screen.say(
+                f"{self.interrupt.name}: finishing this step and saving a checkpoint (again breaks off at once)"
+            )
+
+        try:
+            for number in SIGNALS:
+                ignored = signal.getsignal(number) is signal.SIG_IGN
+                if number != getattr(signal, "SIGHUP", None) or not ignored:  # nohup ignores it
+                    kept[number] = signal.signal(number, asked)
+        except ValueError:  # not in the main thread, as in a notebook's worker: signals then do what they did
+            yield
+            return
+        try:
+            yield
+        finally:
+            restore()
+
+    # --- After training ---------------------------------------------------------------------------------------------
+
+    def finish(self, reason: str, before: Measurement, base: dict[str, Any]) -> dict[str, Any]:
+        """Take the best weights, measure the test prompts a second time, compare, save, report."""
+        trainer = self.trainer
+        self.take_best(reason)
+        final = dataclasses.replace(
+            self.loaded, model=trainer.model, name="final", sha256=model_sha256(trainer.model)
         )
+        after = self.measure_test(final, before.items)
+        assert trainer.neutral is not None
+        costs = [
+            {"kl": 0.0, "kl_ci95": [0.0, 0.0], **base},
+            {**trainer.neutral.kl_to(trainer.model), **self.cost_of(final)},
+        ]
+        state = gathered(trainer.model, keep=self.writes)
+        if not self.writes:  # every process takes part in the measuring, one writes it down
+            return {}
+        self.write_measurement(AFTER, after)
+        write_json(self.folder / COMPARISON, comparison(["base", "final"], [before, after], costs))
+        self.write_responses(before, after)
+        self.clock.mark("after")
+        self.screen.say(f"after   {gap_line(after.summary, self.settings.lang)}")
+        self.save_final(state)
+        self.clock.mark("saving")
+        result = self.result(reason, before.summary, after.summary)
+        write_report(self.folder, self.settings.lang, result)
+        write_text(self.folder / CARD, model_card(read_run(self.folder, result)))
+        write_json(self.folder / RESULT, result)  # the last: whoever sees it finds all the rest
+        forget_finished(self.checkpoints, keep_checkpoints=self.settings.save_steps > 0)
+        return result
+
+    def take_best(self, reason: str) -> None:
+        trainer = self.trainer
+        trainer.model.zero_grad(set_to_none=True)
+        trainer.accelerator.free_memory()
+        trainer.optimizer = None  # its moments are twice the weights, and nothing trains any more
+        if reason != "already_within":
+            trainer.accelerator.wait_for_everyone()  # the first process may still be writing them
+            self.best.restore(trainer.model)
+            trainer.accelerator.wait_for_everyone()
 
     def measure_test(self, loaded: LoadedModel, items: list | None = None) -> Measurement:
         """The gap on the test prompts, which neither training nor stopping ever sees."""
@@ -209,80 +394,6 @@ class Run:
             progress=self.screen.bar(stage),
         )
 
-    def learn(self) -> str:
-        """Train until a reason to stop; returns it."""
-        trainer, settings = self.trainer, self.settings
-        checkpoint = last_checkpoint(self.folder) if settings.resume else None
-        if settings.resume and checkpoint is None:
-            self.screen.say("   no checkpoint was saved; starting from the first step")
-        if checkpoint is None:
-            self.monitor.rows, self.best.facts = [], {}
-            start = trainer.evaluate()
-            if abs(start["eval_gap"]) <= settings.target_gap and not settings.force:
-                self.screen.say(
-                    f"the held-out gap {abs(start['eval_gap']):.4f} is within the target {settings.target_gap} before "
-                    f"the first step: the model is left unchanged (--force trains all the same)"
-                )
-                return "already_within"
-            self.stop.reason = "max_steps"
-        with self.on_interrupt():
-            try:
-                trainer.train(resume_from_checkpoint=checkpoint)
-                # transformers measures after the last step too, but not in every version.
-                last = [row["step"] for row in trainer.state.log_history if "eval_gap" in row][-1:]
-                if not self.interrupt.stopped and last != [trainer.state.global_step]:
-                    trainer.evaluate()
-            except NotFiniteError as error:
-                self.screen.say(f"{error}; stopped, and the best weights so far are kept")
-                return "not_finite"
-            except RuntimeError as error:
-                if not lost_process(error):
-                    raise
-                raise InputError(
-                    "another process of this run has died; no step can be made without it; look for what it said, then "
-                    "start the run again with --resume, which goes on from the last checkpoint"
-                ) from error
-        # A run that had met its target or its last step is finished, whoever asked it to stop meanwhile.
-        interrupted = self.interrupt.stopped and self.stop.reason == "max_steps"
-        return "interrupted" if interrupted else self.stop.reason
-
-    def finish(self, reason: str, before: Measurement, base: dict[str, Any]) -> dict[str, Any]:
-        """Take the best weights, measure the test prompts a second time, compare, save, report."""
-        trainer, settings = self.trainer, self.settings
-        trainer.model.zero_grad(set_to_none=True)
-        trainer.accelerator.free_memory()
-        trainer.optimizer = None  # its moments are twice the weights, and nothing trains any more
-        if reason != "already_within":
-            trainer.accelerator.wait_for_everyone()  # the first process may still be writing them
-            self.best.restore(trainer.model)
-            trainer.accelerator.wait_for_everyone()
-        final = dataclasses.replace(
-            self.loaded, model=trainer.model, name="final", sha256=model_sha256(trainer.model)
-        )
-        after = self.measure_test(final, before.items)
-        assert trainer.neutral is not None
-        costs = [
-            {"kl": 0.0, "kl_ci95": [0.0, 0.0], **base},
-            {**trainer.neutral.kl_to(trainer.model), **self.cost_of(final)},
-        ]
-        state = gathered(trainer.model, keep=self.writes)
-        if not self.writes:  # every process takes part in the measuring, one writes it down
-            return {}
-        self.write_measurement("gap_after.json", after)
-        names = ["base", "final"]
-        write_json(self.folder / "comparison.json", comparison(names, [before, after], costs))
-        self.write_responses(before, after)
-        self.clock.mark("after")
-        self.screen.say(f"after   {gap_line(after.summary, settings.lang)}")
-        self.save_final(state)
-        self.clock.mark("saving")
-        result = self.write_result(reason, before.summary, after.summary)
-        write_report(self.folder, settings.lang)
-        (self.folder / "final" / "README.md").write_text(model_card(read_run(self.folder)), encoding="utf-8")
-        # What resumes an unfinished run is of no use to a finished one.
-        shutil.rmtree(self.folder / "checkpoints" / BEST_WEIGHTS, ignore_errors=True)
-        return result
-
     def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
         """What the model's own answers to neutral prompts look like, and the perplexity of the text file if one is given."""
         args, file = self.trainer.args, self.settings.text_file
@@ -298,14 +409,21 @@ class Run:
             "perplexity": perplexity(loaded, file, bf16=self.bf16) if file else None,
         }
 
-    def save_final(self, state: dict[str, Tensor] | None) -> None:
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        save_model(model, self.loaded.tokenizer, self.folder / "final", state)
-        if self.settings.lora_r and self.settings.merge_lora:
-            merged = model.merge_and_unload()
-            save_model(merged, self.loaded.tokenizer, self.folder / "final" / "merged")
-
     # --- Writing ----------------------------------------------------------------------------------------------------
+
+    def save_final(self, state: dict[str, Tensor] | None) -> None:
+        """Write the model's folder beside its place and move it there when it is whole."""
+        final = self.folder / FINAL
+        staging = self.folder / TEMPORARY.format(name=FINAL, pid=os.getpid())
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        try:
+            save_model(model, self.loaded.tokenizer, staging, state)
+            if self.settings.lora_r and self.settings.merge_lora:
+                save_model(model.merge_and_unload(), self.loaded.tokenizer, staging / "merged")
+            shutil.rmtree(final, ignore_errors=True)
+            staging.rename(final)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
     def write_measurement(self, name: str, measurement: Measurement) -> None:
         write_json(self.folder / name, measurement.summary)
@@ -314,11 +432,13 @@ class Run:
         rows = response_rows(before, self.loaded.tokenizer, split="test")
         for row, value in zip(rows, np.concatenate(after.entropies), strict=True):
             row["entropy_after"] = float(value)
-        write_jsonl(self.folder / "responses.jsonl", rows)
+        write_jsonl(self.folder / RESPONSES, rows)
 
-    def write_result(self, reason: str, before: Summary, after: Summary | None) -> dict[str, Any]:
-        result = {
+    def result(self, reason: str, before: Summary, after: Summary | None) -> dict[str, Any]:
+        """What ``result.json`` holds."""
+        return {
             "stopped": reason,
+            **({"signal": self.interrupt.name} if reason == "interrupted" else {}),
             "best_step": self.best.facts.get("step", 0),
             "steps": self.trainer.state.global_step,
             "seconds": self.clock.seconds,
@@ -326,9 +446,6 @@ class Run:
             "label_before": before["label"],
             "label_after": after["label"] if after else None,
         }
-        if self.writes:
-            write_json(self.folder / FINISHED, result)
-        return result
 
     def say_end(self, result: dict[str, Any]) -> None:
         if not self.writes:
@@ -342,106 +459,33 @@ class Run:
         say(f"time: {seconds}")
         for line in result["advice"]:
             say(f"advice: {line[self.settings.lang]}")
-        say(f"report: {folder / 'report.html'}   model: {folder / 'final'}   curves: {folder / 'curves.png'}")
-
-    @contextmanager
-    def on_interrupt(self) -> Iterator[None]:
-        """The first Ctrl-C asks for a checkpoint after this step; a second one breaks off at once."""
-
-        def handler(number: int, frame: Any) -> None:
-            self.interrupt.asked = True
-            self.screen.say("Ctrl-C: finishing this step and saving a checkpoint (again breaks off at once)")
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        try:
-            kept = signal.signal(signal.SIGINT, handler)
-        except ValueError:  # not in the main thread, as in a notebook's worker: Ctrl-C then does what it did
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, kept)
+        say(f"report: {folder / REPORT_HTML}   model: {folder / FINAL}   curves: {folder / CURVES}")
 
 
 # --- Settings and data ----------------------------------------------------------------------------------------------
 
 
-def load_data(settings: TrainSettings, load: Callable[[], LoadedModel]) -> PromptSet:
-    """The prompts that the settings name; ``load`` gives the model to a swap."""
+def load_data(
+    settings: TrainSettings, load: Callable[[], LoadedModel], screen: Screen, world_size: int
+) -> tuple[PromptSet, dict[str, PromptSet]]:
+    """The prompts that the settings name, and their three splits; ``load`` gives the model to a swap."""
     swap = swapper(load) if settings.swap else False
-    return load_prompts(settings.train_data, swap=swap, **reading_of(settings))
-
-
-def splits_of(prompts: PromptSet, settings: TrainSettings) -> dict[str, PromptSet]:
-    """Training, validation and test prompts, cut to the sizes asked for."""
-    most = {
-        "train": settings.max_pairs,
-        "validation": settings.validation_pairs,
-        "test": settings.test_pairs,
-    }
-    parts = {name: limited(prompts.split(name), count) for name, count in most.items()}
-    for name, part in parts.items():
-        check_split(part, name, prompts.groups)
-    return parts
-
-
-def check_model(
-    settings: TrainSettings, config: DebiasingConfig, parts: dict[str, PromptSet], loaded: LoadedModel
-) -> None:
-    """Refuse what this model cannot do, before anything is written."""
-    for part in parts.values():
-        limits = context_length(loaded.model), vocabulary_size(loaded.model)
-        encode_prompts(part.prompts, loaded.tokenizer, config.sampling(), *limits)
-    check_trainable(loaded.model, settings.lora_r > 0, settings.gradient_checkpointing)
-    needed = LOGIT_BYTES * vocabulary_size(loaded.model) / 2**20
-    assert config.chunk_mb is not None
-    if config.chunk_mb < needed:
-        raise InputError(
-            f"--chunk_mb is {config.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give as much "
-            f"or more"
-        )
-    if settings.lora_r and (Path(settings.model_path) / "adapter_config.json").is_file():
-        raise InputError(
-            f"--lora_r with --model_path {settings.model_path!r}, an adapter itself; the new adapter would be saved "
-            f"without the old one below it; give the merged model (--merge_lora saves it), or leave --lora_r out"
-        )
-    if settings.merge_lora and config.world_size > 1 and any(map(parse_flag_from_env, SHARDING_FLAGS)):
-        raise InputError(
-            "--merge_lora with weights that are sharded over processes; an adapter cannot be merged into parts; leave it "
-            "out and merge final/ afterwards in one process"
-        )
-    if settings.lora_r and settings.lora_target_modules:
-        linear = {n for n, m in loaded.model.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
-        for name in split_names(settings.lora_target_modules):
-            if not any(module == name or module.endswith(f".{name}") for module in linear):
-                there = ", ".join(sorted({module.rsplit(".", 1)[-1] for module in linear}))
-                raise InputError(
-                    f"--lora_target_modules names {name!r}, which this model does not have; the adapter would go "
-                    f"nowhere; choose among {there}"
-                )
-    if settings.text_file:
-        text_tokens(loaded, settings.text_file)
-
-
-def check_processes(config: DebiasingConfig, prompts: PromptSet, loaded: LoadedModel) -> None:
-    """All processes of a run train the same model on the same prompts."""
-    if config.world_size == 1:
-        return
-    for what, flag, mine in (
-        ("prompts", "--train_data", prompts.sha256),
-        ("weights", "--model_path", loaded.sha256),
-    ):
-        found = gather_object([mine])
-        if len(set(found)) > 1:
-            raise InputError(
-                f"the {len(found)} processes have different {what} ({', '.join(sha[:8] for sha in found)}); each would "
-                f"train towards something else; give every process the same {flag}"
-            )
+    prompts = load_prompts(settings.train_data, swap=swap, **reading_of(settings))
+    settings.check(groups=len(prompts.groups), world_size=world_size)
+    trackers_of(settings)  # refuses one that is not installed before a model is loaded
+    parts = prompts.parts(
+        {"train": settings.max_pairs, "validation": settings.validation_pairs, "test": settings.test_pairs}
+    )
+    for note in prompts.notes:
+        screen.say(f"   {note}")
+    screen.say(prompts.ratio_line())
+    sizes = ", ".join(f"{name} {part.size()}" for name, part in parts.items())
+    screen.say(f"pairs: {sizes}" if prompts.paired else f"prompts: {sizes}")
+    return prompts, parts
 
 
 def leave_together() -> None:
-    """Part the processes of a distributed run: each waits for the last, then gives up its connections.
+    """Close the process group together: each process waits for the last, then gives up its connections.
 
     A process that ends with its connections open may be aborted while its threads are still at work on them.
     """
@@ -463,23 +507,8 @@ def lost_process(error: RuntimeError) -> bool:
     )
 
 
-def check_split(part: PromptSet, name: str, groups: Sequence[str]) -> None:
-    """Each split needs each group, twice: once is no interval."""
-    counts = part.counts()
-    for group in groups:
-        if counts.get(group, 0) < 2:
-            raise InputError(
-                f"the {name} split of {part.name!r} has {counts.get(group, 0)} prompts of group {group!r}; a gap with "
-                f"an interval needs two at least; give more rows, or a column 'split'"
-            )
-
-
-def count_pairs(prompts: PromptSet) -> int:
-    return len(prompts.tuples()) if prompts.paired else len(prompts)
-
-
 def trainer_settings(settings: TrainSettings, folder: Path) -> DebiasingConfig:
-    """The trainer's configuration: every setting both know by name, and the few that go by another name there."""
+    """The trainer's configuration: settings with the same name are copied, a few are renamed."""
     own = {f.name for f in dataclasses.fields(DebiasingConfig)}
     shared = {name: value for name, value in asdict(settings).items() if name in own}
     if not settings.gradient_checkpointing:
@@ -488,7 +517,7 @@ def trainer_settings(settings: TrainSettings, folder: Path) -> DebiasingConfig:
     return DebiasingConfig(
         **shared
         | {
-            "output_dir": str(folder / "checkpoints"),
+            "output_dir": str(folder / CHECKPOINTS),
             "logging_steps": settings.log_steps,
             "save_strategy": "steps" if save else "no",
             "save_steps": settings.save_steps if save else 500,
@@ -501,52 +530,13 @@ def trainer_settings(settings: TrainSettings, folder: Path) -> DebiasingConfig:
     )
 
 
-def trackers_of(settings: TrainSettings) -> list[str]:
-    """The trackers asked for; each must be installed."""
-    from transformers.integrations import get_available_reporting_integrations
-
-    names = [name for name in split_names(settings.report_to) if name != "none"]
-    there = get_available_reporting_integrations()
-    for name in names:
-        if name not in there:
-            raise InputError(
-                f"--report_to names {name!r}, which is not installed here; its metrics would go nowhere; pip install "
-                f"'isentropic[{name}]' or use none"
-            )
-    return names
-
-
-def lora_of(settings: TrainSettings) -> Any:
-    if not settings.lora_r:
-        return None
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise InputError(
-            "--lora_r needs the package peft, which is not installed; pip install 'isentropic[lora]'"
-        ) from error
-    modules = settings.lora_target_modules
-    return LoraConfig(
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha or 2 * settings.lora_r,
-        lora_dropout=0.0,
-        target_modules=split_names(modules) if modules else "all-linear",
-        task_type="CAUSAL_LM",
-    )
-
-
-def process_of() -> tuple[int, int]:
-    """Rank and number of processes, as the launcher tells them."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
 # --- What is written ------------------------------------------------------------------------------------------------
 
 
 def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
     return {
-        "schema": "isentropic.config/1",
+        "schema": CONFIG_SCHEMA,
         **kept,
         "model": loaded.name,
         "model_sha256": loaded.sha256,
@@ -571,52 +561,6 @@ def command_of(settings: TrainSettings, *, resume: bool = False) -> str:
         else:
             words += [f"--{field.name}", str(value)]
     return shlex.join(words + (["--resume"] if resume else []))
-
-
-def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: str) -> list[dict[str, str]]:
-    """The guide's troubleshooting, said by the tool where it applies, in English and Chinese."""
-    held_out = [abs(row["val_gap"]) for row in rows if "val_gap" in row]
-    lower, higher = settings.learning_rate / 2, 2 * settings.learning_rate
-    batch = settings.effective_batch
-    lines = []
-
-    def say(en: str, zh: str) -> None:
-        lines.append({"en": en, "zh": zh})
-
-    if reason == "not_finite":
-        say(
-            f"the loss left the numbers: lower --learning_rate to {settings.learning_rate / 10:g}",
-            f"损失不再是有限数：把 --learning_rate 降到 {settings.learning_rate / 10:g}",
-        )
-    if reason == "max_kl":
-        say(
-            f"the model moved too far from its base: lower --learning_rate to {lower:g}, or raise --max_kl above "
-            f"{settings.max_kl:g} if that is what you want",
-            f"模型离基础模型太远：把 --learning_rate 降到 {lower:g}；若本意如此，把 --max_kl 提到 {settings.max_kl:g} 以上",
-        )
-    if reason == "max_steps" and len(held_out) > 1:
-        if min(held_out) > 0.5 * held_out[0]:
-            say(
-                f"the gap fell too slowly: raise --scale_factor to {2 * settings.scale_factor:g} (L1 and GEE) or "
-                f"--learning_rate to {higher:g}, or give more --max_steps",
-                f"熵差下降太慢：把 --scale_factor 提到 {2 * settings.scale_factor:g}（L1 与 GEE），或把 --learning_rate "
-                f"提到 {higher:g}，或增加 --max_steps",
-            )
-        elif held_out[-1] > 2 * min(held_out):
-            say(
-                f"the gap swings around zero: lower --learning_rate to {lower:g}, or raise --effective_batch to "
-                f"{2 * batch}",
-                f"熵差在零附近摆动：把 --learning_rate 降到 {lower:g}，或把 --effective_batch 提到 {2 * batch}",
-            )
-    training = [row["gap_signed"] for row in rows if row.get("gap_signed") is not None]
-    flips = sum(a * b < 0 for a, b in zip(training, training[1:], strict=False))
-    if len(training) >= 4 and flips > len(training) / 2:
-        say(
-            f"the gap of a batch changed sign {flips} times in {len(training)} steps: a batch of {batch} prompts is too "
-            f"small to tell its sign; raise --effective_batch",
-            f"{len(training)} 步里批次熵差变号 {flips} 次：{batch} 条提示的批次太小，定不了符号；请增大 --effective_batch",
-        )
-    return lines
 
 
 class Clock:

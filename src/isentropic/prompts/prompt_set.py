@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from isentropic.errors import InputError
@@ -60,6 +60,41 @@ class PromptSet:
     def whole_sha256(self) -> str:
         """The SHA-256 of the whole set that this one was split from, or of this one. A name says nothing about content."""
         return self.split_from or self.sha256
+
+    def first(self, most: int | None) -> PromptSet:
+        """The first ``most`` pairs (or prompts of each group); all of them where it is None."""
+        if most is None:
+            return self
+        if self.paired:
+            kept = {p.pair_id for twins in self.tuples()[:most] for p in twins}
+            return replace(self, prompts=tuple(p for p in self.prompts if p.pair_id in kept))
+        seen: Counter[str] = Counter()
+        chosen = []
+        for prompt in self.prompts:
+            seen[prompt.group] += 1
+            if seen[prompt.group] <= most:
+                chosen.append(prompt)
+        return replace(self, prompts=tuple(chosen))
+
+    def parts(self, most: Mapping[str, int | None]) -> dict[str, PromptSet]:
+        """The named splits, each cut to at most so many pairs.
+
+        Raises:
+            InputError: a split with fewer than two prompts of a group, whose gap would have no interval.
+        """
+        parts = {name: self.split(name).first(count) for name, count in most.items()}
+        for name, part in parts.items():
+            for group, count in part.counts().items():
+                if count < 2:
+                    raise InputError(
+                        f"the {name} split of {self.name!r} has {count} prompts of group {group!r}; a gap with an "
+                        f"interval needs at least two; give more rows, or a column 'split'"
+                    )
+        return parts
+
+    def size(self) -> int:
+        """Number of pairs, or of prompts where there are no pairs."""
+        return len(self.tuples()) if self.paired else len(self)
 
     @property
     def paired(self) -> bool:

@@ -97,6 +97,7 @@ def draw_curves(
         >>> facts["panels"], facts["points"]
         (['gap'], {'gap': 1})
     """
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -178,6 +179,21 @@ def draw_curves(
         "groups": groups,
         "points": {name: len(points) for name, points in series.items()},
     }
+
+
+def import_matplotlib() -> None:
+    """Import matplotlib whatever a notebook left in ``MPLBACKEND``: a backend that is not installed here would be an error.
+
+    The drawing names its own backend, and the variable stays as it is.
+    """
+    left = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        import matplotlib  # noqa: F401
+    finally:
+        del os.environ["MPLBACKEND"]
+        if left is not None:
+            os.environ["MPLBACKEND"] = left
 
 
 def _line(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,20 +15,24 @@ from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import ExportableState
 
+from isentropic.errors import InputError
+from isentropic.files import seal
 from isentropic.labels import interval_text, monitor_line
 from isentropic.models.sharding import put, whole
 from isentropic.report.curves import draw_curves, finite
+from isentropic.run_folder import CURVES, append_metrics, read_metrics, write_metrics
+from isentropic.training.checkpoints import best_fault, best_folder, forget_unused_best
 
-BEST_WEIGHTS, BEST_FACTS = "best", "best.json"
 SHARD_BYTES = 64 * 2**20
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss or the gradient is no longer a number."""
+    """The loss or the gradient is NaN or infinite."""
 
 
-class TargetGapStop(TrainerCallback):
+class TargetGapStop(TrainerCallback, ExportableState):
     """Stop when the held-out gap is within ``stop_gap``, or when the guard's limit is passed. Never on a minibatch.
 
     ``stop_gap`` is a share of the target: a run that stops at the very edge of the target lands beyond it on new
@@ -38,6 +42,10 @@ class TargetGapStop(TrainerCallback):
     def __init__(self, stop_gap: float, max_kl: float) -> None:
         self.stop_gap, self.max_kl = stop_gap, max_kl
         self.reason = "max_steps"
+
+    def state(self) -> dict[str, Any]:
+        """What transformers keeps of this in a checkpoint."""
+        return {"args": {}, "attributes": {"reason": self.reason}}
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
@@ -60,17 +68,20 @@ class FiniteGuard(TrainerCallback):
             raise NotFiniteError(f"the gradient of step {state.global_step + 1} is not finite")
 
 
-class BestCheckpoint(TrainerCallback):
+class BestCheckpoint(TrainerCallback, ExportableState):
     """Keep the trained weights of the step whose held-out gap is smallest, among those within the guard's limit.
 
-    The weights are kept in the folder ``best`` (trainable parameters alone), the facts in ``best.json``.
+    They are kept in the sealed folder ``best-<step>`` (trainable parameters alone). Each checkpoint names the best step
+    at its time, and those weights stay as long as the checkpoint does.
     """
 
     def __init__(self, folder: Path, max_kl: float) -> None:
         self.folder, self.max_kl = folder, max_kl
         self.facts: dict[str, Any] = {}
-        if (folder / BEST_FACTS).is_file():
-            self.facts = json.loads((folder / BEST_FACTS).read_text(encoding="utf-8"))
+
+    def state(self) -> dict[str, Any]:
+        """What transformers keeps of this in a checkpoint."""
+        return {"args": {}, "attributes": {"facts": self.facts}}
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metrics = kwargs["metrics"]
@@ -78,23 +89,21 @@ class BestCheckpoint(TrainerCallback):
             return
         gap = abs(metrics["eval_gap"])
         better = not self.facts or gap < self.facts["gap"]
-        if not (better and math.isfinite(gap) and metrics["eval_kl"] <= self.max_kl):
-            return
-        self.facts = {"step": state.global_step, "gap": gap, "kl": metrics["eval_kl"]}
-        self.save(kwargs["model"], state.is_world_process_zero)
-        if state.is_world_process_zero:
-            (self.folder / BEST_FACTS).write_text(json.dumps(self.facts), encoding="utf-8")
+        if better and math.isfinite(gap) and metrics["eval_kl"] <= self.max_kl:
+            self.save(kwargs["model"], state.global_step, state.is_world_process_zero)
+            self.facts = {"step": state.global_step, "gap": gap, "kl": metrics["eval_kl"]}
 
-    def save(self, model: nn.Module, writes: bool = True) -> None:
+    def save(self, model: nn.Module, step: int, writes: bool = True) -> None:
         """Write the trainable parameters in small shards: safetensors holds a copy of each file it writes.
 
         All processes take part, since the weights may be spread over them; one of them writes.
         """
-        new, kept = self.folder / f"{BEST_WEIGHTS}.new", self.folder / BEST_WEIGHTS
+        target = best_folder(self.folder, step)
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if writes:
-            shutil.rmtree(new, ignore_errors=True)
-            new.mkdir(parents=True)
+            forget_unused_best(self.folder)
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
         shard: dict[str, torch.Tensor] = {}
         for number, (name, parameter) in enumerate(trained):
             value = whole(parameter)
@@ -103,31 +112,48 @@ class BestCheckpoint(TrainerCallback):
             shard[name] = value.cpu().contiguous()
             full = sum(value.nbytes for value in shard.values()) >= SHARD_BYTES
             if full or number == len(trained) - 1:
-                save_file(shard, new / f"{number:05d}.safetensors")
+                save_file(shard, target / f"{number:05d}.safetensors")
                 shard = {}
         if writes:
-            shutil.rmtree(kept, ignore_errors=True)
-            new.rename(kept)
+            seal(target)
 
     def restore(self, model: nn.Module) -> None:
-        """Put the kept weights back into the model."""
+        """Put the best weights back into the model.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        if not self.facts:
+            return
+        fault = best_fault(self.folder, self.facts)
+        if fault:
+            raise InputError(
+                f"{fault}; other weights would be saved as the best ones; run it again with --resume, which goes back to "
+                f"the last checkpoint that is whole, or to the first step"
+            )
         parameters = dict(model.named_parameters())
-        for file in sorted((self.folder / BEST_WEIGHTS).glob("*.safetensors")):
+        for file in sorted(best_folder(self.folder, self.facts["step"]).glob("*.safetensors")):
             for name, value in load_file(file).items():
                 put(value, parameters[name])
 
 
 class InterruptStop(TrainerCallback):
-    """After a first Ctrl-C: finish the step, save a checkpoint, stop."""
+    """After a signal: finish the step, save a checkpoint, stop. A signal during the last step changes nothing."""
 
     def __init__(self) -> None:
-        self.asked = self.stopped = False
+        self.asked: int | None = None  # the signal's number
+        self.stopped = False
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if args.world_size > 1:  # the signal may reach one process a step earlier than another
-            self.asked = any(gather_object([self.asked]))
-        if self.asked:
+            self.asked = next((asked for asked in gather_object([self.asked]) if asked), None)
+        if self.asked and state.global_step < state.max_steps:
             self.stopped = control.should_save = control.should_training_stop = True
+
+    @property
+    def name(self) -> str:
+        """The signal by its name."""
+        return signal.Signals(self.asked).name if self.asked else ""
 
 
 class Monitor(TrainerCallback):
@@ -155,14 +181,19 @@ class Monitor(TrainerCallback):
             advance,
             title,
         )
-        self.file = folder / "metrics.jsonl"
-        self.rows = kept_rows(self.file) if self.file.is_file() else []
+        self.rows = read_metrics(folder)
         self.last_gap: float | None = None
         self.started = time.monotonic()
+        self.draws = True
+
+    def go_back(self, step: int) -> None:
+        """Drop what an interrupted run had written past ``step``; -1 drops all."""
+        self.rows = [row for row in self.rows if row["step"] <= step]
+        write_metrics(self.folder, self.rows)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # A run that resumes drops what an interrupted one had written past its checkpoint.
-        self.rows = [row for row in self.rows if row["step"] <= state.global_step]
+        if state.is_world_process_zero:
+            self.go_back(state.global_step)
         self.started = time.monotonic()
         self.last_gap = None
 
@@ -200,22 +231,19 @@ class Monitor(TrainerCallback):
             self.write(
                 {"step": state.global_step, **row, "seconds": round(time.monotonic() - self.started, 3)}
             )
-            draw_curves(self.rows, self.folder / "curves.png", target_gap=self.target_gap, title=self.title)
+            self.draw()
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        self.file.write_text("".join(json.dumps(kept) + "\n" for kept in self.rows), encoding="utf-8")
+        append_metrics(self.folder, row)
 
-
-def kept_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl`` up to the first that a crash cut short."""
-    rows: list[dict[str, Any]] = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    def draw(self) -> None:
+        """Draw the curves so far. A picture that cannot be drawn is said once, and costs nothing else."""
+        if not self.draws:
+            return
         try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(row, dict) or "step" not in row:
-            break
-        rows.append(row)
-    return rows
+            draw_curves(self.rows, self.folder / CURVES, target_gap=self.target_gap, title=self.title)
+        except Exception as error:  # matplotlib, its fonts, its settings, the disk: none is worth a training
+            self.draws = False
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.say(f"   {CURVES} cannot be drawn ({reason}); the training goes on without it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -27,10 +26,10 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
+from isentropic.files import MANIFEST, load_object, write_json
 from isentropic.measure.cost import NeutralReference, neutral_examples
 from isentropic.measure.measurement import make_items
 from isentropic.measure.score import score_items
@@ -48,6 +47,7 @@ from isentropic.settings import LossSettings
 from isentropic.training import trackers
 from isentropic.training.adapter import add_adapter, check_trainable
 from isentropic.training.callbacks import NotFiniteError
+from isentropic.training.checkpoints import check_checkpoint, last_whole, seal_checkpoint
 from isentropic.training.exact_loss import AimedStep, make_loss, names_of, without_chance
 
 log = logging.getLogger("isentropic")
@@ -328,7 +328,8 @@ class DebiasingTrainer(Trainer):
         if given is not True:
             folder: str | None = os.fspath(given)
         else:
-            folder = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
+            found = last_whole(Path(output_dir))
+            folder = str(found) if found else None
         if folder is None or not (Path(folder) / STEERING.format(rank=self.args.process_index)).is_file():
             raise InputError(
                 f"resume_from_checkpoint is {given!r}, but {folder or output_dir!r} holds no checkpoint of this trainer; the run "
@@ -337,21 +338,29 @@ class DebiasingTrainer(Trainer):
         return folder
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with quiet_transformers():
-            super()._save_checkpoint(model, trial)
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        # The older checkpoints are deleted when this one is whole; transformers would do it before.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with quiet_transformers():
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
         fresh = {
             index: (number, [stored(self.train_items[index], x) for x in self.train_items[index].examples])
             for index, number in self.fresh.items()
         }
         kept = {"anchor": self.anchor, "held_out_means": self.held_out_means, "fresh": fresh}
-        (folder / STEERING.format(rank=self.args.process_index)).write_text(
-            json.dumps(kept), encoding="utf-8"
-        )
+        write_json(folder / STEERING.format(rank=self.args.process_index), kept)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal_checkpoint(folder, limit, self.state.best_model_checkpoint)
 
     def load_steering(self, folder: Path) -> None:
-        file = folder / STEERING.format(rank=self.args.process_index)
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        check_checkpoint(folder)
+        kept = load_object(folder / STEERING.format(rank=self.args.process_index))
         self.anchor, self.held_out_means = kept["anchor"], kept["held_out_means"]
         for index, (number, examples) in kept["fresh"].items():
             item = self.train_items[int(index)]
