@@ -37,6 +37,7 @@ def one_run(job: Row) -> Row:
     from isentropic.measure.summary import summarise
     from isentropic.models.load import load_model
     from isentropic.prompts.load import load_prompts
+    from isentropic.responses.sample import Draw
     from isentropic.settings import apply_preset
     from isentropic.training.callbacks import TargetGapStop
     from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
@@ -102,7 +103,7 @@ def one_run(job: Row) -> Row:
             loaded.tokenizer,
             callbacks=[Limit(), *stop],
         )
-        sampling = settings.sampling(num_responses=1, offset=4)
+        sampling = settings.sampling(Draw.TEST, num_responses=1)
         test = parts["test"].first(job["test_pairs"])
         items = make_items(test, trainer.response_sampler(sampling), shared=True)
         if stop:

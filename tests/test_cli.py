@@ -116,7 +116,7 @@ def test_yaml_numbers_as_people_write_them(run, tmp_path):
 BAD_SETTINGS = {
     "--micro_batch_size 0": "--micro_batch_size is 0",
     "--micro_batch_size 1": "--micro_batch_size is 1",
-    "--micro_batch_size 3": "no multiple of 3",  # three groups would be well with it
+    "--micro_batch_size 3": "not a multiple of 3",  # three groups would be well with it
     "--micro_batch_size 3 --effective_batch 63": "give 4",
     "--micro_batch_size 128": "--effective_batch 64",
     "--micro_batch_size 8 --effective_batch 20": "give 16 or 24",

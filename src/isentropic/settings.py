@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from isentropic.errors import InputError
@@ -34,24 +35,127 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def option(default: Any, help: str, **extra: Any) -> Any:
-    """A dataclass field that knows its ``--help`` text; ``extra`` may hold choices, section or metavar."""
+    """A dataclass field that knows its ``--help`` text.
+
+    Args:
+        default: the value where nothing is given.
+        help: the text of ``--help``.
+        extra: ``section``, ``choices`` or ``metavar`` of the flag; ``must_be``, one of :data:`RANGES`, with the reason in
+            ``because``; ``after``, the flag behind which ``--help`` lists it.
+    """
     return field(default=default, metadata={"help": help, **extra})
 
 
-@dataclass
-class LossSettings:
-    """What is minimised, and on which responses."""
+def changed(settings: type, name: str, default: Any, **extra: Any) -> Any:
+    """The same option with another default, or another part of its metadata."""
+    known = next(f for f in fields(settings) if f.name == name)
+    return field(default=default, metadata={**known.metadata, **extra})
 
-    target_gap: float = option(0.01, "the gap to reach on held-out prompts, in nats", section="stop")
+
+RANGES: dict[str, Callable[[Any], bool]] = {
+    "a number above 0": lambda value: value > 0,
+    "a number of 0 or more": lambda value: value >= 0,
+    "a number from 0 to below 1": lambda value: 0 <= value < 1,
+    "a number above 0, at most 1": lambda value: 0 < value <= 1,
+    "2 or more": lambda value: value >= 2,
+    "a number from 0 to below 2^32": lambda value: 0 <= value < 2**32,
+}
+ABOVE_0, NOT_NEGATIVE, SHARE, TWO_OR_MORE = (
+    {"must_be": words}
+    for words in ("a number above 0", "a number of 0 or more", "a number from 0 to below 1", "2 or more")
+)
+SEED = {
+    "must_be": "a number from 0 to below 2^32",
+    "because": "NumPy's global generator takes no more than 32 bits",
+}
+FEWER_THAN_TWO = {**TWO_OR_MORE, "because": "fewer than two pairs have no interval"}
+
+
+@dataclass
+class SamplingSettings:
+    """How responses are drawn, and from what."""
+
+    responses: str = option(
+        "shared",
+        "score the twins of a pair on the same responses (shared) or each prompt on its own (own)",
+        choices=("shared", "own"),
+        section="responses",
+    )
+    num_responses: int = option(
+        1, "responses sampled from each training prompt", section="responses", **ABOVE_0
+    )
+    sample_temp: float = option(
+        1.0, "sampling temperature of the responses", section="responses", **NOT_NEGATIVE
+    )
+    max_new_tokens: int = option(12, "longest response, in tokens", section="responses", **ABOVE_0)
+    chat: bool | None = option(
+        None,
+        "put prompts through the tokenizer's chat template; where not said, if there is one and most prompts end as "
+        "sentences do",
+        section="responses",
+    )
+    system: str | None = option(None, "system message of the chat", section="responses")
+    chat_template_kwargs: str | None = option(
+        None,
+        "what else the chat template is told, as a JSON object; thinking is off where the template knows of it",
+        section="responses",
+    )
+
+    def faults(self) -> list[str]:
+        """A line for each setting that cannot work."""
+        return value_faults(self) + template_faults(self.chat_template_kwargs)
+
+
+@dataclass
+class DataSettings:
+    """Which prompts, and how they are read."""
+
+    train_data: str | None = option(
+        None,
+        "JSONL, CSV or Parquet file, or a hub data set id; the built-in prompts otherwise",
+        section="data",
+    )
+    text_column: str | None = option(None, "column that holds the prompt", section="data")
+    group_column: str | None = option(
+        None, "column that holds the group; two, as in gender,age, give intersections", section="data"
+    )
+    groups: str | None = option(
+        None, "groups to compare, by comma; all that the prompts have otherwise", section="data"
+    )
+    male_column: str = option("male", "column with the male twin", section="data")
+    female_column: str = option("female", "column with the female twin", section="data")
+    swap: bool = option(False, "make each prompt's twin with the swap engine", section="data")
+
+
+@dataclass
+class CommandSettings:
+    """What every command that runs a model asks."""
+
+    trust_remote_code: bool = option(False, "run code that comes with the model", section="model")
+    text_file: str | None = option(None, "UTF-8 text whose perplexity is measured", section="run")
+    lang: str = option("en", "language of the report", choices=("en", "zh"), section="run")
+
+
+@dataclass
+class LossSettings(SamplingSettings):
+    """What is minimised, on which responses, and by which steps. The command line and :class:`DebiasingConfig` share it."""
+
+    target_gap: float = option(
+        0.01, "the gap to reach on held-out prompts, in nats", section="stop", **ABOVE_0
+    )
     stop_margin: float = option(
         0.5,
         "stop once the validation gap is within this share of the target; 1 stops at its very edge",
         section="stop",
+        must_be="a number above 0, at most 1",
+        because="a run that stops outside the target has not met it",
     )
     loss: str = option("debiasing", "the loss", choices=("debiasing", "gee"), section="loss")
     use_l1: bool = option(False, "absolute gap (L1) in place of its square (L2)", section="loss")
-    scale_factor: float = option(1.0, "factor of the loss", section="loss")
-    lambda_weight: float = option(3.0, "weight of the squared gap in the GEE loss", section="loss")
+    scale_factor: float = option(1.0, "factor of the loss", section="loss", **ABOVE_0)
+    lambda_weight: float = option(
+        3.0, "weight of the squared gap in the GEE loss", section="loss", **NOT_NEGATIVE
+    )
     estimator: str = option(
         "plain",
         "how the squared gap is estimated: the guide's square, an unbiased estimate of it, or the mean over pairs",
@@ -69,122 +173,56 @@ class LossSettings:
         "scale the gradient with the held-out gap, moved on by the batch (a control variate), not with a batch's own gap",
         section="loss",
     )
-    responses: str = option(
-        "shared",
-        "score the twins of a pair on the same responses (shared) or each prompt on its own (own)",
-        choices=("shared", "own"),
-        section="responses",
-    )
-    num_responses: int = option(1, "responses sampled from each training prompt", section="responses")
-    sample_temp: float = option(1.0, "sampling temperature of the responses", section="responses")
-    max_new_tokens: int = option(12, "longest response, in tokens", section="responses")
     refresh_responses: int = option(
         0,
         "sample the training responses anew every N steps; 0 samples them once before training",
         section="responses",
+        after="max_new_tokens",
+        **NOT_NEGATIVE,
     )
-    matched: bool = option(True, "keep twins together in a batch; off draws the groups apart", section="data")
+    matched: bool = option(
+        True,
+        "keep twins together in a batch; off draws the groups apart",
+        section="data",
+    )
     micro_batch_size: int = option(
         2, "prompts that go through the model at once; the loss does not depend on it", section="steps"
     )
     effective_batch: int = option(64, "prompts of an optimizer step, over all processes", section="steps")
+    max_steps: int = option(20, "most optimizer steps", section="steps", **ABOVE_0)
     max_kl: float = option(
-        0.05, "stop when the KL to the base on neutral text passes this many nats a token", section="stop"
+        0.05,
+        "stop when the KL to the base on neutral text passes this many nats a token",
+        section="stop",
+        **ABOVE_0,
     )
-
-
-@dataclass
-class TrainSettings(LossSettings):
-    """The settings of ``isentropic train``."""
-
-    model_path: str = option(
-        "smollm2-135m", "folder, hub id, .gguf file or the embedded default", section="model"
-    )
-    run_name: str = option("pure_debiasing", "name of the run's folder", section="run")
-    output_dir: str = option("runs", "where run folders are made", section="run")
-    max_steps: int = option(20, "most optimizer steps", section="steps")
-    learning_rate: float = option(1e-5, "learning rate at the first step", section="steps")
+    learning_rate: float = option(1e-5, "learning rate at the first step", section="steps", **ABOVE_0)
     lr_scheduler_type: str = option(
         "linear",
         "how the learning rate falls",
         choices=("linear", "cosine", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"),
         section="steps",
     )
-    warmup_steps: int = option(0, "steps of rising learning rate", section="steps")
-    adam_beta1: float = option(0.0, "momentum of AdamW; 0.9 overshoots the target", section="steps")
-    adam_beta2: float = option(0.999, "memory of AdamW's second moment", section="steps")
-    weight_decay: float = option(0.0, "weight decay of AdamW", section="steps")
-    max_grad_norm: float = option(1.0, "clip the gradient to this norm", section="steps")
+    warmup_steps: int = option(0, "steps of rising learning rate", section="steps", **NOT_NEGATIVE)
+    adam_beta1: float = option(0.0, "momentum of AdamW; 0.9 overshoots the target", section="steps", **SHARE)
+    adam_beta2: float = option(0.999, "memory of AdamW's second moment", section="steps", **SHARE)
+    weight_decay: float = option(0.0, "weight decay of AdamW", section="steps", **NOT_NEGATIVE)
+    max_grad_norm: float = option(1.0, "clip the gradient to this norm", section="steps", **NOT_NEGATIVE)
     gradient_checkpointing: bool = option(
         False, "save memory by computing activations twice", section="steps"
     )
-    seed: int = option(42, "seed of sampling, order and initialisation", section="run")
-    log_steps: int = option(1, "steps between monitor lines", section="run")
-    eval_steps: int = option(2, "steps between held-out measurements", section="stop")
-    save_steps: int = option(25, "steps between checkpoints that resume; 0 keeps none", section="run")
     bf16: str = option(
         "auto",
         "bfloat16 in the body of the model: auto uses it where the machine is fast at it",
         choices=("auto", "on", "off"),
         section="steps",
     )
-    train_data: str | None = option(
-        None,
-        "JSONL, CSV or Parquet file, or a hub data set id; the built-in prompts otherwise",
-        section="data",
-    )
-    use_test_data: bool = option(
-        False, "use the built-in prompts (the default where no --train_data is given)", section="data"
-    )
-    text_column: str | None = option(None, "column that holds the prompt", section="data")
-    group_column: str | None = option(
-        None, "column that holds the group; two, as in gender,age, give intersections", section="data"
-    )
-    groups: str | None = option(
-        None, "groups to compare, by comma; all that the prompts have otherwise", section="data"
-    )
-    male_column: str = option("male", "column with the male twin", section="data")
-    female_column: str = option("female", "column with the female twin", section="data")
-    swap: bool = option(False, "make each prompt's twin with the swap engine", section="data")
-    max_pairs: int | None = option(None, "use at most this many training pairs", section="data")
-    test_pairs: int | None = option(None, "use at most this many test pairs", section="data")
-    validation_pairs: int | None = option(None, "use at most this many validation pairs", section="data")
-    chat: bool | None = option(
-        None,
-        "put prompts through the tokenizer's chat template; where not said, if there is one and most prompts end as "
-        "sentences do",
-        section="responses",
-    )
-    system: str | None = option(None, "system message of the chat", section="responses")
-    chat_template_kwargs: str | None = option(
-        None,
-        "what else the chat template is told, as a JSON object; thinking is off where the template knows of it",
-        section="responses",
-    )
-    preset: str | None = option(None, "a set of settings by name", choices=tuple(PRESETS), section="run")
-    lora_r: int = option(0, "rank of a LoRA adapter; 0 trains all weights", section="model")
-    lora_alpha: int = option(0, "alpha of the LoRA adapter; 0 takes twice the rank", section="model")
-    lora_target_modules: str | None = option(
-        None, "modules the adapter goes to, by comma; all linear layers otherwise", section="model"
-    )
-    load_in_4bit: bool = option(
-        False, "4-bit base weights (QLoRA; needs a GPU and bitsandbytes)", section="model"
-    )
-    merge_lora: bool = option(False, "save the model with the adapter merged in as well", section="model")
-    trust_remote_code: bool = option(False, "run code that comes with the model", section="model")
-    report_to: str = option(
-        "none", "where metrics go: none, tensorboard, wandb or trackio, several by comma", section="run"
-    )
     chunk_mb: float | None = option(
-        None, "memory for logits, in MB; 32 on a CPU and 1024 on a GPU where not given", section="steps"
+        None,
+        "memory for logits, in MB; 32 on a CPU and 1024 on a GPU where not given",
+        section="steps",
+        **ABOVE_0,
     )
-    resume: bool = option(False, "go on from the run's last checkpoint", section="run")
-    overwrite: bool = option(False, "delete the run's folder if it exists", section="run")
-    force: bool = option(
-        False, "train even where the held-out gap is within the target already", section="stop"
-    )
-    text_file: str | None = option(None, "text whose perplexity is measured before and after", section="run")
-    lang: str = option("en", "language of the report", choices=("en", "zh"), section="run")
 
     def check(self, groups: int | None = 2, world_size: int = 1) -> None:
         """Refuse what cannot work, all of it in one message of one line a fault.
@@ -193,54 +231,26 @@ class TrainSettings(LossSettings):
             groups: how many groups the data has; ``None`` where it has not been read yet.
             world_size: how many processes share the effective batch.
         """
-        faults = [*self.number_faults(), *self.batch_faults(groups, world_size), *self.name_faults()]
-        faults += template_faults(self.chat_template_kwargs)
+        faults = [*self.faults(), *self.batch_faults(groups, world_size)]
         if faults:
             raise InputError("\n".join(faults))
 
-    def number_faults(self) -> list[str]:
-        positive: tuple[str, ...] = (
-            "target_gap",
-            "learning_rate",
-            "max_steps",
-            "scale_factor",
-            "max_new_tokens",
-            "num_responses",
-        )
-        positive += ("eval_steps", "log_steps", "max_kl", "chunk_mb", "stop_margin")
-        zero_or_more: tuple[str, ...] = (
-            "sample_temp",
-            "lambda_weight",
-            "refresh_responses",
-            "save_steps",
-            "warmup_steps",
-            "seed",
-        )
-        zero_or_more += ("weight_decay", "lora_r", "max_grad_norm")
-        faults = number_faults(self, positive, zero_or_more)
-        helps = help_texts(type(self))
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                faults.append(
-                    f"--{name} is {getattr(self, name)}; it is to be a number from 0 to below 1 ({helps[name]}); change it"
-                )
-        if self.seed >= 2**32:
+    def faults(self) -> list[str]:
+        """A line for each setting that cannot work."""
+        faults = super().faults()
+        if self.loss == "debiasing" and self.estimator == "unbiased" and self.use_l1:
             faults.append(
-                f"--seed is {self.seed}; NumPy's global generator takes no more than 32 bits; give a number below "
-                f"{2**32}"
+                "--estimator unbiased with --use_l1; only a square has an unbiased estimate; drop one of the two"
             )
-        if 1 < self.stop_margin < math.inf:
-            faults.append(
-                f"--stop_margin is {self.stop_margin}; a run that stops outside the target has not met it; give 1 or less"
-            )
-        for name in ("max_pairs", "test_pairs", "validation_pairs"):
-            value = getattr(self, name)
-            if value is not None and value < 2:
-                faults.append(f"--{name} is {value}; fewer than two pairs have no interval; give 2 or more")
         return faults
 
     def batch_faults(self, groups: int | None, world_size: int) -> list[str]:
+        """Why batches of these sizes cannot work, or nothing."""
         micro, effective, least = self.micro_batch_size, self.effective_batch, groups or 2
+        if not isinstance(micro, int) or not isinstance(
+            effective, int
+        ):  # named among the faults of the values
+            return []
         if micro < least:
             return [
                 f"--micro_batch_size is {micro}; every batch needs a prompt of each of the {least} groups, or there "
@@ -265,7 +275,7 @@ class TrainSettings(LossSettings):
         if effective % (micro * world_size):
             part = micro * world_size
             return [
-                f"--effective_batch is {effective}, no multiple of {part} (--micro_batch_size {micro} times "
+                f"--effective_batch is {effective}, not a multiple of {part} (--micro_batch_size {micro} times "
                 f"{world_size} process{'es' if world_size > 1 else ''}); the last micro-batch would be short; give "
                 f"{effective - effective % part} or {effective - effective % part + part}"
             ]
@@ -282,116 +292,170 @@ class TrainSettings(LossSettings):
             ]
         return []
 
-    def name_faults(self) -> list[str]:
-        name = self.run_name
-        if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0")) or ".." in name:
-            return [
-                f"--run_name is {name!r}; it names one folder in {self.output_dir!r}, and nothing may be written "
-                f"outside it; use letters, digits, '-' and '_'"
-            ]
-        if self.loss == "debiasing" and self.estimator == "unbiased" and self.use_l1:
-            return [
-                "--estimator unbiased with --use_l1; only a square has an unbiased estimate; drop one of the two"
-            ]
-        if self.resume and self.overwrite:
-            return [
-                "--resume with --overwrite; one goes on with the run and the other deletes it; give one of them"
-            ]
-        if self.use_test_data and self.train_data:
-            return [
-                f"--use_test_data with --train_data {self.train_data}; the first names the built-in prompts; give one "
-                f"of them"
-            ]
-        return []
+
+@dataclass
+class RunSettings:
+    """What ``isentropic train`` asks alone: the model, the run folder and when to do what."""
+
+    model_path: str = option(
+        "smollm2-135m", "folder, hub id, .gguf file or the embedded default", section="model"
+    )
+    run_name: str = option("pure_debiasing", "name of the run's folder", section="run")
+    output_dir: str = option("runs", "where run folders are made", section="run")
+    seed: int = option(42, "seed of sampling, order and initialisation", section="run", **SEED)
+    log_steps: int = option(1, "steps between monitor lines", section="run", **ABOVE_0)
+    eval_steps: int = option(2, "steps between held-out measurements", section="stop", **ABOVE_0)
+    save_steps: int = option(
+        25, "steps between checkpoints that resume; 0 keeps none", section="run", **NOT_NEGATIVE
+    )
+    use_test_data: bool = option(
+        False,
+        "use the built-in prompts (the default where no --train_data is given)",
+        section="data",
+        after="train_data",
+    )
+    max_pairs: int | None = option(
+        None, "use at most this many training pairs", section="data", **FEWER_THAN_TWO
+    )
+    test_pairs: int | None = option(
+        None, "use at most this many test pairs", section="data", **FEWER_THAN_TWO
+    )
+    validation_pairs: int | None = option(
+        None, "use at most this many validation pairs", section="data", **FEWER_THAN_TWO
+    )
+    preset: str | None = option(None, "a set of settings by name", choices=tuple(PRESETS), section="run")
+    lora_r: int = option(0, "rank of a LoRA adapter; 0 trains all weights", section="model", **NOT_NEGATIVE)
+    lora_alpha: int = option(
+        0, "alpha of the LoRA adapter; 0 takes twice the rank", section="model", **NOT_NEGATIVE
+    )
+    lora_target_modules: str | None = option(
+        None, "modules the adapter goes to, by comma; all linear layers otherwise", section="model"
+    )
+    load_in_4bit: bool = option(
+        False, "4-bit base weights (QLoRA; needs a GPU and bitsandbytes)", section="model"
+    )
+    merge_lora: bool = option(False, "save the model with the adapter merged in as well", section="model")
+    report_to: str = option(
+        "none", "where metrics go: none, tensorboard, wandb or trackio, several by comma", section="run"
+    )
+    resume: bool = option(False, "go on from the run's last checkpoint", section="run")
+    overwrite: bool = option(False, "delete the run's folder if it exists", section="run")
+    force: bool = option(
+        False, "train even where the held-out gap is within the target already", section="stop"
+    )
 
 
 @dataclass
-class MeasureSettings:
+class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
+    """The settings of ``isentropic train``."""
+
+    text_file: str | None = changed(
+        CommandSettings, "text_file", None, help="text whose perplexity is measured before and after"
+    )
+
+    def faults(self) -> list[str]:
+        """A line for each setting that cannot work."""
+        faults, name = super().faults(), self.run_name
+        if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0")) or ".." in name:
+            faults.append(
+                f"--run_name is {name!r}; it names one folder in {self.output_dir!r}, and nothing may be written "
+                f"outside it; use letters, digits, '-' and '_'"
+            )
+        if self.resume and self.overwrite:
+            faults.append(
+                "--resume with --overwrite; one goes on with the run and the other deletes it; give one of them"
+            )
+        if self.use_test_data and self.train_data:
+            faults.append(
+                f"--use_test_data with --train_data {self.train_data}; the first names the built-in prompts; give one "
+                f"of them"
+            )
+        return faults
+
+
+@dataclass
+class MeasureSettings(CommandSettings, SamplingSettings, DataSettings):
     """The settings of ``isentropic measure`` and ``isentropic compare``."""
 
-    train_data: str | None = option(
-        None,
-        "JSONL, CSV or Parquet file, or a hub data set id; the built-in prompts otherwise",
-        section="data",
+    split: str = option(
+        "test", "the split to measure; all takes every prompt", section="data", after="train_data"
     )
-    split: str = option("test", "the split to measure; all takes every prompt", section="data")
-    text_column: str | None = option(None, "column that holds the prompt", section="data")
-    group_column: str | None = option(
-        None, "column that holds the group; two, as in gender,age, give intersections", section="data"
-    )
-    groups: str | None = option(
-        None, "groups to compare, by comma; all that the prompts have otherwise", section="data"
-    )
-    male_column: str = option("male", "column with the male twin", section="data")
-    female_column: str = option("female", "column with the female twin", section="data")
-    swap: bool = option(False, "make each prompt's twin with the swap engine", section="data")
-    pairs: int | None = option(None, "use at most this many pairs", section="data")
-    responses: str = option(
+    pairs: int | None = option(None, "use at most this many pairs", section="data", **FEWER_THAN_TWO)
+    responses: str = changed(
+        SamplingSettings,
+        "responses",
         "shared",
-        "score twins on the same responses (shared, with the own ones shown beside it) or each prompt on its own (own)",
+        help="score twins on the same responses (shared, with the own ones shown beside it) or each prompt on its own (own)",
         choices=("shared", "own", "both"),
-        section="responses",
     )
     responses_in: str | None = option(
-        None, "score the responses of this JSONL file; nothing is generated", section="responses"
+        None,
+        "score the responses of this JSONL file; nothing is generated",
+        section="responses",
+        after="responses",
     )
     responses_out: str | None = option(
-        None, "write prompts, responses and entropies to this JSONL", section="responses"
-    )
-    num_responses: int = option(1, "responses sampled from each prompt", section="responses")
-    sample_temp: float = option(1.0, "sampling temperature of the responses", section="responses")
-    max_new_tokens: int = option(12, "longest response, in tokens", section="responses")
-    chat: bool | None = option(
         None,
-        "put prompts through the tokenizer's chat template; where not said, if there is one and most prompts end as "
-        "sentences do",
+        "write prompts, responses and entropies to this JSONL",
         section="responses",
+        after="responses_in",
     )
-    system: str | None = option(None, "system message of the chat", section="responses")
-    chat_template_kwargs: str | None = option(
-        None,
-        "what else the chat template is told, as a JSON object; thinking is off where the template knows of it",
-        section="responses",
+    num_responses: int = changed(
+        SamplingSettings, "num_responses", 1, help="responses sampled from each prompt"
     )
-    target_gap: float = option(0.01, "what the verdict is about, in nats", section="stop")
+    target_gap: float = option(0.01, "what the verdict is about, in nats", section="stop", **ABOVE_0)
     noise_floor: bool = option(True, "measure the noise floor too", section="stop")
-    text_file: str | None = option(None, "UTF-8 text whose perplexity is measured", section="run")
-    json: str | None = option(None, "write the summary to this file; - prints it", section="run")
-    html: str | None = option(None, "write the report to this file", section="run")
-    lang: str = option("en", "language of the report", choices=("en", "zh"), section="run")
-    seed: int = option(0, "seed of sampling", section="run")
-    bf16: str = option(
-        "auto",
-        "bfloat16 in the body of the model: auto uses it where the machine is fast at it",
-        choices=("auto", "on", "off"),
-        section="run",
+    json: str | None = option(
+        None, "write the summary to this file; - prints it", section="run", after="text_file"
     )
-    trust_remote_code: bool = option(False, "run code that comes with the model", section="model")
+    html: str | None = option(None, "write the report to this file", section="run", after="json")
+    seed: int = option(0, "seed of sampling", section="run", **SEED)
+    bf16: str = changed(LossSettings, "bf16", "auto", section="run")
 
     def check(self) -> None:
-        """Refuse numbers that cannot work, all in one message of one line a fault."""
-        faults = number_faults(
-            self, ("target_gap", "max_new_tokens", "num_responses"), ("sample_temp", "seed")
-        )
-        if self.pairs is not None and self.pairs < 2:
-            faults.append(f"--pairs is {self.pairs}; fewer than two pairs have no interval; give 2 or more")
-        faults += template_faults(self.chat_template_kwargs)
-        if faults:
+        """Refuse what cannot work, all of it in one message of one line a fault."""
+        if faults := self.faults():
             raise InputError("\n".join(faults))
 
 
-def number_faults(settings: Any, positive: tuple[str, ...], zero_or_more: tuple[str, ...]) -> list[str]:
-    """One line for each number that is not finite, not above 0, or below 0."""
-    helps = help_texts(type(settings))
+def in_order(settings: type) -> list[Field]:
+    """The settings as ``--help`` lists them: as they are declared, but those with ``after`` behind the one it names."""
+    known = {f.name: f for f in fields(settings)}
+    names: list[str] = []
+    for f in known.values():
+        place = names.index(f.metadata["after"]) + 1 if "after" in f.metadata else len(names)
+        names.insert(place, f.name)
+    return [known[name] for name in names]
+
+
+def value_faults(settings: Any) -> list[str]:
+    """One line for each setting whose value is of another type, no choice, or out of its range."""
     faults = []
-    for name in positive + zero_or_more:
-        value = getattr(settings, name)
-        if value is None:  # left to the machine
-            continue
-        if not math.isfinite(value) or value < 0 or (value == 0 and name in positive):
-            words = "above 0" if name in positive else "of 0 or more"
-            faults.append(f"--{name} is {value}; it is to be a number {words} ({helps[name]}); change it")
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if "section" in f.metadata and (words := wanted(f, value)):
+            shown = repr(value) if isinstance(value, str) else value
+            reason = f.metadata.get("because", f.metadata["help"])
+            faults.append(f"--{f.name} is {shown}; it must be {words} ({reason}); change it")
     return faults
+
+
+def wanted(setting: Field, value: Any) -> str | None:
+    """What a setting must be where it is not."""
+    kind, _, optional = str(setting.type).partition(" | ")
+    if value is None and optional:
+        return None
+    if choices := setting.metadata.get("choices"):
+        return None if value in choices else f"one of {', '.join(choices)}"
+    if kind in ("bool", "str"):
+        fits = isinstance(value, bool if kind == "bool" else str)
+        return None if fits else {"bool": "true or false", "str": "text"}[kind]
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return "a number"
+    must_be = setting.metadata.get("must_be")
+    if not math.isfinite(value) or (must_be and not RANGES[must_be](value)):
+        return must_be or "a number"
+    return "a whole number" if kind == "int" and not isinstance(value, Integral) else None
 
 
 def template_faults(text: str | None) -> list[str]:

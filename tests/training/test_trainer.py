@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from isentropic.errors import InputError
 from isentropic.prompts.prompt_set import Prompt, PromptSet
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Example, ResponseSampler
+from isentropic.responses.sample import Draw, Example, ResponseSampler
 from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 from tiny import JOBS, make_model, make_prompts, make_tokenizer
 
@@ -414,7 +414,9 @@ def test_refreshed_responses_are_drawn_from_the_weights_of_the_step():
     seen: set[tuple[int, ...]] = set()
     for number, chosen in enumerate((order[:12], order[12:])):
         items = [trainer.train_items[i] for i in chosen]
-        sampler = ResponseSampler(make_model(), make_tokenizer(), trainer.args.sampling(offset=1000 + number))
+        sampler = ResponseSampler(
+            make_model(), make_tokenizer(), trainer.args.sampling(Draw.REFRESHED + number)
+        )
         expected = sampler.examples([item.prompts for item in items], shared=True)
         assert [item.examples for item in items] == expected
         seen |= {e.response_ids for made in expected for e in made}

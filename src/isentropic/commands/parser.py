@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from isentropic.errors import InputError
-from isentropic.settings import MeasureSettings, TrainSettings, apply_preset
+from isentropic.settings import MeasureSettings, TrainSettings, apply_preset, in_order
 
 SECTIONS = {
     "model": "model",
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
     """One flag a setting, in the sections the settings name."""
     sections = {key: parser.add_argument_group(title) for key, title in SECTIONS.items()}
-    for setting in fields(settings):
+    for setting in in_order(settings):
         group = sections[setting.metadata["section"]]
         group.add_argument(f"--{setting.name}", **argument_of(setting))
 

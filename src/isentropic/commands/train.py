@@ -40,7 +40,7 @@ from isentropic.prompts.prompt_set import PromptSet
 from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import model_card
 from isentropic.responses.encode import chat_line, follows_chat
-from isentropic.responses.sample import ResponseSampler
+from isentropic.responses.sample import Draw, ResponseSampler
 from isentropic.run_folder import (
     AFTER,
     BEFORE,
@@ -384,7 +384,7 @@ class Run:
         return measure(
             dataclasses.replace(loaded, model=self.trainer.model),
             self.parts["test"],
-            sampling=self.trainer.args.sampling(num_responses=1, offset=4),
+            sampling=self.trainer.args.sampling(Draw.TEST, num_responses=1),
             responses=self.settings.responses,
             target_gap=self.settings.target_gap,
             bf16=self.bf16,
@@ -400,7 +400,7 @@ class Run:
         sampler = ResponseSampler(
             self.trainer.model,
             loaded.tokenizer,
-            args.sampling(num_responses=1, offset=2),
+            args.sampling(Draw.NEUTRAL, num_responses=1),
             model_sha256=loaded.sha256,
             bf16=self.bf16,
         )

@@ -9,6 +9,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from isentropic.models.trial import same_logits
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.cache import keep, read_kept, sha256_of
 from isentropic.responses.encode import encode_prompts, end_tokens
+from isentropic.settings import MeasureSettings, SamplingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +39,18 @@ GPU_TOKENS_A_BATCH = 8 * TOKENS_A_BATCH
 """The same on a GPU, where a step of decoding takes about as long for many rows as for a few."""
 
 
+class Draw(IntEnum):
+    """What is added to the seed of a run for each kind of draw, so that no two share their random numbers."""
+
+    TRAINING = 0
+    VALIDATION = 1
+    NEUTRAL = 2
+    GUARD = 3
+    TEST = 4
+    REFRESHED = 1000
+    """The first of those that ``--refresh_responses`` draws, one more each time."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How responses are drawn.
@@ -51,10 +65,10 @@ class Sampling:
         chat_template_kwargs: what else the chat template is told, as a JSON object.
     """
 
-    max_new_tokens: int = 12
-    sample_temp: float = 1.0
-    num_responses: int = 1
-    seed: int = 0
+    max_new_tokens: int = SamplingSettings.max_new_tokens
+    sample_temp: float = SamplingSettings.sample_temp
+    num_responses: int = SamplingSettings.num_responses
+    seed: int = MeasureSettings.seed
     chat: bool = False
     system: str | None = None
     chat_template_kwargs: str | None = None

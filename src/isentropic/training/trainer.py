@@ -7,7 +7,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
 )
 
 from isentropic.entropy.scorer import EntropyScorer
@@ -36,18 +34,18 @@ from isentropic.measure.score import score_items
 from isentropic.measure.summary import distinct_ngrams, held_out_now, summarise
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
-from isentropic.models.model import LoadedModel, has_bfloat16, quiet_transformers, vocabulary_size
+from isentropic.models.model import LoadedModel, quiet_transformers, vocabulary_size
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
 from isentropic.responses.batches import Item, StratifiedSampler, collate_items, prompt_tuples
-from isentropic.responses.sample import Example, Progress, ResponseSampler, Sampling, sample_responses
+from isentropic.responses.sample import Draw, Example, Progress, ResponseSampler, Sampling, sample_responses
 from isentropic.schema import RUN_SCHEMA, Estimate, mean_entropy
-from isentropic.settings import LossSettings
 from isentropic.training import trackers
 from isentropic.training.adapter import add_adapter, check_trainable
 from isentropic.training.callbacks import NotFiniteError
 from isentropic.training.checkpoints import check_checkpoint, last_whole, seal_checkpoint
+from isentropic.training.config import DebiasingConfig
 from isentropic.training.exact_loss import AimedStep, make_loss, names_of, without_chance
 
 log = logging.getLogger("isentropic")
@@ -61,61 +59,6 @@ STEERING = "steering_{rank}.json"
 HELD_OUT_STEERS = (
     "These prompts steered the training. Prompts that did not are better evidence: measure them too."
 )
-
-
-@dataclass
-class DebiasingConfig(LossSettings, TrainingArguments):
-    """Settings of :class:`DebiasingTrainer`: those of ``TrainingArguments`` and of :class:`LossSettings`.
-
-    Defaults that differ from the parent's: ``learning_rate`` 1e-5, ``max_steps`` 20, ``adam_beta1`` 0 (momentum
-    overshoots the target), ``lr_scheduler_type`` linear, ``eval_strategy`` steps every 2, ``logging_steps`` 1,
-    ``bf16`` where the machine is fast at it, ``chunk_mb`` 32 on a CPU and 1024 on a GPU, ``report_to`` none, ``project`` isentropic, ``seed`` 42.
-    ``per_device_train_batch_size`` and ``gradient_accumulation_steps`` follow from ``micro_batch_size`` and
-    ``effective_batch``, both counted in prompts.
-
-    Example:
-        >>> DebiasingConfig(output_dir="runs/example", target_gap=0.01).learning_rate
-        1e-05
-    """
-
-    learning_rate: float = 1e-5
-    max_steps: int = 20
-    adam_beta1: float = 0.0
-    lr_scheduler_type: str = "linear"
-    eval_strategy: str = "steps"
-    eval_steps: float | None = 2
-    logging_steps: float = 1
-    save_strategy: str = "no"
-    report_to: None | str | list[str] = field(default_factory=list)
-    project: str = "isentropic"
-    bf16: bool | None = None  # type: ignore[assignment]
-    disable_tqdm: bool = True
-    remove_unused_columns: bool = False
-    chat: bool = False
-    system: str | None = None
-    chat_template_kwargs: str | None = None
-    chunk_mb: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-            self.use_cpu = True  # or transformers refuses bfloat16, which newer processors do have
-        if self.bf16 is None:
-            self.bf16 = has_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        if self.chunk_mb is None:  # small chunks keep a laptop's peak low; on a GPU they cost time
-            self.chunk_mb = 1024.0 if torch.cuda.is_available() else 32.0
-        super().__post_init__()
-
-    def sampling(self, *, num_responses: int | None = None, offset: int = 0) -> Sampling:
-        """How responses are drawn; ``offset`` keeps the sets apart."""
-        return Sampling(
-            max_new_tokens=self.max_new_tokens,
-            sample_temp=self.sample_temp,
-            num_responses=num_responses or self.num_responses,
-            seed=self.seed + offset,
-            chat=self.chat,
-            system=self.system,
-            chat_template_kwargs=self.chat_template_kwargs,
-        )
 
 
 class DebiasingTrainer(Trainer):
@@ -180,6 +123,7 @@ class DebiasingTrainer(Trainer):
         train_set = as_prompts(train_dataset, args.seed)
         held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
         self.groups = train_set.groups
+        args.check(len(self.groups), args.world_size)
         check_held_out(held_out, train_set)
         self.one_set = held_out.whole_sha256 == train_set.whole_sha256
         self.pad = processing_class.pad_token_id
@@ -264,7 +208,7 @@ class DebiasingTrainer(Trainer):
         if self.before and self.validation_set.paired and self.shared and pooled:
             self.validation_before = self.score(self.validation_items)
             self.pool = (items + self.validation_items, [*scores, *self.validation_before])
-        guard = self.response_sampler(args.sampling(num_responses=1, offset=2))
+        guard = self.response_sampler(args.sampling(Draw.NEUTRAL, num_responses=1))
         vocabulary = vocabulary_size(model)
         neutral = neutral_examples(guard, vocabulary)
         self.neutral = NeutralReference(model, neutral, pad=self.pad, bf16=bool(args.bf16))
@@ -275,7 +219,7 @@ class DebiasingTrainer(Trainer):
         self.validation_items = self.held_out_items(self.validation_set, "validation responses")
 
     def held_out_items(self, prompts: PromptSet, stage: str) -> list[Item]:
-        sampler = self.response_sampler(self.args.sampling(num_responses=1, offset=1))
+        sampler = self.response_sampler(self.args.sampling(Draw.VALIDATION, num_responses=1))
         shared = self.args.responses == "shared"
         return make_items(prompts, sampler, shared=shared, progress=self.progress(stage))
 
@@ -498,7 +442,7 @@ class DebiasingTrainer(Trainer):
         items = batch["items"]
         stale = [item for item in items if self.fresh.get(item.index) != number]
         if stale:
-            sampling = self.args.sampling(offset=1000 + number)
+            sampling = self.args.sampling(Draw.REFRESHED + number)
             sampler = ResponseSampler(self.model, self.processing_class, sampling, bf16=bool(self.args.bf16))
             for item, made in zip(
                 stale, sampler.examples([item.prompts for item in stale], shared=self.shared), strict=True
@@ -572,7 +516,7 @@ class DebiasingTrainer(Trainer):
         answers = sample_responses(
             self.model,
             self.guard_prompts,
-            self.args.sampling(num_responses=1, offset=3),
+            self.args.sampling(Draw.GUARD, num_responses=1),
             ends=self.sampler.ends,
             bf16=bool(self.args.bf16),
         )
