@@ -44,6 +44,7 @@ class GapFigures(Estimate):
     p_within: float | None
     p_exceeds: float | None
     pairs_needed: int | None
+    margin: float | None
 
 
 class GroupGapRow(GapFigures):

@@ -130,3 +130,17 @@ def test_joint_verdict():
     edge = paired_gap(1 + (stats.t.ppf(0.97, 29) / math.sqrt(30)) + d)
     assert verdict(edge, 1.0).verdict == "exceeds"
     assert joint_verdict([edge] * 3, 1.0).verdict == "insufficient"
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, -0.3])
+def test_the_margin_is_the_smallest_target_that_is_certified(shift):
+    d = shift + np.random.default_rng(2).normal(0, 0.05, 60)
+    estimate = paired_gap(d, np.repeat(np.arange(12), 5))
+    margin = verdict(estimate, 0.01).margin
+    low, high = stats.t.interval(0.90, estimate.df, estimate.gap, estimate.se)
+    assert margin == pytest.approx(max(abs(low), abs(high)))
+    assert verdict(estimate, margin * 1.0001).verdict == "certified"
+    assert verdict(estimate, margin * 0.9999).verdict != "certified"
+    other = paired_gap(d + 0.01)
+    both = joint_verdict([estimate, other], 0.01).margin
+    assert both == max(margin, verdict(other, 0.01).margin)

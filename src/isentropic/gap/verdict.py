@@ -21,6 +21,7 @@ class Verdict(_Record):
     """What the data say about `|gap| <= target_gap`: certified, exceeds or insufficient.
 
     `pairs_needed` is given only for 'insufficient': pairs (prompts, if unpaired) of the same kind that would decide.
+    `margin` is the smallest target that these data certify, nats.
     """
 
     verdict: str
@@ -29,6 +30,7 @@ class Verdict(_Record):
     p_within: float
     p_exceeds: float
     pairs_needed: int | None
+    margin: float
     reason: str
 
 
@@ -95,7 +97,8 @@ def verdict(
     Returns:
         Verdict. `pairs_needed` (only when insufficient) supposes that the true gap is the observed one, that the
         spread stays as observed, and, with topics, that topics grow in number as pairs do. None where no number is
-        enough (the gap sits on the target, or there is no standard error).
+        enough (the gap sits on the target, or there is no standard error). `margin = |gap| + t_df(1 - alpha) se` is the
+        target at which `p_within` is alpha.
 
     Raises:
         InputError: a target, alpha or power out of range.
@@ -117,21 +120,22 @@ def verdict(
     _check_share("power", power)
     if not estimate.known:
         reason = estimate.note or "there is no standard error"
-        return Verdict("insufficient", target_gap, alpha, math.nan, math.nan, None, reason)
+        return Verdict("insufficient", target_gap, alpha, math.nan, math.nan, None, math.nan, reason)
     numbers = (estimate.gap, estimate.se, estimate.df, target_gap)
     within, exceeds = _p_within(*numbers), min(1.0, comparisons * _p_exceeds(*numbers))
+    margin = abs(estimate.gap) + float(stdtrit(estimate.df, 1 - alpha)) * estimate.se
     low, high = estimate.interval(1 - 2 * alpha) if alpha < 0.5 else (estimate.gap, estimate.gap)
     shown = f"the {100 * (1 - 2 * alpha):g}% interval is {low:+.4f} to {high:+.4f} nats"
     if within <= alpha:
         reason = f"{shown}, inside ±{target_gap:g}"
-        return Verdict("certified", target_gap, alpha, within, exceeds, None, reason)
+        return Verdict("certified", target_gap, alpha, within, exceeds, None, margin, reason)
     if exceeds <= alpha:
         reason = f"{shown}, outside ±{target_gap:g}"
-        return Verdict("exceeds", target_gap, alpha, within, exceeds, None, reason)
+        return Verdict("exceeds", target_gap, alpha, within, exceeds, None, margin, reason)
     share = alpha / comparisons if abs(estimate.gap) > target_gap else alpha
     needed = _pairs_needed(estimate, target_gap, share, power)
-    reason = f"{shown}, too wide to decide about ±{target_gap:g}"
-    return Verdict("insufficient", target_gap, alpha, within, exceeds, needed, reason)
+    reason = f"{shown}, too wide to decide about ±{target_gap:g}; certified is that |gap| is below {margin:.4f} nats"
+    return Verdict("insufficient", target_gap, alpha, within, exceeds, needed, margin, reason)
 
 
 def joint_verdict(estimates: Sequence[GapEstimate], target_gap: float, alpha: float = 0.05) -> Verdict:
@@ -146,7 +150,7 @@ def joint_verdict(estimates: Sequence[GapEstimate], target_gap: float, alpha: fl
         alpha: as in `verdict`, for the whole.
 
     Returns:
-        Verdict with the largest `p_within`, the smallest corrected `p_exceeds` and the largest `pairs_needed`.
+        Verdict with the largest `p_within` and `margin`, the smallest corrected `p_exceeds`, the largest `pairs_needed`.
 
     Raises:
         InputError: no estimates, or a target or alpha out of range.
@@ -167,13 +171,16 @@ def joint_verdict(estimates: Sequence[GapEstimate], target_gap: float, alpha: fl
         return each[0]
     within = math.nan if any(math.isnan(v.p_within) for v in each) else max(v.p_within for v in each)
     exceeds = min((v.p_exceeds for v in each if not math.isnan(v.p_exceeds)), default=math.nan)
+    margin = math.nan if any(math.isnan(v.margin) for v in each) else max(v.margin for v in each)
     if all(v.verdict == "certified" for v in each):
-        return Verdict("certified", target_gap, alpha, within, exceeds, None, f"all {k} gaps are certified")
+        return Verdict(
+            "certified", target_gap, alpha, within, exceeds, None, margin, f"all {k} gaps are certified"
+        )
     if exceeds <= alpha:
         reason = f"at least one of {k} gaps is beyond ±{target_gap:g}"
-        return Verdict("exceeds", target_gap, alpha, within, exceeds, None, reason)
+        return Verdict("exceeds", target_gap, alpha, within, exceeds, None, margin, reason)
     undecided = [v.pairs_needed for v in each if v.verdict != "certified"]
     known = [number for number in undecided if number is not None]
     needed = max(known) if len(known) == len(undecided) else None
     reason = f"{len(undecided)} of {k} gaps are not decided about ±{target_gap:g}"
-    return Verdict("insufficient", target_gap, alpha, within, exceeds, needed, reason)
+    return Verdict("insufficient", target_gap, alpha, within, exceeds, needed, margin, reason)

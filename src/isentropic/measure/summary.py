@@ -210,6 +210,7 @@ def figures_of(estimate: statistics.GapEstimate, verdict: statistics.Verdict) ->
         "p_within": decided["p_within"],
         "p_exceeds": decided["p_exceeds"],
         "pairs_needed": decided["pairs_needed"],
+        "margin": decided["margin"],
     }
 
 
