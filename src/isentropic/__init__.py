@@ -24,7 +24,7 @@ _NAMES = {
     "Sampling": "responses",
     "load_model": "models",
     "comparison": "measure",
-    "DebiasingConfig": "training.trainer",
+    "DebiasingConfig": "training.config",
     "DebiasingTrainer": "training.trainer",
     "InputError": "errors",
 }
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from isentropic.prompts.load import load_prompts
     from isentropic.prompts.prompt_set import Prompt, PromptSet
     from isentropic.responses.sample import Sampling
-    from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
+    from isentropic.training.config import DebiasingConfig
+    from isentropic.training.trainer import DebiasingTrainer
 
 
 def __getattr__(name: str) -> Any:
