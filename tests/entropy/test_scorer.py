@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     BloomConfig,
     BloomForCausalLM,
     CohereConfig,
@@ -25,9 +27,13 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from isentropic.entropy.engine import Head
 from isentropic.entropy.reference import token_entropy, token_surprisal
@@ -312,12 +318,9 @@ def test_torch_compile_is_right(compiled_before, caplog):
     model = make_model(dtype=torch.float32)
     truth = naive_sums(model)
     compiled = torch.compile(model, backend="eager")
-    ids, mask, predicts = make_batch()
+    ids, _, _ = make_batch()
     if compiled_before:
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        compiled(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1
-        )
+        compiled(input_ids=ids, use_cache=False, logits_to_keep=1)
     scorer = EntropyScorer()
     with caplog.at_level(logging.WARNING, logger="isentropic"):
         for side in ("right", "right", "left"):
@@ -430,7 +433,8 @@ class Picky(LlamaForCausalLM):
     """Knows a mask of padding alone."""
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, **kwargs):
-        rows, width = attention_mask.shape
+        if attention_mask is not None:
+            rows, width = attention_mask.shape
         return super().forward(input_ids, attention_mask, position_ids, **kwargs)
 
 
@@ -440,12 +444,24 @@ def make_unfit(kind: str) -> nn.Module:
         return BloomForCausalLM(BloomConfig(vocab_size=V, hidden_size=32, n_layer=2, n_head=4)).eval()
     if kind == "state space":
         return Lfm2ForCausalLM(Lfm2Config(**ROTARY, layer_types=["conv", "full_attention"])).eval()
-    if kind == "flash":
+    if kind == "kernel":
+        AttentionInterface.register("of_our_own", eager_attention_forward)
+        AttentionMaskInterface.register("of_our_own", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
         model = make_model(dtype=torch.float32)
-        model.config._attn_implementation = "flash_attention_2"
+        model.config._attn_implementation = "of_our_own"
         return model
     made = {"deaf": Deaf, "picky": Picky}[kind](LlamaConfig(**ROTARY, initializer_range=0.2))
     return made.eval()
+
+
+def assert_taken_apart(model: nn.Module, scorer: EntropyScorer) -> None:
+    """Packed rows, given all the same, come out as rows of their own; so do their gradients."""
+    truth, packed = scorer.score(model, **ALONE), scorer.score(model, **PACKED)
+    assert torch.equal(packed.counts, truth.counts)
+    assert torch.allclose(packed.sums, truth.sums, rtol=1e-5, atol=1e-5)
+    expected = grads_of(model, (SIX * truth.means()).sum())
+    loss, _ = scorer.weighted(model, **PACKED, row_weights=SIX.to(truth.sums.dtype))
+    assert_same_grads(grads_of(model, loss), expected, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -453,7 +469,7 @@ def make_unfit(kind: str) -> nn.Module:
     [
         ("alibi", "takes no position_ids"),
         ("state space", "takes no mask|not come out"),
-        ("flash", "flash_attention_2"),
+        ("kernel", "of_our_own"),
         ("deaf", "not come out"),
         ("picky", "takes no mask of ours .ValueError"),
     ],
@@ -461,12 +477,11 @@ def make_unfit(kind: str) -> nn.Module:
 def test_models_that_cannot_pack_are_named_once(kind, why, caplog):
     model = make_unfit(kind)
     with caplog.at_level(logging.WARNING, logger="isentropic"):
-        scorers = [EntropyScorer(), EntropyScorer()]
+        scorers = [EntropyScorer(engine="logits"), EntropyScorer(engine="logits")]
         assert [scorer.longest_row(model) for scorer in scorers] == [0, 0]
     (record,) = (record for record in caplog.records if record.name == "isentropic")
     assert re.search(why, record.getMessage()) and "row of its own" in record.getMessage()
-    with pytest.raises(InputError, match="cannot score several responses in a row"):
-        scorers[0].score(model, **PACKED)
+    assert_taken_apart(model, scorers[0])
 
 
 def test_rows_are_no_longer_than_windows_and_positions_reach():
@@ -480,6 +495,58 @@ def test_packed_rows_with_a_window_are_right_up_to_it():
     model = MistralForCausalLM(MistralConfig(**ROTARY, sliding_window=16, initializer_range=0.2)).double()
     assert PACKED["input_ids"].shape[1] <= 16
     assert_packed_is_alone(model.eval(), EntropyScorer(model))
+
+
+class DeafWhenLong(Deaf):
+    """Takes positions as they are given, but not in rows of more than 20 tokens."""
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, **kwargs):
+        kind = Deaf if input_ids.shape[1] > 20 else LlamaForCausalLM
+        return kind.forward(self, input_ids, attention_mask, position_ids, **kwargs)
+
+
+def test_a_packed_row_longer_than_all_before_is_tried_again(caplog):
+    torch.manual_seed(0)
+    model = DeafWhenLong(LlamaConfig(**ROTARY, initializer_range=0.2)).eval()
+    scorer = EntropyScorer(model)
+    assert scorer.longest_row(model) == 512
+    assert_taken_apart(model, scorer)  # up to 15 tokens: packed
+    assert scorer.longest_row(model) == 512
+    prompt = tuple(range(5, 22))
+    examples = [Example(MAN, prompt, response, "male") for response in [(30, 31), (40, 41, 42), (50,)]]
+    packed, alone = collate_examples(examples, 0, longest=512), collate_examples(examples, 0)
+    with caplog.at_level(logging.WARNING, logger="isentropic"):
+        sums = scorer.score(model, **packed).sums
+    assert torch.allclose(sums, scorer.score(model, **alone).sums, rtol=1e-6)
+    assert scorer.longest_row(model) == 0 and caplog.text.count("in a row of 25 tokens") == 1
+
+
+def test_rows_whose_length_decides_are_scored_beside_rows_as_long(caplog):
+    """Phi-3's long factors are those of every row beside one that is longer than the original context."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0, 5.0, 9.0, 14.0]}
+    config = Phi3Config(
+        **ROTARY,
+        initializer_range=0.3,
+        max_position_embeddings=64,
+        original_max_position_embeddings=16,
+        rope_parameters={**rope, "original_max_position_embeddings": 16, "rope_theta": 10000.0},
+    )
+    torch.manual_seed(0)
+    model = Phi3ForCausalLM(config).eval()
+    scorer = EntropyScorer(model)
+    prompts = [tuple(range(5, 5 + n)) for n in (6, 20, 9)]
+    examples = [Example(MAN, prompt, response, "male") for prompt in prompts for response in [(40, 41), (42,)]]
+    truth = [
+        token_entropy(
+            model(torch.tensor([e.prompt_ids + e.response_ids])).logits[0, len(e.prompt_ids) - 1 : -1]
+        ).sum()
+        for e in examples
+    ]
+    for longest in (0, 512):
+        with caplog.at_level(logging.WARNING, logger="isentropic"):
+            sums = scorer.score(model, **collate_examples(examples, 0, longest=longest)).sums
+        assert torch.allclose(sums, torch.stack(truth), rtol=1e-5)
+    assert "depend on the length of the row" in caplog.text
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from isentropic.errors import InputError
 from isentropic.files import check_room
@@ -62,7 +61,33 @@ def test_context_and_vocabulary(tiny_model):
     for kind in ("llama", "gpt2", "qwen2"):
         assert context_length(tiny_model(kind)) == 256
         assert vocabulary_size(tiny_model(kind, vocab=300)) == 300
-    assert context_length(SimpleNamespace(config=SimpleNamespace())) is None
+    assert context_length(BloomForCausalLM(BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2))) is None
+
+
+@pytest.mark.parametrize(
+    "family, config, length",
+    [
+        ("mpt", {"d_model": 32, "n_layers": 1, "n_heads": 2, "max_seq_len": 21}, 21),
+        ("whisper", {"max_target_positions": 21, "pad_token_id": 0}, 21),
+        ("opt", {"max_position_embeddings": 21, "word_embed_proj_dim": 32}, 21),
+        ("bart", {"max_position_embeddings": 21}, 21),
+        ("ctrl", {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 21}, 21),
+        ("roberta", {"is_decoder": True, "max_position_embeddings": 24, "pad_token_id": 2}, 21),
+        ("xlm-roberta", {"is_decoder": True, "max_position_embeddings": 22, "pad_token_id": 0}, 21),
+    ],
+)
+def test_the_context_is_found_whatever_its_name_and_is_what_the_model_takes(family, config, length):
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    if family in ("bart", "whisper"):
+        small = {"d_model": 32, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32}
+    if family in ("ctrl", "mpt"):
+        small = {}
+    made = AutoConfig.for_model(family, vocab_size=40, **small | config)
+    model = AutoModelForCausalLM.from_config(made).eval()
+    assert context_length(model) == length
+    assert model(torch.arange(3, 24)[None]).logits.shape == (1, 21, 40)
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.arange(3, 25)[None])
 
 
 def test_a_disk_without_room_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from isentropic.entropy.engine import (
     values_of,
     weighted_entropy,
 )
-from isentropic.entropy.fits import Engine
+from isentropic.entropy.fits import LONGEST_ROW, Engine
 from isentropic.entropy.reference import (
     EntropySums,
     Quantity,
@@ -19,7 +19,7 @@ from isentropic.entropy.reference import (
     token_entropy,
     token_surprisal,
 )
-from isentropic.entropy.scorer import LONGEST_ROW, EntropyScorer
+from isentropic.entropy.scorer import EntropyScorer
 
 __all__ = [
     "CPU_TILE_BYTES",

@@ -82,7 +82,8 @@ class Head:
         scale = (getattr(config, "logit_scale", None) or 1.0) / (
             getattr(config, "logits_scaling", None) or 1.0
         )
-        softcap = getattr(config, "final_logit_softcapping", None)
+        names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+        softcap = next((cap for cap in (getattr(config, name, None) for name in names) if cap), None)
         # Hooks and a replaced forward (offloading) do something that the bare weight does not.
         hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
         if type(layer) is nn.Linear and not hooked:
@@ -126,6 +127,7 @@ class _Plan:
     softcap: float | None
     scale: float
     fused: bool  # the passes after the matrix product are one kernel
+    impossible: bool  # whether some tokens have the logit -inf
 
 
 def chunk_budget(chunk_bytes: int | None, device: torch.device) -> int:
@@ -150,7 +152,8 @@ def _plan(hidden: Tensor, head: Head, budget: int | None) -> _Plan:
     if dtype != torch.float64 and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
     work = torch.float64 if dtype == torch.float64 else torch.float32
-    fused = _can_fuse(hidden.device, work)
+    impossible = head.bias is not None and bool((head.bias == -torch.inf).any())
+    fused = not impossible and _can_fuse(hidden.device, work)
     scratch = 0 if fused else vocab * work.itemsize * (1 + (dtype != work) + (head.softcap is not None))
     logits = vocab * dtype.itemsize
     _check_budget(chunk_bytes, logits + scratch, vocab)
@@ -158,7 +161,7 @@ def _plan(hidden: Tensor, head: Head, budget: int | None) -> _Plan:
     # A GPU wants few large kernels, a CPU wants its cache.
     tile = most if kind != "cpu" else max(1, min(most, CPU_TILE_BYTES // scratch))
     rows = (chunk_bytes - tile * scratch) // logits
-    return _Plan(rows, tile, dtype, work, head.softcap, head.scale, fused)
+    return _Plan(rows, tile, dtype, work, head.softcap, head.scale, fused, impossible)
 
 
 def _check_budget(chunk_bytes: int, row_bytes: int, vocab: int) -> None:
@@ -190,6 +193,8 @@ def _tile_pass(
     u.sub_(u.amax(dim=1, keepdim=True))
     if targets is not None:
         at_target = u.gather(1, targets[:, None])
+    if plan.impossible:
+        u.clamp_(min=-1e30)  # e is 0 all the same, and 0 * -inf would be nan
     e = torch.exp(u, out=scratch[0][:k])
     total = e.sum(dim=1, keepdim=True)
     if targets is None:

@@ -1,12 +1,13 @@
 """Response entropies of a model: rows of tokens in, sums and counts out, one door to both engines.
 
-The model's own forward gives the hidden states, `entropy.py` the entropies. Whether its fast ways are right for a model is
-tried on that model, once, and they are left where they are not. Who needs a mean divides at the edge.
+The model's own forward gives the hidden states, the engine their entropies. What is right for a model is tried on that
+model, against its plain ``model(input_ids)``: once on a small row, and again on each row that is longer than those before.
 """
 
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,22 +22,44 @@ from isentropic.entropy.engine import (
     weighted_entropy,
 )
 from isentropic.entropy.fits import (
+    LONGEST_ROW,
+    TRIAL_LENGTH,
     Engine,
-    _accepts,
-    _caught_hidden,
-    _inputs,
-    _misfit,
-    _packing_misfit,
-    _reach,
-    _sharded,
-    _tell,
+    Fit,
+    accepts,
+    caught_hidden,
+    depends_on_length,
+    gradient_misfit,
+    head_misfit,
+    ordinary_ids,
+    packed_inputs,
+    packed_row_misfit,
+    packing_misfit,
+    plain_inputs,
+    reach_of,
+    sharding_of,
     unwrapped,
+    warn_once,
 )
 from isentropic.entropy.reference import EntropySums, Quantity, refuse_empty
 from isentropic.errors import InputError
 
-# In longer packed rows attention to what is masked costs more than the prompt encoded once saves.
-LONGEST_ROW = 512
+ALONE = "each response is scored in a row of its own, prompt included"
+
+
+@dataclass
+class _Rows:
+    """Rows padded on the right. ``numbers`` names the response that each token belongs to, -1 for a shared one."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    predicts: Tensor
+    numbers: Tensor
+    packed: bool
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.attention_mask.sum(dim=1)
 
 
 class EntropyScorer:
@@ -50,7 +73,10 @@ class EntropyScorer:
     `logits` where they differ or the head is unknown or sharded, and logs that once.
 
     A row may be packed: a prompt with several responses behind it, each of which sees the prompt and itself. `owners`
-    says which token belongs to which response; `longest_row` whether a model can be scored so.
+    says which token belongs to which response. Where a model cannot be scored so, packed rows are taken apart.
+
+    The first trials are on a small row of ordinary tokens. Each row that is longer than all before it is tried too:
+    windows, factors of positions and the like show only then.
 
     Args:
         model: the model to choose the engine for now; left out, it is chosen at the first call.
@@ -59,7 +85,8 @@ class EntropyScorer:
         quantity: "entropy" of the next token's distribution, or "surprisal" -log p of the next token itself.
 
     Raises:
-        InputError: an unknown engine or quantity; engine "chunked" for a model it does not fit.
+        InputError: an unknown engine or quantity; engine "chunked" for a model it does not fit; a model whose
+            predictions depend on later tokens.
     """
 
     def __init__(
@@ -79,10 +106,9 @@ class EntropyScorer:
                     f"{name} is {value!r}; there is no such {name}; choose one of {', '.join(known)}"
                 )
         self.engine, self.chunk_bytes, self.quantity = engine, chunk_bytes, quantity
-        self._choices: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-        self._longest: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+        self._fits: weakref.WeakKeyDictionary[nn.Module, Fit] = weakref.WeakKeyDictionary()
         if model is not None:
-            self.engine_for(model)
+            self.fit_of(model)
 
     def score(
         self,
@@ -107,11 +133,12 @@ class EntropyScorer:
             the graph, and count 0.
 
         Raises:
-            InputError: shapes that differ; True in the last column, where no next token is; packed rows for a model
-                that takes none.
+            InputError: shapes that differ; True in the last column, where no next token is; a model that is not causal,
+                or whose context is shorter than a row.
         """
         counts = _counts(input_ids, attention_mask, predicts, owners)
-        numbers, values, _ = self._values(model, input_ids, attention_mask, predicts, owners, None)
+        rows = _rows(input_ids, attention_mask, predicts, owners)
+        numbers, values, _ = self._values(model, rows, None)
         return _summed(numbers, values, counts)
 
     def weighted(
@@ -144,7 +171,8 @@ class EntropyScorer:
         counts = _counts(input_ids, attention_mask, predicts, owners)
         refuse_empty(counts, row_weights)
         weights = row_weights.detach() / counts.clamp(min=1)
-        numbers, values, loss = self._values(model, input_ids, attention_mask, predicts, owners, weights)
+        rows = _rows(input_ids, attention_mask, predicts, owners)
+        numbers, values, loss = self._values(model, rows, weights)
         assert loss is not None
         return loss, _summed(numbers, values.detach(), counts)
 
@@ -158,70 +186,146 @@ class EntropyScorer:
             "chunked" or "logits".
 
         Raises:
-            InputError: engine "chunked" was asked for and does not fit the model.
+            InputError: engine "chunked" was asked for and does not fit the model; a model that is not causal.
         """
-        base = unwrapped(model)
-        # A trainer may shard a model that was whole when it was first scored.
-        if base not in self._choices or self._choices[base] == "chunked" and _sharded(model, base):
-            self._settle(base, None if self.engine == "logits" else _misfit(model, base))
-        return self._choices[base]
+        return self.fit_of(model).engine
 
     def longest_row(self, model: nn.Module) -> int:
-        """How long packed rows may be. Tried once on a small input, against the same responses in rows of their own.
+        """How long packed rows may be.
 
         Args:
             model: a causal language model, wrapped or not.
 
         Returns:
             the most tokens of a packed row; 0 where each response needs a row of its own, which is logged once.
+
+        Raises:
+            InputError: as `engine_for`.
+        """
+        return self.fit_of(model).longest_row
+
+    def refuse_untrainable(self, model: nn.Module) -> None:
+        """Refuse a model that can be measured, but not trained as it is measured.
+
+        Args:
+            model: a causal language model, wrapped or not.
+
+        Raises:
+            InputError: its backward pass fails or does not reach its input; its forward pass changes its weights.
         """
         base = unwrapped(model)
-        if base not in self._longest:
-            misfit = _packing_misfit(model, base)
-            if misfit:
-                _tell(base, f"{misfit}; each response is scored in a row of its own, prompt included")
-            self._longest[base] = 0 if misfit else min(LONGEST_ROW, *_reach(base))
-        return self._longest[base]
+        self.fit_of(model)
+        misfit = None if sharding_of(model, base) else gradient_misfit(base)
+        if misfit:
+            raise InputError(
+                f"{type(base).__name__} cannot be trained in evaluation mode, as it is measured: {misfit}; measuring it "
+                f"works; train another model, or change its configuration"
+            )
 
-    def _settle(self, base: nn.Module, misfit: str | None) -> None:
+    def fit_of(self, model: nn.Module) -> Fit:
+        """What trials have shown of a model; the first call makes them.
+
+        Args:
+            model: a causal language model, wrapped or not.
+
+        Raises:
+            InputError: as `engine_for`.
+        """
+        base = unwrapped(model)
+        if base not in self._fits:
+            self._fits[base] = self._first_trials(model, base)
+        elif self._fits[base].engine == "chunked" and (sharded := sharding_of(model, base)):
+            # A trainer may shard a model that was whole when it was first scored.
+            self._choose_engine(base, self._fits[base], sharded)
+        return self._fits[base]
+
+    def _first_trials(self, model: nn.Module, base: nn.Module) -> Fit:
+        fit = Fit()
+        sharded = sharding_of(model, base)
+        if not sharded:
+            self._try_length(base, fit, ordinary_ids(base, TRIAL_LENGTH))
+        self._choose_engine(base, fit, None if self.engine == "logits" else head_misfit(model, base))
+        if not fit.equal_lengths:
+            misfit = sharded or packing_misfit(base)
+            if misfit:
+                warn_once(base, f"{misfit}; {ALONE}")
+            fit.longest_row = 0 if misfit else min(LONGEST_ROW, *reach_of(base))
+        return fit
+
+    def _choose_engine(self, base: nn.Module, fit: Fit, misfit: str | None) -> None:
         if misfit and self.engine == "chunked":
             raise InputError(f"engine is 'chunked' but {misfit}; results would be wrong; use engine 'auto'")
         if misfit:
-            _tell(
+            warn_once(
                 base,
                 f"{misfit}; using the model's own logits, which are right but hold tokens x vocabulary in memory",
             )
-        self._choices[base] = "logits" if misfit or self.engine == "logits" else "chunked"
+        fit.engine = "logits" if misfit or self.engine == "logits" else "chunked"
+
+    def _try_length(self, base: nn.Module, fit: Fit, input_ids: Tensor) -> None:
+        """Compare a row, longer than those before, with the plain model."""
+        if depends_on_length(base, input_ids):
+            fit.equal_lengths, fit.longest_row = True, 0
+            warn_once(base, f"its predictions depend on the length of the row; {ALONE}, beside rows as long")
+        fit.tested = input_ids.shape[1]
+
+    def _try_longer(self, base: nn.Module, fit: Fit, rows: _Rows) -> None:
+        """Try the longest row, where it is longer than all that were tried before: alone, then packed."""
+        alone = _alone(rows)
+        longest = int(alone.lengths.max())
+        if longest > fit.tested:
+            row = int(alone.lengths.argmax())
+            self._try_length(base, fit, alone.input_ids[row : row + 1, :longest])
+        longest = int(rows.lengths.max())
+        if rows.packed and fit.longest_row and longest > fit.tested_packed:
+            row = int(rows.lengths.argmax())
+            numbers = rows.numbers[row : row + 1, :longest]
+            misfit = packed_row_misfit(
+                base, rows.input_ids[row : row + 1, :longest], numbers, int(numbers.max())
+            )
+            if misfit:
+                fit.longest_row = 0
+                warn_once(base, f"in a row of {longest} tokens {misfit}; {ALONE}")
+            fit.tested_packed = longest
 
     def _values(
-        self,
-        model: nn.Module,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        predicts: Tensor,
-        owners: Tensor | None,
-        weights: Tensor | None,
+        self, model: nn.Module, rows: _Rows, weights: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Response numbers and values of all response tokens; with weights also their weighted sum."""
-        if owners is not None and not self.longest_row(model):
-            raise InputError(
-                "owners are given, but the model cannot score several responses in a row (the log says why); results "
-                "would be wrong; give each response a row of its own"
-            )
-        where = predicts.flatten().nonzero().flatten()
-        numbers = where // predicts.shape[1] if owners is None else owners.flatten()[where]
-        targets = input_ids.flatten()[where + 1] if self.quantity == "surprisal" else None
-        coefficients = None if weights is None else weights[numbers]
+        base, fit = unwrapped(model), self.fit_of(model)
+        if not sharding_of(model, base):
+            self._try_longer(base, fit, rows)
+        if rows.packed and not fit.longest_row:
+            rows = _alone(rows)
+        parts = [
+            self._pass(model, part, weights) for part in (_by_length(rows) if fit.equal_lengths else [rows])
+        ]
+        numbers, values, losses = zip(*parts, strict=True)
+        loss = None if weights is None else torch.stack(losses).sum()
+        return torch.cat(numbers), torch.cat(values), loss
+
+    def _pass(
+        self, model: nn.Module, rows: _Rows, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same for rows that go through the model together."""
         base = unwrapped(model)
-        kwargs = _inputs(base, input_ids, attention_mask, owners)
+        where = rows.predicts.flatten().nonzero().flatten()
+        numbers = rows.numbers.flatten()[where]
+        targets = rows.input_ids.flatten()[where + 1] if self.quantity == "surprisal" else None
+        coefficients = None if weights is None else weights[numbers]
+        if rows.packed:
+            kwargs = packed_inputs(base, rows.input_ids, rows.attention_mask, rows.numbers)
+        else:
+            kwargs = plain_inputs(rows.input_ids)
         if self.engine_for(model) == "chunked":
-            with _caught_hidden(base) as caught:
+            with caught_hidden(base) as caught:
                 model(**kwargs, logits_to_keep=1)
             if not caught:
                 # A graph compiled before the hook was set does not call it.
-                self._settle(base, "its decoder runs out of sight, inside a compiled graph")
+                misfit = "its decoder runs out of sight, inside a compiled graph"
+                self._choose_engine(base, self.fit_of(model), misfit)
         if self.engine_for(model) == "logits":
-            values = self._from_logits(model, base, kwargs, predicts, where, targets)
+            values = self._from_logits(model, base, kwargs, rows.predicts, where, targets)
             return numbers, values, None if coefficients is None else (values * coefficients).sum()
         hidden, autocast = caught[-1]
         picked = hidden.reshape(-1, hidden.shape[-1]).index_select(0, where)
@@ -246,7 +350,7 @@ class EntropyScorer:
         targets: Tensor | None,
     ) -> Tensor:
         width = predicts.shape[1]
-        if _accepts(base, "logits_to_keep"):
+        if accepts(base, "logits_to_keep"):
             columns = predicts.any(dim=0).nonzero().flatten()
             columns = columns if len(columns) else columns.new_zeros(1)
             slot = torch.zeros(width, dtype=torch.long, device=columns.device)
@@ -260,6 +364,57 @@ class EntropyScorer:
         budget = chunk_budget(self.chunk_bytes, logits.device)
         rows = max(1, budget // (4 * logits.shape[-1] * max(4, logits.dtype.itemsize)))
         return recomputed(values_of, rows, logits, targets)
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------
+
+
+def _rows(input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners: Tensor | None) -> _Rows:
+    """The given rows, their padding moved to the right: behind a causal model's tokens it changes nothing."""
+    packed = owners is not None
+    if owners is None:
+        owners = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(input_ids)
+    if bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
+        order = attention_mask.argsort(dim=1, descending=True, stable=True)
+        input_ids, attention_mask, predicts, owners = (
+            x.gather(1, order) for x in (input_ids, attention_mask, predicts, owners)
+        )
+    return _Rows(input_ids, attention_mask, predicts, owners, packed)
+
+
+def _alone(rows: _Rows) -> _Rows:
+    """Each response of packed rows in a row of its own, behind its prompt."""
+    if not rows.packed:
+        return rows
+    numbers = rows.numbers[rows.attention_mask.bool() & (rows.numbers >= 0)].unique()
+    if not len(numbers):
+        return replace(rows, numbers=rows.numbers.clamp(min=0), packed=False)
+    home = (rows.numbers[None] == numbers[:, None, None]).any(dim=-1).int().argmax(dim=1)
+    own = rows.numbers[home] == numbers[:, None]
+    kept = rows.attention_mask[home].bool() & (own | (rows.numbers[home] < 0))
+    order = kept.int().argsort(dim=1, descending=True, stable=True)[:, : int(kept.sum(dim=1).max())]
+    return _Rows(
+        rows.input_ids[home].gather(1, order),
+        kept.gather(1, order).long(),
+        (rows.predicts[home] & own).gather(1, order),
+        numbers[:, None].expand_as(order),
+        packed=False,
+    )
+
+
+def _by_length(rows: _Rows) -> list[_Rows]:
+    """Rows of one length together, none of them padded."""
+    lengths = rows.lengths.clamp(min=1)
+    return [
+        _Rows(
+            *(
+                x[lengths == n, :n]
+                for x in (rows.input_ids, rows.attention_mask, rows.predicts, rows.numbers)
+            ),
+            packed=False,
+        )
+        for n in lengths.unique().tolist()
+    ]
 
 
 def _counts(input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners: Tensor | None) -> Tensor:

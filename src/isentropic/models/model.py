@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,14 +49,27 @@ def text_config(model: Any) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
+LENGTHS = re.compile(
+    r"max_(target_)?position(s|_embeddings)|n_positions|n_ctx|context_length|(max_)?seq(uence)?_len(gth)?|model_max_length"
+)
+"""What configurations call the number of positions of a model that reads text."""
+
+
 def context_length(model: Any) -> int | None:
-    """The most positions the model can take, or None where the config does not say."""
+    """The most tokens that the model can take at once, or None where its configuration does not say."""
     config = text_config(model)
-    for key in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
-        value = getattr(config, key, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
+    names = {*config.to_dict(), *getattr(config, "attribute_map", {})}
+    found = [getattr(config, name) for name in sorted(names) if LENGTHS.fullmatch(name)]
+    lengths = [value for value in found if isinstance(value, int) and value > 0]
+    # Where positions begin behind that of padding (RoBERTa), so many of them are never used.
+    unused = [
+        part.padding_idx + 1
+        for name, part in model.named_modules()
+        if isinstance(part, torch.nn.Embedding)
+        and "position" in name.rpartition(".")[2]
+        and part.padding_idx is not None
+    ]
+    return min(lengths) - max(unused, default=0) if lengths else None
 
 
 def vocabulary_size(model: Any) -> int:
