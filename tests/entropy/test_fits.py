@@ -234,7 +234,9 @@ def test_what_can_be_measured_but_not_trained_is_refused_in_a_line(model, why):
     scorer = EntropyScorer()
     with torch.no_grad():
         assert torch.allclose(scorer.score(made, **given).sums, truth, rtol=1e-4)
-    with pytest.raises(InputError, match=f"cannot be trained in evaluation mode.*({why}).*measuring it works"):
+    with pytest.raises(
+        InputError, match=f"cannot be trained in evaluation mode.*({why}).*measuring it works"
+    ):
         scorer.refuse_untrainable(made)
 
 

@@ -535,7 +535,9 @@ def test_rows_whose_length_decides_are_scored_beside_rows_as_long(caplog):
     model = Phi3ForCausalLM(config).eval()
     scorer = EntropyScorer(model)
     prompts = [tuple(range(5, 5 + n)) for n in (6, 20, 9)]
-    examples = [Example(MAN, prompt, response, "male") for prompt in prompts for response in [(40, 41), (42,)]]
+    examples = [
+        Example(MAN, prompt, response, "male") for prompt in prompts for response in [(40, 41), (42,)]
+    ]
     truth = [
         token_entropy(
             model(torch.tensor([e.prompt_ids + e.response_ids])).logits[0, len(e.prompt_ids) - 1 : -1]

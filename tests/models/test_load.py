@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BartForConditionalGeneration,
+    WhisperForConditionalGeneration,
+)
 
 from isentropic.errors import InputError
 from isentropic.models.identity import model_sha256
@@ -209,3 +216,19 @@ def test_a_pad_token_outside_the_vocabulary_becomes_the_end_token(folder):
     assert tokenizer.pad_token_id == 320
     tokenizer.save_pretrained(folder)
     assert load_model(str(folder)).tokenizer.pad_token_id == 0
+
+
+@pytest.mark.parametrize("family", ["whisper", "bart"])
+def test_an_encoder_and_a_decoder_are_not_taken_for_a_language_model(family, tmp_path, tiny_tokenizer):
+    layers = {
+        f"{part}_{name}": 1 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")
+    }
+    widths = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    config = AutoConfig.for_model(
+        family, vocab_size=320, **layers, **widths, pad_token_id=1, decoder_start_token_id=0
+    )
+    kinds = {"whisper": WhisperForConditionalGeneration, "bart": BartForConditionalGeneration}
+    kinds[family](config).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="its decoder alone.*would be measured|lacks 1 of its weights"):
+        load_model(str(tmp_path))

@@ -61,7 +61,10 @@ def test_context_and_vocabulary(tiny_model):
     for kind in ("llama", "gpt2", "qwen2"):
         assert context_length(tiny_model(kind)) == 256
         assert vocabulary_size(tiny_model(kind, vocab=300)) == 300
-    assert context_length(BloomForCausalLM(BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2))) is None
+    assert (
+        context_length(BloomForCausalLM(BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2)))
+        is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,8 @@ def same_logits(base: nn.Module, truth: Tensor, ours: Tensor) -> bool:
     """
     if truth.shape != ours.shape:
         return False
+    if bool(truth.isnan().any()):
+        return bool(ours.isnan().any())  # broken weights: no way of passing rows is at fault
     error = log_odds_error(truth, ours)
     weights = next((p for p in base.parameters() if p.is_floating_point()), None)
     itemsize = min(truth.dtype.itemsize, ours.dtype.itemsize, 4 if weights is None else weights.itemsize)

@@ -77,13 +77,14 @@ def measure(
     Raises:
         InputError: the model's entropies are not finite.
     """
+    scorer = scorer or EntropyScorer()
+    scorer.fit_of(loaded.model)  # what is not causal is refused before responses are sampled
     if items is None:
         sampler = ResponseSampler(
             loaded.model, loaded.tokenizer, sampling, model_sha256=loaded.sha256, bf16=bf16
         )
         items = make_items(prompt_set, sampler, shared=responses != "own", progress=progress)
     pad = loaded.tokenizer.pad_token_id
-    scorer = scorer or EntropyScorer()
     entropies = score_items(loaded.model, scorer, items, pad=pad, bf16=bf16, progress=progress)
     check_finite(entropies, loaded.name)
     own, groups = responses == "own", prompt_set.groups

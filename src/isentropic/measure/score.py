@@ -24,10 +24,13 @@ def score_examples(
     bf16: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Response entropy of each example, (n,) in nats. Rows are sorted by length, so that little is padded."""
+    """Response entropy of each example, (n,) in nats.
+
+    Rows are sorted by length, the longest first: little is padded, and what long rows show is known at once.
+    """
     rows = pack(examples, scorer.longest_row(model))
     places = np.split(np.arange(len(examples)), np.cumsum([len(row) for row in rows])[:-1])
-    order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
+    order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]), reverse=True)
     values = np.full(len(examples), np.nan)
     device = next(model.parameters()).device
     done = 0

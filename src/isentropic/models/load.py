@@ -80,7 +80,7 @@ def from_pretrained(
     """Model and tokenizer by transformers, its refusals told in one line each."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
         with quiet_transformers():
@@ -90,6 +90,7 @@ def from_pretrained(
                 read: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
                 model, found = read
                 check_complete(name, found["missing_keys"])
+                check_one_part(name, AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code))
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except GatedRepoError as error:
         raise InputError(
@@ -109,6 +110,15 @@ def from_pretrained(
             f"config.json, safetensors weights and a tokenizer, a .gguf file, or a hub id that can be reached"
         ) from error
     return model, tokenizer
+
+
+def check_one_part(name: str, config: Any) -> None:
+    """Refuse a checkpoint of two parts: transformers would load its decoder alone and say nothing."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"model {name!r} is an encoder and a decoder ({type(config).__name__}); its decoder alone, without what it was "
+            f"trained to read, would be measured; give a causal language model"
+        )
 
 
 def check_complete(name: str, missing: Collection[str]) -> None:

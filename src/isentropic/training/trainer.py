@@ -172,6 +172,7 @@ class DebiasingTrainer(Trainer):
         )
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.model.device != args.device:
             self.model.to(args.device)  # type: ignore[arg-type]  # it is measured whole before it is sharded
+        self.scorer.refuse_untrainable(self.model)
         longest = self.scorer.longest_row(self.model)
         self.collate = partial(collate_items, pad=self.pad, longest=longest)
         self.data_collator = unsampled if args.refresh_responses else self.collate
