@@ -405,16 +405,13 @@ def _alone(rows: _Rows) -> _Rows:
 def _by_length(rows: _Rows) -> list[_Rows]:
     """Rows of one length together, none of them padded."""
     lengths = rows.lengths.clamp(min=1)
-    return [
-        _Rows(
-            *(
-                x[lengths == n, :n]
-                for x in (rows.input_ids, rows.attention_mask, rows.predicts, rows.numbers)
-            ),
-            packed=False,
-        )
-        for n in lengths.unique().tolist()
-    ]
+    parts = []
+    for n in lengths.unique().tolist():
+        same = lengths == n
+        tensors = (rows.input_ids, rows.attention_mask, rows.predicts, rows.numbers)
+        ids, mask, predicts, numbers = (x[same, :n] for x in tensors)
+        parts.append(_Rows(ids, mask, predicts, numbers, packed=False))
+    return parts
 
 
 def _counts(input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners: Tensor | None) -> Tensor:
