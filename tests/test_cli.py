@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from isentropic.cli import disk_is_full
+from isentropic.files import disk_fault
 from tiny import QUICK, lines_file
 
 ROOT = Path(__file__).parents[1]
@@ -154,8 +154,8 @@ BAD_SETTINGS = {
     "--target-gap 0.1": "did you mean --target_gap?",
     "--microbatch 4": "--microbatch is no flag",
     "--model_path ./nothing": "'./nothing' does not exist",
-    "--train_data nothing.jsonl": "nothing.jsonl does not exist",
-    "--train_data nothing": "no built-in set",
+    "--train_data nothing.jsonl": "'nothing.jsonl' does not exist",
+    "--train_data nothing": "nor a built-in set",
     "--config nothing.yaml": "--config 'nothing.yaml' cannot be read",
 }  # fmt: skip
 
@@ -220,7 +220,7 @@ def test_config_files_that_cannot_work(run, tmp_path, content, word):
         (["measure", "m", "--jsn", "x"], "did you mean --json?"),
         (["report"], "run"),
         (["report", "nothing"], "nothing"),
-        (["prompts", "nothing.csv"], "nothing.csv does not exist"),
+        (["prompts", "nothing.csv"], "'nothing.csv' does not exist"),
         (["prompts", "--seed", "x"], "invalid int value"),
     ],
 )
@@ -350,7 +350,7 @@ BAD_RESPONSES: dict[str, tuple[list[object], str]] = {
     "vocabulary": ([{**RESPONSE, "response_ids": [5, 99999]}], "99999"),
     "negative": ([{**RESPONSE, "response_ids": [5, -7]}], "-7"),
     "one group": ([RESPONSE, {**RESPONSE, "pair_id": "2"}], "one group only"),
-    "too long": ([{**RESPONSE, "response_ids": [5] * 400}], "context"),
+    "too long": ([{**RESPONSE, "response": None, "response_ids": [5] * 400}], "context"),
 }
 
 
@@ -387,7 +387,7 @@ def test_other_files_that_are_not_there(run, tiny_folder, tiny_file, tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_said(run, tiny_folder, tiny_file):
     assert_refused(
-        run("measure", tiny_folder, "--train_data", tiny_file, "--json", "/dev/full", *QUICK), "disk is full"
+        run("measure", tiny_folder, "--train_data", tiny_file, "--json", "/dev/full", *QUICK), "No space left"
     )
 
 
@@ -396,7 +396,7 @@ def test_a_full_disk_is_known_by_the_words_of_torch():
     """A checkpoint's optimizer is written by torch, whose error is no OSError."""
     with pytest.raises(RuntimeError) as caught:
         torch.save(torch.zeros(100_000), "/dev/full")
-    assert disk_is_full(caught.value) and not disk_is_full(RuntimeError("shapes do not fit"))
+    assert disk_fault(caught.value) and not disk_fault(RuntimeError("shapes do not fit"))
 
 
 def test_a_package_that_is_missing_is_named_in_one_line():
@@ -417,7 +417,7 @@ def test_chat_without_a_template(run, tiny_folder, tiny_file):
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [("{", "no valid JSON"), ('{"gap": 1}', "schema"), ("[1]", "schema"), ('{"schema": "x/9"}', "x/9")],
+    [("{", "not valid JSON"), ('{"gap": 1}', "schema"), ("[1]", "schema"), ('{"schema": "x/9"}', "x/9")],
 )
 def test_reports_of_json_that_is_no_measurement(run, tmp_path, content, word):
     file = lines_file(tmp_path / "m.json", [content])

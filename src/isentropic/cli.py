@@ -12,6 +12,7 @@ from isentropic.commands.parser import Parser, add_train_flags, parser, settings
 from isentropic.errors import InputError
 from isentropic.files import disk_fault
 from isentropic.settings import MeasureSettings, TrainSettings
+from isentropic.text import never_fail, visible
 
 # --- Commands -------------------------------------------------------------------------------------------------------
 
@@ -109,10 +110,11 @@ def train_main(program: str, arguments: Sequence[str] | None = None) -> int:
 
 def guarded(run: Callable[[], int | None]) -> int:
     """Bad input is one line on standard error and exit code 2; anything else keeps its traceback."""
+    never_fail(sys.stdout)
     try:
         return run() or 0
     except InputError as error:
-        sys.stderr.write("".join(f"isentropic: error: {line}\n" for line in str(error).splitlines()))
+        sys.stderr.write("".join(f"isentropic: error: {visible(line)}\n" for line in str(error).splitlines()))
         return 2
     except ModuleNotFoundError as error:
         if str(error.name).startswith("isentropic"):

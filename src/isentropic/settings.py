@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from isentropic.errors import InputError
+from isentropic.text import short, visible
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The guide's "conservative" and "aggressive" settings.
@@ -120,7 +121,9 @@ class DataSettings:
         None, "column that holds the group; two, as in gender,age, give intersections", section="data"
     )
     groups: str | None = option(
-        None, "groups to compare, by comma; all that the prompts have otherwise", section="data"
+        None,
+        "groups to compare, by comma: some of a built-in set's, values of the group column, or columns of one group each; all otherwise",
+        section="data",
     )
     male_column: str = option("male", "column with the male twin", section="data")
     female_column: str = option("female", "column with the female twin", section="data")
@@ -361,6 +364,11 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
                 f"--run_name is {name!r}; it names one folder in {self.output_dir!r}, and nothing may be written "
                 f"outside it; use letters, digits, '-' and '_'"
             )
+        elif visible(name) != name or "\n" in name or len(name.encode(errors="replace")) > 255:
+            faults.append(
+                f"--run_name is {short(name)}; it names a folder, with up to 255 bytes and no line breaks; use letters, "
+                f"digits, '-' and '_'"
+            )
         if self.resume and self.overwrite:
             faults.append(
                 "--resume with --overwrite; one goes on with the run and the other deletes it; give one of them"
@@ -377,8 +385,11 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
 class MeasureSettings(CommandSettings, SamplingSettings, DataSettings):
     """The settings of ``isentropic measure`` and ``isentropic compare``."""
 
-    split: str = option(
-        "test", "the split to measure; all takes every prompt", section="data", after="train_data"
+    split: str | None = option(
+        None,
+        "the split to measure: test (the default, but all with --responses_in), train, validation or all",
+        section="data",
+        after="train_data",
     )
     pairs: int | None = option(None, "use at most this many pairs", section="data", **FEWER_THAN_TWO)
     responses: str = changed(
@@ -434,7 +445,7 @@ def value_faults(settings: Any) -> list[str]:
     for f in fields(settings):
         value = getattr(settings, f.name)
         if "section" in f.metadata and (words := wanted(f, value)):
-            shown = repr(value) if isinstance(value, str) else value
+            shown = short(value)
             reason = f.metadata.get("because", f.metadata["help"])
             faults.append(f"--{f.name} is {shown}; it must be {words} ({reason}); change it")
     return faults
@@ -484,7 +495,7 @@ def split_names(text: str) -> list[str]:
 def reading_of(settings: Any) -> dict[str, Any]:
     """How prompts are to be read, as ``load_prompts`` takes it."""
     names = ("text_column", "group_column", "male_column", "female_column", "seed")
-    groups = split_names(settings.groups) if settings.groups else None
+    groups = split_names(settings.groups) if settings.groups is not None else None
     return {name: getattr(settings, name) for name in names} | {"groups": groups}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import unicodedata
@@ -25,6 +26,12 @@ def visible(text: str) -> str:
         'a\\\\u001b[31mb'
     """
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def never_fail(stream: object) -> None:
+    """Let a stream replace what its encoding cannot show: a sign on the screen must not cost a result."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
 
 
 def plain(text: str) -> str:

@@ -66,7 +66,7 @@ def test_stored_responses_are_encoded_anew_for_another_tokenizer(run, tiny_folde
         )
         result = json.loads(out)
         gaps.append([model["summary"]["gap"] for model in result["models"]])
-        assert code == 0 and "encoded anew" in result["notes"][0]
+        assert code == 0 and "encoded again" in result["notes"][0]
     assert gaps[0] == gaps[1]
 
 

@@ -140,3 +140,47 @@ def test_chat_follows_the_data_and_is_said(run, tiny_folder, tiny_file, tmp_path
         assert code == 0 and ("through the chat template (" in out) == chat
         seen = make_tokenizer().decode(rows(kept)[0]["prompt_ids"])
         assert seen.startswith("[user] ") == chat, (model, data, words)
+
+
+def test_stored_responses_obey_pairs_and_split(run, tiny_folder, tiny_file, tmp_path):
+    kept = tmp_path / "r.jsonl"
+    run("measure", tiny_folder, "--train_data", tiny_file, "--split", "all", "--responses_out", kept, *QUICK)
+    given = ["measure", tiny_folder, "--responses_in", kept, "--json", "-"]
+    for flags, pairs, split in (
+        ([], 48, "all"),
+        (["--pairs", 5], 5, "all"),
+        (["--split", "train"], 24, "train"),
+        (["--split", "test", "--pairs", 3], 3, "test"),
+    ):
+        _, out, _ = run(*given, *flags)
+        summary = json.loads(out)
+        assert (summary["n_pairs"], summary["split"]) == (pairs, split)
+        assert not {"max_new_tokens", "sample_temp", "num_responses"} & summary["settings"].keys()
+    code, out, err = run(*given, "--split", "dev")
+    assert code == 2 and "train" in err and "scoring" not in out
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--train_data x.jsonl",
+        "--groups a,b",
+        "--swap",
+        "--text_column t",
+        "--group_column g",
+        "--male_column m",
+    ],
+)
+def test_stored_responses_refuse_what_they_would_ignore(run, tiny_folder, tmp_path, flags):
+    for command in (["measure", tiny_folder], ["compare", tiny_folder, tiny_folder]):
+        code, _, err = run(*command, "--responses_in", tmp_path / "r.jsonl", *flags.split())
+        assert code == 2 and flags.split()[0] in err and err.count("\n") == 1
+
+
+def test_what_has_no_effect_on_stored_responses_is_said(run, tiny_folder, tiny_file, tmp_path):
+    kept = tmp_path / "r.jsonl"
+    run("measure", tiny_folder, "--train_data", tiny_file, "--responses_out", kept, *QUICK)
+    _, out, _ = run(
+        "measure", tiny_folder, "--responses_in", kept, "--max_new_tokens", 3, "--num_responses", 2
+    )
+    assert "--max_new_tokens, --num_responses" in out and "without effect" in out

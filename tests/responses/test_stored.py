@@ -307,7 +307,7 @@ GOOD = '{"prompt": "He is", "group": "male", "response": " tall"}\n{"prompt": "S
             '{"prompt": "He", "group": "male", "response": "x", "topic": "\\ud83d"}',
             "line 3 cannot be used (Unicode",
         ),
-        ('{"a":' * 100_000, "line 3 cannot be used (RecursionError"),
+        ('{"a":' * 100_000, "line 3 cannot be used (ValueError: it is nested"),
         (
             '{"prompt": "He", "group": "male", "response": "x", "source": "wikipedia"}',
             "line 3 has the source 'wikipedia'",

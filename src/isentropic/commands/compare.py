@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from isentropic.commands.measure import check_files, chosen_prompts, deliver, load, measured, sampling_of
+from isentropic.commands.measure import (
+    check_files,
+    measure_model,
+    model_on_device,
+    prompts_to_measure,
+    sampling_of,
+    write_results,
+)
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
 from isentropic.labels import gap_line, interval_text
@@ -28,28 +35,28 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> Comparison:
         raise InputError(
             f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them with measure"
         )
-    check_files(settings)
+    check_files(settings, {f"the model {name!r}": name for name in names})
     screen = Screen(quiet=settings.json == "-")
-    base, bf16 = load(names[0], settings)
-    prompts, settings = chosen_prompts(settings, base, screen)
+    base, bf16 = model_on_device(names[0], settings)
+    prompts, settings = prompts_to_measure(settings, base, screen)
     measurements: list[Measurement] = []
     costs: list[dict[str, Any]] = []
     notes: list[str] = []
     with screen.live():
         reference = None
         for name in names:
-            loaded = base if name == names[0] and not measurements else load(name, settings)[0]
+            loaded = base if name == names[0] and not measurements else model_on_device(name, settings)[0]
             fits = same_tokenizer(base, loaded)
             if not fits:
                 scored_on = (
-                    "the stored text, encoded anew" if settings.responses_in else "its own answers to them"
+                    "the stored text, encoded again" if settings.responses_in else "its own answers to them"
                 )
                 notes.append(
                     f"{name} has another tokenizer than {names[0]}: on the same prompts it is scored on {scored_on}, and its "
                     f"KL and entropies are not comparable token by token"
                 )
             items = measurements[0].items if measurements and fits else None
-            found = measured(
+            found = measure_model(
                 loaded, prompts, settings, bf16, screen, items=items, writer=None if fits else base
             )
             measurements.append(found)
@@ -75,25 +82,32 @@ def run_compare(names: Sequence[str], settings: MeasureSettings) -> Comparison:
                 }
             )
             screen.say(f"{name}: {gap_line(found.summary, settings.lang)}")
-    result = comparison(unique(names), measurements, costs)
+    result = comparison(numbered_names(names), measurements, costs)
     result["notes"] += notes
+    # The files first: nothing that goes wrong on the screen may cost them.
+    lines = write_results(result, settings)
+    for line in comparison_lines(result) + lines:
+        screen.say(line)
+    return result
+
+
+def comparison_lines(result: Comparison) -> list[str]:
+    """The comparison in a few lines."""
+    lines = []
     for row in result["differences"]:
         p = "unknown" if row["p"] is None else f"{row['p']:.2g}"
-        screen.say(
+        lines.append(
             f"{row['model']} against {row['against']}: gap {row['gap_change']:+.4f}, 95% interval {interval_text(row['ci95'])}, p={p}"
         )
     for model in result["models"]:
         cost = model["cost"]
         moved = "unknown" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f} nats a token"
         told = "" if cost["perplexity"] is None else f", perplexity {cost['perplexity']:.2f}"
-        screen.say(
+        lines.append(
             f"{model['name']}: KL to the first {moved}, mean entropy {cost['mean_entropy']:.4f}, mean length of its own "
             f"answers {cost['mean_length']:.1f} tokens{told}"
         )
-    for note in result["notes"]:
-        screen.say(f"note: {note}")
-    deliver(result, settings, screen)
-    return result
+    return lines + [f"note: {note}" for note in result["notes"]]
 
 
 def same_tokenizer(a: LoadedModel, b: LoadedModel) -> bool:
@@ -101,7 +115,7 @@ def same_tokenizer(a: LoadedModel, b: LoadedModel) -> bool:
     return a.tokenizer.get_vocab() == b.tokenizer.get_vocab()
 
 
-def unique(names: Sequence[str]) -> list[str]:
+def numbered_names(names: Sequence[str]) -> list[str]:
     """Short names of the models, numbered where one comes twice."""
     short = [
         Path(name).name if Path(name).exists() and Path(name).name != "final" else name for name in names

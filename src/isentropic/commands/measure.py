@@ -5,53 +5,83 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from pathlib import Path
 
 import torch
 
+from isentropic.commands.outputs import check_outputs, write_output
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.files import write_json, write_jsonl
+from isentropic.files import json_line
 from isentropic.labels import gap_line, interval_text
 from isentropic.measure.cost import read_text
-from isentropic.measure.measurement import Measurement, make_items, measure, response_rows
+from isentropic.measure.measurement import Measurement, measure, response_rows
 from isentropic.models.load import load_model
 from isentropic.models.model import EMBEDDED, LoadedModel, has_bfloat16
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import render_html
+from isentropic.responses.batches import Item
 from isentropic.responses.encode import chat_line, follows_chat
-from isentropic.responses.sample import ResponseSampler, Sampling
+from isentropic.responses.sample import Sampling
 from isentropic.responses.stored import stored_chat, stored_items
 from isentropic.schema import Comparison, Summary
 from isentropic.settings import MeasureSettings, reading_of
 
+PROMPT_SETTINGS = "train_data text_column group_column groups male_column female_column swap"
+SAMPLING_SETTINGS = "max_new_tokens sample_temp num_responses"
+
 
 def run_measure(name: str | None, settings: MeasureSettings) -> Summary:
     """Measure one model; returns the summary."""
-    check_files(settings)
+    check_files(settings, {"the model": name})
     # With --json - the standard output is the JSON alone.
     screen = Screen(quiet=settings.json == "-")
-    loaded, bf16 = load(name or EMBEDDED, settings)
-    prompts, settings = chosen_prompts(settings, loaded, screen)
+    loaded, bf16 = model_on_device(EMBEDDED if name is None else name, settings)
+    prompts, settings = prompts_to_measure(settings, loaded, screen)
     with screen.live():
-        measurement = measured(loaded, prompts, settings, bf16, screen, text_file=settings.text_file)
-    summary = measurement.summary
-    tell(measurement, settings, screen)
-    if settings.responses_out:
-        write_jsonl(
-            new_file(settings.responses_out),
-            response_rows(measurement, loaded.tokenizer, split=settings.split),
+        measurement = measure_model(loaded, prompts, settings, bf16, screen, text_file=settings.text_file)
+    # The files first: nothing that goes wrong on the screen may cost them.
+    lines = write_responses(measurement, loaded, settings) + write_results(measurement.summary, settings)
+    for line in summary_lines(measurement.summary, settings) + lines:
+        screen.say(line)
+    return measurement.summary
+
+
+# --- Before the work ------------------------------------------------------------------------------------------------
+
+
+def check_files(settings: MeasureSettings, models: dict[str, str | None]) -> None:
+    """Refuse before the work what could not be read or written after it, and what would have no effect."""
+    given = not_default(settings, PROMPT_SETTINGS)
+    if settings.responses_in is not None and given:
+        raise InputError(
+            f"{given} with --responses_in; the file brings its own prompts and groups, so this would have no effect; leave "
+            f"out one or the other"
         )
-    deliver(summary, settings, screen)
-    return summary
+    outputs = {
+        "--json": None if settings.json == "-" else settings.json,
+        "--html": settings.html,
+        "--responses_out": settings.responses_out,
+    }
+    inputs = {f"--{name}": getattr(settings, name) for name in ("train_data", "responses_in", "text_file")}
+    check_outputs(outputs, inputs | models)
+    if settings.text_file:
+        read_text(settings.text_file)
 
 
-# --- Parts ----------------------------------------------------------------------------------------------------------
+def not_default(settings: MeasureSettings, names: str) -> str:
+    """Which of the settings are not at their defaults, as flags."""
+    defaults = type(settings)()
+    return ", ".join(
+        f"--{name}" for name in names.split() if getattr(settings, name) != getattr(defaults, name)
+    )
 
 
-def load(name: str, settings: MeasureSettings) -> tuple[LoadedModel, bool]:
+# --- Measuring ------------------------------------------------------------------------------------------------------
+
+
+def model_on_device(name: str, settings: MeasureSettings) -> tuple[LoadedModel, bool]:
     """The model on the device it is measured on, and whether its body runs in bfloat16."""
     loaded = load_model(name, trust_remote_code=settings.trust_remote_code)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,65 +90,69 @@ def load(name: str, settings: MeasureSettings) -> tuple[LoadedModel, bool]:
 
 
 def sampling_of(settings: MeasureSettings) -> Sampling:
-    shared = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Sampling)}
-    return Sampling(**shared)
+    return Sampling(**{f.name: getattr(settings, f.name) for f in dataclasses.fields(Sampling)})
 
 
-def chosen_prompts(
+def prompts_to_measure(
     settings: MeasureSettings, loaded: LoadedModel, screen: Screen
 ) -> tuple[PromptSet | None, MeasureSettings]:
-    """The prompts the settings name, a split of them, cut to ``--pairs``; and whether they are chat, if left open.
+    """The prompts that the settings name, and the settings with what was left open: the split, and whether it is chat.
 
     None where stored responses bring their own.
     """
+    prompts = None
     if settings.responses_in:
         chat = stored_chat(settings.responses_in, loaded, settings.chat)
-        settings = dataclasses.replace(settings, chat=chat)
-        screen.say(chat_line(loaded.tokenizer, sampling_of(settings)))
-        return None, settings
-    swap = swapper(lambda: loaded) if settings.swap else False
-    prompts = load_prompts(settings.train_data, swap=swap, **reading_of(settings))
-    if settings.split != "all":
-        part = prompts.split(settings.split)
-        if not len(part):
-            there = sorted({prompt.split for prompt in prompts.prompts})
-            raise InputError(
-                f"--split is {settings.split!r} and {prompts.name!r} has no prompt of that split; nothing would be "
-                f"measured; choose one of {', '.join(there)} or all"
+        settings = dataclasses.replace(settings, chat=chat, split=settings.split or "all")
+        if unused := not_default(settings, SAMPLING_SETTINGS):
+            screen.say(
+                f"{unused}: without effect on the responses of {settings.responses_in}, which are there already"
             )
-        prompts = part
-    if settings.chat is None:
-        settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
+    else:
+        settings = dataclasses.replace(settings, split=settings.split or "test")
+        swap = swapper(lambda: loaded) if settings.swap else False
+        prompts = part_of(load_prompts(settings.train_data, swap=swap, **reading_of(settings)), settings)
+        if settings.chat is None:
+            settings = dataclasses.replace(settings, chat=follows_chat(prompts.prompts, loaded.tokenizer))
     screen.say(chat_line(loaded.tokenizer, sampling_of(settings)))
-    return prompts.first(settings.pairs), settings
+    return prompts, settings
 
 
-def measured(
+def part_of(prompts: PromptSet, settings: MeasureSettings) -> PromptSet:
+    """The prompts of ``--split``, at most ``--pairs`` of them."""
+    part = prompts if settings.split == "all" else prompts.split(str(settings.split))
+    if not len(part):
+        there = sorted({prompt.split for prompt in prompts.prompts} - {"all"})
+        raise InputError(
+            f"--split is {settings.split!r} and {prompts.name!r} has no prompt of that split; nothing would be "
+            f"measured; choose one of {', '.join([*there, 'all'])}"
+        )
+    return part.first(settings.pairs)
+
+
+def measure_model(
     loaded: LoadedModel,
     prompts: PromptSet | None,
     settings: MeasureSettings,
     bf16: bool,
     screen: Screen,
-    items: list | None = None,
+    *,
+    items: list[Item] | None = None,
     writer: LoadedModel | None = None,
     text_file: str | None = None,
 ) -> Measurement:
+    """Measure a model on sampled responses, on those of a file, or on ``items`` that another model was measured on."""
     sampling, responses = sampling_of(settings), settings.responses
     if prompts is None:
         prompts, stored = stored_items(str(settings.responses_in), loaded, sampling, writer=writer)
-        items = items or stored
         for note in prompts.notes:
             screen.say(f"   {note}")
+        prompts = part_of(prompts, settings)
+        kept = set(prompts.prompts)
+        items = items or [item for item in stored if kept.issuperset(item.prompts)]
         if all(example.source == example.prompt.group for item in items for example in item.examples):
             responses = "own"
-    if items is None:
-        sampler = ResponseSampler(
-            loaded.model, loaded.tokenizer, sampling, model_sha256=loaded.sha256, bf16=bf16
-        )
-        items = make_items(
-            prompts, sampler, shared=settings.responses != "own", progress=screen.bar("sampling responses")
-        )
-    return measure(
+    found = measure(
         loaded,
         prompts,
         sampling=sampling,
@@ -127,65 +161,68 @@ def measured(
         bf16=bf16,
         noise_floor=settings.noise_floor,
         items=items,
-        split=settings.split,
+        split=str(settings.split),
         text_file=text_file,
+        sampling_progress=None if items else screen.bar("sampling responses"),
         progress=screen.bar("scoring"),
     )
+    if settings.responses_in:  # how stored responses were drawn is not known here
+        for name in SAMPLING_SETTINGS.split():
+            del found.summary["settings"][name]
+    return found
 
 
-def tell(measurement: Measurement, settings: MeasureSettings, screen: Screen) -> None:
+# --- Results --------------------------------------------------------------------------------------------------------
+
+
+def write_responses(measurement: Measurement, loaded: LoadedModel, settings: MeasureSettings) -> list[str]:
+    """Write ``--responses_out``, if asked for; returns a line that says so."""
+    if settings.responses_out is None:
+        return []
+    rows = response_rows(measurement, loaded.tokenizer)
+    write_output(settings.responses_out, "".join(json_line(row) for row in rows))
+    return [f"responses: {settings.responses_out}"]
+
+
+def write_results(result: Summary | Comparison, settings: MeasureSettings) -> list[str]:
+    """Write ``--json`` and ``--html``, if asked for; returns a line for each."""
+    lines = []
+    if settings.json:
+        # Where the encoding of the screen has no room for all of Unicode, JSON has escapes of its own.
+        narrow = settings.json == "-" and "utf" not in str(sys.stdout.encoding).lower()
+        text = json.dumps(result, ensure_ascii=narrow, indent=1, allow_nan=False) + "\n"
+        if settings.json == "-":
+            sys.stdout.write(text)
+        else:
+            write_output(settings.json, text)
+            lines.append(f"summary: {settings.json}")
+    if settings.html:
+        write_output(settings.html, render_html(result, settings.lang))
+        lines.append(f"report: {settings.html}")
+    return lines
+
+
+def summary_lines(summary: Summary, settings: MeasureSettings) -> list[str]:
     """The measurement in a few lines."""
-    summary = measurement.summary
-    screen.say(gap_line(summary, settings.lang))
+    lines = [gap_line(summary, settings.lang)]
     needed = summary["pairs_needed"]
     unit = "pairs" if summary["twins"] else "prompts"
     enough = f"; about {needed} {unit} would be enough" if needed else ""
-    screen.say(
+    lines.append(
         f"verdict: {summary['verdict']} for a target of {summary['target_gap']} nats ({summary['reason']}){enough}"
     )
     if summary["mean_abs_pair_gap"] is not None:
-        screen.say(f"mean absolute pair gap {summary['mean_abs_pair_gap']:.4f} nats")
+        lines.append(f"mean absolute pair gap {summary['mean_abs_pair_gap']:.4f} nats")
     for cell in summary["cells"]:
-        screen.say(f"   {cell['cell']}: gap {cell['gap']:+.4f}, n={cell['n_pairs']}, {cell['verdict']}")
+        lines.append(f"   {cell['cell']}: gap {cell['gap']:+.4f}, n={cell['n_pairs']}, {cell['verdict']}")
     own = summary["own"]
     if own and own["ci95"]:
-        screen.say(f"own responses: gap {own['gap']:+.4f}, 95% interval {interval_text(own['ci95'])}")
+        lines.append(f"own responses: gap {own['gap']:+.4f}, 95% interval {interval_text(own['ci95'])}")
     floor = summary["noise_floor"]
     if floor and floor["floor"] is not None:
         under = "is under" if floor["gap_is_under_floor"] else "is above"
-        screen.say(f"noise floor {floor['floor']:.4f} nats: the gap {under} what chance alone shows")
+        lines.append(f"noise floor {floor['floor']:.4f} nats: the gap {under} what chance alone shows")
     quality = summary["quality"]
     if quality and quality["perplexity"] is not None:
-        screen.say(f"perplexity of {settings.text_file}: {quality['perplexity']:.2f}")
-    for warning in summary["warnings"]:
-        screen.say(f"warning: {warning}")
-
-
-def deliver(result: Summary | Comparison, settings: MeasureSettings, screen: Screen) -> None:
-    """Write the files that were asked for."""
-    if settings.json == "-":
-        sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-    elif settings.json:
-        write_json(new_file(settings.json), result)
-        screen.say(f"summary: {settings.json}")
-    if settings.html:
-        new_file(settings.html).write_text(render_html(result, settings.lang), encoding="utf-8")
-        screen.say(f"report: {settings.html}")
-
-
-def check_files(settings: MeasureSettings) -> None:
-    """Refuse before the work what could not be read or written after it."""
-    for name in (settings.json, settings.html, settings.responses_out):
-        if name and name != "-":
-            new_file(name)
-    if settings.text_file:
-        read_text(settings.text_file)
-
-
-def new_file(name: str) -> Path:
-    path = Path(name)
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(
-            f"{name!r} cannot be written; it is a folder, or its folder does not exist; give another file"
-        )
-    return path
+        lines.append(f"perplexity of {settings.text_file}: {quality['perplexity']:.2f}")
+    return lines + [f"warning: {warning}" for warning in summary["warnings"]]

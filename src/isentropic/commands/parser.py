@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from isentropic.errors import InputError
 from isentropic.settings import MeasureSettings, TrainSettings, apply_preset, in_order
+from isentropic.text import visible
 
 SECTIONS = {
     "model": "model",
@@ -42,7 +43,8 @@ class Parser(argparse.ArgumentParser):
             nearest = difflib.get_close_matches(wrong, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else f"; see {self.prog} --help"
             message = f"{wrong} is no flag of {self.prog}{hint}"
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        message = message.replace("\n", "\\n")
+        self.exit(2, f"{self.prog}: error: {visible(message)}\n")
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:

@@ -6,9 +6,11 @@ import json
 from dataclasses import fields
 from typing import Any
 
+from isentropic.commands.outputs import check_outputs, write_output
 from isentropic.commands.screen import Screen
+from isentropic.files import json_line
 from isentropic.prompts.load import load_prompts
-from isentropic.prompts.preview import prompts_preview, write_prompts
+from isentropic.prompts.preview import prompt_rows, prompts_preview
 from isentropic.settings import TrainSettings, reading_of
 
 
@@ -16,6 +18,7 @@ def run_prompts(given: dict[str, Any]) -> None:
     reading = TrainSettings(
         **{f.name: given[f.name] for f in fields(TrainSettings) if given.get(f.name) is not None}
     )
+    check_outputs({"--out": given["out"]}, {"prompts": given["file"]}, overwrite=given["overwrite"])
     swap: Any = given["swap"]
     if swap and given["model_path"]:
         from isentropic.models.load import load_model
@@ -23,9 +26,11 @@ def run_prompts(given: dict[str, Any]) -> None:
 
         swap = swapper(lambda: load_model(given["model_path"]))
     prompts = load_prompts(given["file"], swap=swap, **reading_of(reading))
-    screen = Screen()
-    screen.say(prompts.ratio_line())
-    screen.say(json.dumps(prompts_preview(prompts), ensure_ascii=False, indent=1))
+    lines = [prompts.ratio_line(), json.dumps(prompts_preview(prompts), ensure_ascii=False, indent=1)]
     if given["out"]:
+        write_output(given["out"], "".join(json_line(row) for row in prompt_rows(prompts)))
         read = "" if set(prompts.groups) == {"male", "female"} else "; read it with --group_column group"
-        screen.say(f"written: {write_prompts(prompts, given['out'], overwrite=given['overwrite'])}{read}")
+        lines.append(f"written: {given['out']}{read}")
+    screen = Screen()
+    for line in lines:
+        screen.say(line)

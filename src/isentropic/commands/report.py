@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
+from isentropic.commands.outputs import check_outputs, write_output
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
 from isentropic.files import write_text
 from isentropic.report.render import model_card, render_html, render_markdown
 from isentropic.run_folder import CARD, FINAL, REPORT_HTML, REPORT_MD, is_finished, read_run
+from isentropic.text import json_value
 
 
 def write_report(folder: str | Path, lang: str = "en", result: dict[str, Any] | None = None) -> Path:
@@ -38,28 +40,32 @@ def write_report(folder: str | Path, lang: str = "en", result: dict[str, Any] | 
 
 
 def run_report(given: dict[str, Any]) -> None:
-    source = Path(given["run"])
-    if source.suffix == ".json" and source.is_file():
-        try:
-            summary = json.loads(source.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(
-                f"{str(source)!r} is no valid JSON ({error}); write it again with measure or compare"
-            ) from error
-        if not isinstance(summary, dict) or "schema" not in summary:
-            raise InputError(
-                f"{str(source)!r} has no 'schema'; it was not written by measure or compare; give one that was"
-            )
-        target = Path(given["out"]) if given["out"] else source.with_suffix(".html")
-        render = render_markdown if target.suffix == ".md" else render_html
-        page = render(summary, given["lang"])
-        try:
-            write_text(target, page)
-        except OSError as error:
-            raise InputError(
-                f"{str(target)!r} cannot be written ({error.strerror}); check its folder and the room there, or give "
-                f"another --out"
-            ) from error
+    name, out = given["run"], given["out"]
+    if os.path.isfile(name) and Path(name).suffix == ".json":
+        target = out or str(Path(name).with_suffix(".html"))
+        check_outputs({"--out": target}, {"report": name})
+        render = render_markdown if Path(target).suffix == ".md" else render_html
+        write_output(target, render(read_summary(name), given["lang"]))
+    elif out is not None:
+        raise InputError(
+            f"--out {out!r} with {name!r}, which is not a JSON file; the report of a run is written into its folder; leave "
+            f"--out out"
+        )
     else:
-        target = write_report(source, given["lang"])
+        target = str(write_report(name, given["lang"]))
     Screen().say(f"report: {target}")
+
+
+def read_summary(name: str) -> dict[str, Any]:
+    """What ``measure`` or ``compare`` wrote with ``--json``."""
+    try:
+        summary = json_value(Path(name).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{name!r} is not valid JSON ({error}); write it again with measure or compare"
+        ) from error
+    if not isinstance(summary, dict) or "schema" not in summary:
+        raise InputError(
+            f"{name!r} has no 'schema'; it was not written by measure or compare; give one that was"
+        )
+    return summary

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from isentropic.text import never_fail, visible
 
 
 class Screen:
@@ -18,6 +21,7 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        never_fail(sys.stdout)
         self.console = console or Console(
             highlight=False, soft_wrap=True, emoji=False, markup=False, quiet=quiet
         )
@@ -33,7 +37,7 @@ class Screen:
         self.tasks: dict[str, TaskID] = {}
 
     def say(self, line: str) -> None:
-        self.console.print(line)
+        self.console.print(visible(line))
 
     @contextlib.contextmanager
     def live(self) -> Iterator[Screen]:

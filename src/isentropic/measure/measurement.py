@@ -58,6 +58,7 @@ def measure(
     scorer: EntropyScorer | None = None,
     split: str = "all",
     text_file: str | None = None,
+    sampling_progress: Progress | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure the entropy gap of a model over a prompt set.
@@ -83,7 +84,9 @@ def measure(
         sampler = ResponseSampler(
             loaded.model, loaded.tokenizer, sampling, model_sha256=loaded.sha256, bf16=bf16
         )
-        items = make_items(prompt_set, sampler, shared=responses != "own", progress=progress)
+        items = make_items(
+            prompt_set, sampler, shared=responses != "own", progress=sampling_progress or progress
+        )
     pad = loaded.tokenizer.pad_token_id
     entropies = score_items(loaded.model, scorer, items, pad=pad, bf16=bf16, progress=progress)
     check_finite(entropies, loaded.name)
@@ -122,6 +125,7 @@ def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> lis
     """One row an example: enough for anyone to recompute each figure."""
     return [
         {
+            "split": example.prompt.split,
             **extra,
             "pair_id": example.prompt.pair_id,
             "group": example.prompt.group,

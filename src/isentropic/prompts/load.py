@@ -105,10 +105,10 @@ def load_prompts(
         >>> prompts.paired, prompts.counts(), len(prompts.split("test").tuples())
         (True, {'male': 20, 'female': 20}, 5)
     """
-    wanted = tuple(groups) if groups else None
-    if wanted and len(set(wanted)) < max(2, len(wanted)):
+    wanted = None if groups is None else tuple(groups)
+    if wanted is not None and len(set(wanted)) < max(2, len(wanted)):
         raise InputError(
-            f"groups are {_listed(wanted)}; a gap lies between two or more; give different names"
+            f"groups are {_listed(wanted) or 'none'}; a gap lies between two or more; give different names"
         )
     if source is None or isinstance(source, str) and source in BUILTIN:
         return builtin(source or "gender", wanted)
@@ -223,12 +223,18 @@ def _read_singles(
 ) -> list[Prompt]:
     text_column = text_column or next((c for c in TEXT_COLUMNS if c in table.columns), None)
     if text_column is None:
+        if wanted and any(group in table.columns for group in wanted):
+            missing = [group for group in wanted if group not in table.columns]
+            raise InputError(
+                f"{table.name} has no column {_listed(missing)} for the groups {_listed(wanted)}; it has "
+                f"{_listed(table.columns)}; name a column for each group, or values of a group column"
+            )
         raise InputError(
             f"{table.name} has the columns {_listed(table.columns)}; prompts are read from 'male' and 'female', or "
             "'prompt' and 'gender'; name yours with text_column and group_column, or male_column and female_column"
         )
     _need(table, text_column)
-    group_columns = [c.strip() for c in group_column.split(",")] if group_column else []
+    group_columns = [] if group_column is None else [c.strip() for c in group_column.split(",")]
     for column in group_columns:
         _need(table, column)
     group_columns = group_columns or [c for c in GROUP_COLUMNS if c in table.columns][:1]
@@ -241,6 +247,11 @@ def _read_singles(
     kept = [(i, g) for i, g in found if not wanted or g in wanted]
     if left := len(found) - len(kept):
         notes.append(f"{left} rows of other groups than {_listed(wanted or ())} left out")
+    if not kept and wanted and found:
+        raise InputError(
+            f"{table.name} has no prompt of the groups {_listed(wanted)}, but of {_listed(_group_order({g for _, g in found}))}; "
+            "nothing would be compared; give some of these, or the columns that hold one group each"
+        )
     if not kept:
         raise InputError(
             f"{table.name} has no row to use; all {len(table.rows)} were left out ({'; '.join(notes)})"

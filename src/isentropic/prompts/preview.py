@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from isentropic.errors import InputError
+from isentropic.files import write_jsonl
 from isentropic.prompts.prompt_set import SPLITS, PromptSet, _marks
 
 
@@ -28,10 +28,24 @@ def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
     }
 
 
-def write_prompts(prompt_set: PromptSet, path: str | Path, overwrite: bool = False) -> Path:
-    """Write prompts as JSONL that `load_prompts` reads back: one pair of male and female a line, or one prompt a line.
+def prompt_rows(prompt_set: PromptSet) -> list[dict[str, str]]:
+    """Rows that `load_prompts` reads back: one for each pair of male and female, or one for each prompt.
 
-    Other groups than these two must be named when they are read: `load_prompts(path, groups=...)`.
+    Other groups than these two must be named when they are read: ``load_prompts(path, group_column="group")``.
+
+    Example:
+        >>> from isentropic.prompts.load import load_prompts
+        >>> prompts = load_prompts()
+        >>> load_prompts(prompt_rows(prompts)).sha256 == prompts.sha256
+        True
+    """
+    if prompt_set.paired and set(prompt_set.groups) == {"male", "female"}:
+        return [{p.group: p.text for p in twins} | _marks(twins[0]) for twins in prompt_set.tuples()]
+    return [{"prompt": p.text, "group": p.group} | _marks(p) for p in prompt_set.prompts]
+
+
+def write_prompts(prompt_set: PromptSet, path: str | Path, overwrite: bool = False) -> Path:
+    """Write `prompt_rows` as JSONL, whole or not at all.
 
     Raises:
         InputError: If the file is there already (unless `overwrite`), or cannot be written.
@@ -41,14 +55,9 @@ def write_prompts(prompt_set: PromptSet, path: str | Path, overwrite: bool = Fal
         raise InputError(
             f"{path} exists; writing would lose what is in it; give another name or overwrite it"
         )
-    rows: list[dict[str, Any]]
-    if prompt_set.paired and set(prompt_set.groups) == {"male", "female"}:
-        rows = [{p.group: p.text for p in twins} | _marks(twins[0]) for twins in prompt_set.tuples()]
-    else:
-        rows = [{"prompt": p.text, "group": p.group} | _marks(p) for p in prompt_set.prompts]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        write_jsonl(path, prompt_rows(prompt_set))
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror}; check the folder and its space"

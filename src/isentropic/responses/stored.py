@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from isentropic.prompts.prompt_set import Prompt, PromptSet
 from isentropic.responses.batches import Item
 from isentropic.responses.encode import check_template, encode_prompt, follows_chat
 from isentropic.responses.sample import Example, Sampling, Tokens
+from isentropic.text import json_value
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def read_rows(file: str) -> list[Row]:
 
 def read_row(file: str, number: int, line: str) -> Row:
     try:
-        row = json.loads(line)
-        names = {key: name_of(row, key) for key in ("group", "pair_id", "topic", "cell", "source")}
+        row = json_value(line)
+        names = {key: name_of(row, key) for key in ("group", "pair_id", "topic", "cell", "source", "split")}
         group, source = names["group"], names.pop("source")
         if group is None:
             raise TypeError("group is null")
@@ -158,7 +158,7 @@ def read_row(file: str, number: int, line: str) -> Row:
             if not isinstance(text, str):
                 raise TypeError(f"{key} is no text")
             text.encode()  # half an emoji cannot be written as UTF-8
-        prompt = Prompt(text=row["prompt"], split="test", row=number, **names)  # type: ignore[arg-type]
+        prompt = Prompt(text=row["prompt"], row=number, **names | {"split": names["split"] or "test"})  # type: ignore[arg-type]
         prompt_ids, response_ids = (ids_of(row, key) for key in ("prompt_ids", "response_ids"))
         sample = row.get("sample")
         if sample is not None and (not isinstance(sample, int) or isinstance(sample, bool) or sample < 0):
