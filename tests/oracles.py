@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,3 +73,11 @@ def slow_cr2(y: np.ndarray, x: np.ndarray, contrast: np.ndarray, labels: list, g
     omega = b @ phi @ b.T
     variance = sum((row @ y) ** 2 for row in b)
     return math.sqrt(variance), np.trace(omega) ** 2 / np.trace(omega @ omega)
+
+
+def naive_entropies(model: Any, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> Any:
+    """One row, no padding, all logits: the entropy of each distribution that predicts a token of the response."""
+    import torch
+
+    logits = model(input_ids=torch.tensor([[*prompt_ids, *response_ids]])).logits[0, len(prompt_ids) - 1 : -1]
+    return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)

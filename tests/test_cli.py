@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +54,7 @@ def test_version(run):
     assert code == 0 and re.fullmatch(r"isentropic \d+\.\d+\.\d+\S*\n", out)
 
 
-def test_every_setting_has_a_flag_and_a_help_text(run):
+def test_every_setting_has_a_flag(run):
     from dataclasses import fields
 
     from isentropic.settings import MeasureSettings, TrainSettings
@@ -65,7 +64,6 @@ def test_every_setting_has_a_flag_and_a_help_text(run):
         shown = " ".join(out.split())
         for setting in fields(settings):
             assert f"--{setting.name}" in shown
-            assert len(setting.metadata["help"]) > 5
 
 
 # ---- settings: flags, presets, files -----------------------------------------------------------------------------
@@ -114,42 +112,15 @@ def test_yaml_numbers_as_people_write_them(run, tmp_path):
 # ---- bad input: settings -----------------------------------------------------------------------------------------
 
 BAD_SETTINGS = {
-    "--micro_batch_size 0": "--micro_batch_size is 0",
-    "--micro_batch_size 1": "--micro_batch_size is 1",
     "--micro_batch_size 3": "not a multiple of 3",  # three groups would be well with it
-    "--micro_batch_size 3 --effective_batch 63": "give 4",
-    "--micro_batch_size 128": "--effective_batch 64",
-    "--micro_batch_size 8 --effective_batch 20": "give 16 or 24",
-    "--target_gap 0": "--target_gap is 0",
-    "--target_gap -0.1": "--target_gap is -0.1",
     "--target_gap nan": "--target_gap is nan",
     "--target_gap much": "invalid float value: 'much'",
-    "--learning_rate 0": "--learning_rate is 0",
     "--learning_rate=-1e-5": "--learning_rate is -1e-05",
-    "--learning_rate nan": "--learning_rate is nan",
-    "--learning_rate inf": "--learning_rate is inf",
-    "--max_steps 0": "--max_steps is 0",
-    "--max_steps -3": "--max_steps is -3",
     "--max_steps 2.5": "invalid int value: '2.5'",
-    "--scale_factor 0": "--scale_factor is 0",
-    "--max_kl nan": "--max_kl is nan",
-    "--sample_temp -1": "--sample_temp is -1",
-    "--max_new_tokens 0": "--max_new_tokens is 0",
-    "--eval_steps 0": "--eval_steps is 0",
-    "--chunk_mb 0": "--chunk_mb is 0",
-    "--test_pairs 1": "--test_pairs is 1",
-    "--run_name a/b": "--run_name is 'a/b'",
-    "--run_name ..": "--run_name is '..'",
-    "--run_name a..b": "--run_name is 'a..b'",
     "--run_name=": "--run_name is ''",
-    "--resume --overwrite": "--resume with --overwrite",
     "--resume": "nothing to resume",
-    "--use_test_data --train_data x.jsonl": "--use_test_data with --train_data",
     "--loss squared": "invalid choice: 'squared'",
     "--lr_scheduler_type zigzag": "invalid choice: 'zigzag'",
-    "--estimator unbiased --use_l1": "only a square",
-    "--estimator unbiased --effective_batch 2": "different pairs",
-    "--lambda_weight nan --loss gee": "--lambda_weight is nan",
     "--lerning_rate 1e-5": "did you mean --learning_rate?",
     "--target-gap 0.1": "did you mean --target_gap?",
     "--microbatch 4": "--microbatch is no flag",
@@ -231,60 +202,15 @@ def test_other_commands_that_cannot_work(run, words, word):
 # ---- bad input: models -------------------------------------------------------------------------------------------
 
 
-def bad_model(kind: str, folder: Path, tiny: Path) -> tuple[object, str]:
-    """A model path that cannot work, and what is said of it."""
-    target = folder / "model"
-    if kind == "empty folder":
-        target.mkdir()
-        return target, "config.json"
-    if kind == "text file":
-        return lines_file(folder / "model.txt", ["x"]), "no .gguf file"
-    if kind == "missing gguf":
-        return folder / "model.gguf", "does not exist"
-    if kind == "not gguf":
-        return lines_file(folder / "model.gguf", ["these are no weights"]), "GGUF mark"
-    if kind == "cut gguf":
-        (folder / "model.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\x09" * 60)
-        return folder / "model.gguf", "cut short"
-    if kind == "no hub":
-        return "nobody/no-such-model-here", "nobody/no-such-model-here"
-    shutil.copytree(tiny, target)
-    weights = target / "model.safetensors"
-    if kind == "pickle":
-        weights.unlink()
-        torch.save({}, target / "pytorch_model.bin")
-        return target, "pickle"
-    if kind == "no weights":
-        weights.unlink()
-        return target, "safetensors"
-    if kind == "cut safetensors":
-        weights.write_bytes(weights.read_bytes()[:5000])
-        return target, "cannot be loaded"
-    if kind == "bad config":
-        (target / "config.json").write_text("{", encoding="utf-8")
-        return target, "cannot be loaded"
-    if kind == "unknown architecture":
-        (target / "config.json").write_text('{"model_type": "no_such_type"}', encoding="utf-8")
-        return target, "cannot be loaded"
-    assert kind == "no tokenizer"
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (target / name).unlink()
-    return target, "token"
-
-
-MODELS = (
-    "empty folder,text file,missing gguf,not gguf,cut gguf,no hub,pickle,no weights,cut safetensors,bad config,"
-    "unknown architecture,no tokenizer"
-)
-
-
-@pytest.mark.parametrize("kind", MODELS.split(","))
-def test_models_that_cannot_be_loaded(run, tmp_path, tiny_folder, tiny_file, kind):
-    model, word = bad_model(kind, tmp_path, tiny_folder)
-    runs = tmp_path / "runs"
-    assert_refused(run("train", "--model_path", model, "--train_data", tiny_file, "--output_dir", runs), word)
-    assert not runs.exists()
-    assert_refused(run("measure", model, "--train_data", tiny_file), word)
+def test_a_model_that_cannot_be_loaded(run, tmp_path, tiny_file):
+    (tmp_path / "model").mkdir()
+    given = ["--train_data", tiny_file]
+    for words in (["train", "--model_path", tmp_path / "model"], ["measure", tmp_path / "model"]):
+        assert_refused(
+            run(*words, *given, *(["--output_dir", tmp_path / "runs"] if words[0] == "train" else [])),
+            "config.json",
+        )
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_model_decides_what_grammar_cannot(run, tiny_folder, tmp_path):
@@ -300,31 +226,14 @@ def test_the_model_decides_what_grammar_cannot(run, tiny_folder, tmp_path):
 
 # ---- bad input: data ---------------------------------------------------------------------------------------------
 
-PAIRS = [{"male": f"He has {n}. He", "female": f"She has {n}. She", "topic": f"t{n % 4}"} for n in range(24)]
-BAD_DATA: dict[str, tuple[list[object], str]] = {
-    "empty": ([], "is empty"),
-    "malformed": ([*PAIRS[:2], '{"male": "He', *PAIRS[2:]], "line 3"),
-    "no object": ([*PAIRS[:2], "[1]"], "line 3"),
-    "one group": ([{"prompt": f"He {n}", "gender": "male"} for n in range(20)], "one group only"),
-    "unknown group": ([{"prompt": "He", "gender": "male"}, {"prompt": "It", "gender": "robot"}], "robot"),
-    "empty prompt": ([*PAIRS[:4], {"male": " ", "female": "She"}], "line 5"),
-    "NaN": ([*PAIRS[:4], '{"male": NaN, "female": "She"}'], "line 5"),
-    "number": ([*PAIRS[:4], {"male": 7, "female": "She"}], "line 5"),
-    "identical twins": ([*PAIRS[:4], {"male": "They ran", "female": "They ran"}], "line 5"),
-    "columns": ([{"question": "He", "sex": "male"}], "question"),
-    "unknown split": ([{**pair, "split": "mine"} for pair in PAIRS], "mine"),
-    "long prompt": ([*PAIRS, {"male": "he " * 400, "female": "she " * 400}], "context"),
-    "few": (list(PAIRS[:3]), "needs at least two"),
-}
 
-
-@pytest.mark.parametrize("kind", BAD_DATA)
-def test_data_that_cannot_be_used(run, tmp_path, tiny_folder, kind):
-    content, word = BAD_DATA[kind]
-    file = lines_file(tmp_path / "data.jsonl", content)
-    given = ["--model_path", tiny_folder, "--train_data", file, "--output_dir", tmp_path / "runs"]
-    assert_refused(run("train", *given, *QUICK), word)
+def test_a_bad_row_of_prompts_or_responses(run, tmp_path, tiny_folder):
+    data = lines_file(tmp_path / "data.jsonl", [{"male": "He", "female": "She"}, '{"male": "He'])
+    given = ["--model_path", tiny_folder, "--train_data", data, "--output_dir", tmp_path / "runs"]
+    assert_refused(run("train", *given, *QUICK), "line 2")
     assert not (tmp_path / "runs").exists()
+    kept = lines_file(tmp_path / "r.jsonl", [{"group": "male", "prompt": "He", "response_ids": [99999]}])
+    assert_refused(run("measure", tiny_folder, "--responses_in", kept, *QUICK), "99999")
 
 
 def test_a_column_that_is_not_there(run, tiny_folder, tiny_file):
@@ -337,28 +246,6 @@ def test_a_split_that_is_not_there(run, tiny_folder, tiny_file):
     result = run("measure", tiny_folder, "--train_data", tiny_file, "--split", "dev")
     assert_refused(result, "'dev'")
     assert "validation" in result[2]
-
-
-RESPONSE = {"group": "male", "prompt": "He", "response": "ran", "pair_id": "1"}
-BAD_RESPONSES: dict[str, tuple[list[object], str]] = {
-    "empty": ([], "is empty"),
-    "malformed": ([RESPONSE, '{"group":'], "line 2"),
-    "list": ([RESPONSE, "[1, 2]"], "line 2"),
-    "no prompt": ([{"group": "male", "response": "ran"}], "line 1"),
-    "no response": ([{"group": "male", "prompt": "He"}], "line 1"),
-    "empty response": ([{**RESPONSE, "response": ""}], "line 1"),
-    "vocabulary": ([{**RESPONSE, "response_ids": [5, 99999]}], "99999"),
-    "negative": ([{**RESPONSE, "response_ids": [5, -7]}], "-7"),
-    "one group": ([RESPONSE, {**RESPONSE, "pair_id": "2"}], "one group only"),
-    "too long": ([{**RESPONSE, "response": None, "response_ids": [5] * 400}], "context"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_RESPONSES)
-def test_stored_responses_that_cannot_be_scored(run, tmp_path, tiny_folder, kind):
-    content, word = BAD_RESPONSES[kind]
-    file = lines_file(tmp_path / "responses.jsonl", content)
-    assert_refused(run("measure", tiny_folder, "--responses_in", file, *QUICK), word)
 
 
 @pytest.mark.parametrize("flag", ["--json", "--html", "--responses_out"])

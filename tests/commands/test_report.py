@@ -35,11 +35,8 @@ def test_report_does_what_it_can_with_a_damaged_folder(run, run_folder, tmp_path
     else:
         whole = (copy / name).read_text(encoding="utf-8")
         (copy / name).write_text(whole[: len(whole) // 2], encoding="utf-8")
-    code, _, err = run("report", copy)
-    if code:
-        assert code == 2 and name in err and err.count("\n") == 1
-    else:
-        assert name in (copy / "report.html").read_text(encoding="utf-8")
+    assert run("report", copy)[0] == 0
+    assert name in (copy / "report.html").read_text(encoding="utf-8")
 
 
 def test_report_of_a_json_file(run, tiny_folder, tiny_file, tmp_path):

@@ -27,7 +27,8 @@ from isentropic.measure.measurement import measure
 from isentropic.models.load import load_model
 from isentropic.responses.sample import ResponseSampler, Sampling
 from isentropic.settings import TrainSettings
-from tiny import make_folder, make_prompts, make_tokenizer
+from oracles import naive_entropies
+from tiny import make_folder, make_prompts, make_tokenizer, rows
 
 FILES = (
     "config.json metrics.jsonl responses.jsonl gap_before.json gap_after.json comparison.json curves.png "
@@ -112,10 +113,6 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def plain(folder: Path) -> Any:
     """The model as any user of transformers would load it."""
     from transformers import AutoModelForCausalLM
@@ -134,13 +131,6 @@ def content(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-@torch.no_grad()
-def naive_entropy(model: Any, row: dict[str, Any]) -> float:
-    ids = torch.tensor([row["prompt_ids"] + row["response_ids"]])
-    p = model(input_ids=ids).logits[0, len(row["prompt_ids"]) - 1 : -1].double().softmax(-1)
-    return float(-(p * p.log()).sum(-1).mean())
 
 
 # ---- the run folder ----------------------------------------------------------------------------------------------
@@ -194,8 +184,12 @@ def test_every_figure_follows_from_the_responses(finished, tiny_folder):
     assert len(found) == 12 * 4
     base, final = plain(tiny_folder), plain(finished / "final")
     for row in found:
-        assert row["entropy"] == pytest.approx(naive_entropy(base, row), abs=1e-4)
-        assert row["entropy_after"] == pytest.approx(naive_entropy(final, row), abs=1e-4)
+        assert row["entropy"] == pytest.approx(
+            naive_entropies(base, row["prompt_ids"], row["response_ids"]).mean().item(), abs=1e-4
+        )
+        assert row["entropy_after"] == pytest.approx(
+            naive_entropies(final, row["prompt_ids"], row["response_ids"]).mean().item(), abs=1e-4
+        )
         assert row["response"] == make_tokenizer().decode(row["response_ids"])
     for file, name in (("gap_before.json", "entropy"), ("gap_after.json", "entropy_after")):
         means = {g: sum(r[name] for r in found if r["group"] == g) / 24 for g in ("male", "female")}
@@ -464,18 +458,13 @@ def test_a_run_folder_that_exists_is_refused(finished, tiny_folder, tiny_file, c
 
 def refused(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     """Settings that cannot work, and a word of the line that says so."""
-    broken = tmp_path / "broken.jsonl"
-    broken.write_text('{"male": "he", "female": "she"}\n{"male": "he', encoding="utf-8")
     (tmp_path / "short.txt").write_text("a", encoding="utf-8")
     return {
         "model": ({"model_path": str(tmp_path / "nothing")}, "does not exist"),
-        "data": ({"train_data": str(tmp_path / "nothing.jsonl")}, "nothing.jsonl"),
-        "malformed": ({"train_data": str(broken)}, "line 2"),
+        "data": ({"train_data": str(tmp_path / "nothing.jsonl")}, "nothing to read"),
         "few": ({"train_data": write_pairs(tmp_path / "few.jsonl", 3)}, "needs at least two"),
-        "micro": ({"micro_batch_size": 1}, "--micro_batch_size is 1"),
         "tracker": ({"report_to": "nosuchtracker"}, "nosuchtracker"),
         "lora modules": ({"lora_r": 2, "lora_target_modules": "no_such_layer"}, "no_such_layer"),
-        "schedule": ({"lr_scheduler_type": "zigzag"}, "zigzag"),
         "chat": ({"chat": True}, "chat template"),
         "context": ({"max_new_tokens": 255}, "context"),
         "text": ({"text_file": str(tmp_path / "nothing.txt")}, "nothing.txt"),
@@ -486,7 +475,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     }
 
 
-CASES = "model,data,malformed,few,micro,tracker,lora modules,schedule,chat,context,text,short text,seed,four bits,chunk"
+CASES = "model,data,few,tracker,lora modules,chat,context,text,short text,seed,four bits,chunk"
 
 
 @pytest.mark.parametrize("case", CASES.split(","))
@@ -594,15 +583,15 @@ def test_three_groups(go, tmp_path, tiny_folder):
 
 def test_lora_saves_an_adapter_and_the_merged_model(go, tiny_folder):
     pytest.importorskip("peft")
-    result, folder, _ = go(lora_r=2, merge_lora=True, learning_rate=1e-2, force=True)
+    result, folder, _ = go(lora_r=2, merge_lora=True, learning_rate=1e-2, force=True, seed=1)
     assert (folder / "final" / "adapter_model.safetensors").is_file()
     assert not (folder / "final" / "model.safetensors").exists()
     adapter, merged, base = plain(folder / "final"), plain(folder / "final" / "merged"), plain(tiny_folder)
     ids = torch.arange(2, 30)[None]
     with torch.no_grad():
         assert torch.allclose(adapter(ids).logits, merged(ids).logits, atol=1e-4)
-        if result["best_step"]:
-            assert not torch.allclose(base(ids).logits, merged(ids).logits, atol=1e-4)
+        assert not torch.allclose(base(ids).logits, merged(ids).logits, atol=1e-4)
+    assert result["best_step"] > 0
     again = measure(load_model(str(folder / "final")), make_prompts().split("test"))
     other = measure(
         load_model(str(folder / "final" / "merged")), make_prompts().split("test"), items=again.items
@@ -621,9 +610,9 @@ def test_an_adapter_is_reloaded_from_anywhere_but_is_no_base_for_another(
     assert set(read(folder / "final" / "adapter_config.json")["target_modules"]) == {"q_proj", "v_proj"}
     monkeypatch.chdir(tmp_path)
     row = rows(folder / "responses.jsonl")[0]
-    assert naive_entropy(load_model(str(folder / "final")).model, row) == pytest.approx(
-        row["entropy_after"], abs=1e-4
-    )
+    adapter = load_model(str(folder / "final")).model
+    found = naive_entropies(adapter, row["prompt_ids"], row["response_ids"]).mean().item()
+    assert found == pytest.approx(row["entropy_after"], abs=1e-4)
     with pytest.raises(InputError, match="an adapter itself"):
         go("second", model_path=str(folder / "final"), **lora)
     assert not (folder.parent / "second").exists()

@@ -113,15 +113,6 @@ def test_cells_line_the_models_up():
     assert [row["gap"] for row in made["cells"][1]["rows"]] == pytest.approx([0.4, -0.4])
 
 
-def test_costs_are_passed_on():
-    costs = [FREE, {"kl": 0.01, "kl_ci95": [0.005, 0.015], "perplexity": 28.5}]
-    made = comparison(["a", "b"], [measured([0.1, 0.2]), measured([0.1, 0.3])], costs)
-    cost = made["models"][1]["cost"]
-    assert (cost["kl_to_first"], cost["kl_ci95"], cost["perplexity"]) == (0.01, [0.005, 0.015], 28.5)
-    assert cost["mean_entropy"] == made["models"][1]["summary"]["H_mean"]
-    assert made["schema"] == "isentropic.compare/1"
-
-
 def test_two_real_models_on_the_same_responses(tiny_loaded, tiny_model, tiny_tokenizer, tiny_prompts):
     pairs = tiny_prompts.split("test")
     items = make_items(pairs, ResponseSampler(tiny_loaded.model, tiny_tokenizer, Sampling()), shared=True)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+import oracles
 from isentropic.errors import InputError
 from isentropic.prompts.prompt_set import Prompt, PromptSet
 from isentropic.responses.batches import Item
@@ -134,11 +135,7 @@ def assert_same(one: Run, other: Run) -> None:
 
 
 def naive_entropy(model: Any, example: Example) -> Tensor:
-    """One row, no padding, all logits: the mean entropy of the distributions that predict the response."""
-    ids = torch.tensor([example.prompt_ids + example.response_ids])
-    logits = model(input_ids=ids).logits[0, len(example.prompt_ids) - 1 : -1]
-    p = logits.softmax(-1)
-    return -(p * logits.log_softmax(-1)).sum(-1).mean()
+    return oracles.naive_entropies(model, example.prompt_ids, example.response_ids).mean()
 
 
 def naive_entropies(model: Any, items: Sequence[Item]) -> Tensor:
