@@ -276,6 +276,7 @@ def test_a_full_disk_is_said(run, tiny_folder, tiny_file):
     assert_refused(
         run("measure", tiny_folder, "--train_data", tiny_file, "--json", "/dev/full", *QUICK), "No space left"
     )
+    assert Path("/dev/full").is_char_device()  # written to, not replaced by a file
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
