@@ -122,7 +122,7 @@ def test_what_is_no_gguf_is_refused(tmp_path):
     assert "does not start with the GGUF mark" in refusal(file)
     assert "does not exist" in refusal(tmp_path / "no.gguf")
     (tmp_path / "folder.gguf").mkdir()
-    assert "does not exist" in refusal(tmp_path / "folder.gguf")
+    assert "has no config.json" in refusal(tmp_path / "folder.gguf")  # a folder, whatever its name
 
 
 def test_a_gguf_of_an_unknown_architecture_is_refused(tmp_path, own_cache, tiny_model, tiny_tokenizer):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,3 +99,51 @@ def test_a_disk_without_room_is_refused(tmp_path):
     check_room(tmp_path, 1)
     with pytest.raises(InputError, match="make room"):
         check_room(tmp_path, shutil.disk_usage(tmp_path).total + 1)
+
+
+# --- Generation settings that can be read and not written -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept", "dropped"),
+    [
+        ({"do_sample": False, "temperature": 0.6, "top_p": 0.9}, {}, ["temperature", "top_p"]),
+        (
+            {"do_sample": False, "typical_p": 0.5, "repetition_penalty": 1.2},
+            {"repetition_penalty": 1.2},
+            ["typical_p"],
+        ),
+        (
+            {"num_beams": 1, "early_stopping": True, "length_penalty": 2.0},
+            {},
+            ["early_stopping", "length_penalty"],
+        ),
+        ({"do_sample": True, "temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.9}, []),
+    ],
+)
+def test_generation_settings_that_cannot_be_written_do_not_cost_a_model(
+    tmp_path, tiny_folder, settings, kept, dropped, caplog
+):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({"eos_token_id": [0, 7], "bos_token_id": 1, **settings}))
+    loaded = load_model(str(folder))
+    for name in dropped:
+        assert name in caplog.text
+    loaded.model.save_pretrained(tmp_path / "checkpoint")  # as the Trainer does
+    save_model(loaded.model, loaded.tokenizer, tmp_path / "final")
+    written = json.loads((tmp_path / "final" / "generation_config.json").read_text())
+    assert written["eos_token_id"] == [0, 7] and written["bos_token_id"] == 1
+    assert kept.items() <= written.items() and not set(dropped) & set(written)
+
+
+def test_generation_settings_in_the_models_configuration_do_not_cost_it(tmp_path, tiny_folder):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "temperature": 0.7, "do_sample": True, "top_k": 7})
+    )
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    loaded = load_model(str(folder))
+    save_model(loaded.model, loaded.tokenizer, tmp_path / "final")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "final")

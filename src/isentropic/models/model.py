@@ -21,12 +21,13 @@ log = logging.getLogger("isentropic")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, its tokenizer, the name the user gave and a hash of the weights."""
+    """A model, its tokenizer, the name the user gave, a hash, and the dtype of the checkpoint where that is known."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     sha256: str
+    stored_dtype: torch.dtype | None = None
 
 
 def has_bfloat16(device: torch.device) -> bool:

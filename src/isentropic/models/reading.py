@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from isentropic.errors import InputError
+from isentropic.files import disk_fault
 
 LONGEST_REASON = 300
+FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 @contextmanager
-def reading(what: str, advice: str) -> Iterator[None]:
+def reading(failure: str, advice: str) -> Iterator[None]:
     """Turn what a library raises while it reads a model, a tokenizer, an adapter or a template into one line.
 
-    Put it around calls of that library only: an exception of our own code is a bug, and keeps its traceback.
+    Put it around calls of that library only: an exception of our own code is a bug, and keeps its traceback. A full disk
+    is no fault of what is read, and passes.
 
     Example:
-        >>> with reading("the chat template", "give --no-chat"):
-        ...     raise LookupError("no such role")
+        >>> with reading("the chat template cannot be used", "give --no-chat"):
+        ...     raise ValueError("no such role")
         Traceback (most recent call last):
             ...
         isentropic.errors.InputError: the chat template cannot be used (no such role); give --no-chat
@@ -28,12 +33,16 @@ def reading(what: str, advice: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{what} cannot be used ({reason(error)}); {advice}") from error
+        if str(disk_fault(error)).endswith(FULL):
+            raise
+        if "trust_remote_code" in str(error):
+            advice = "that code is not run unless you say --trust_remote_code, where you trust it"
+        raise InputError(f"{failure} ({reason(error)}); {advice}") from error
 
 
 def reason(error: BaseException) -> str:
     """What an exception says, in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, (KeyError, AttributeError, TypeError, IndexError, AssertionError)):
-        text = f"{type(error).__name__}: {text}" if text != type(error).__name__ else text
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, (LookupError, AttributeError, TypeError, AssertionError)):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."

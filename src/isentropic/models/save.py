@@ -24,6 +24,39 @@ def save_model(
     ``state`` holds the weights where the model's own are sharded (:func:`isentropic.sharding.gathered`).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    make_savable(model)
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
+
+
+def make_savable(model: Any) -> list[str]:
+    """Make generation settings that can be read, but not written, such that they can; returns what was left out.
+
+    transformers reads a temperature beside ``do_sample: false`` and refuses to save it, so that a trained model could not
+    be saved. Responses are sampled without these settings anyway.
+    """
+    for name in getattr(model.config, "_get_generation_parameters", dict)():
+        if not hasattr(model.generation_config, name):
+            setattr(model.generation_config, name, getattr(model.config, name))
+        delattr(model.config, name)
+    config = getattr(model, "generation_config", None)
+    if config is None or not refused(config):
+        return []
+    settings = config.to_diff_dict()
+    kept: dict[str, Any] = {}
+    order = sorted(settings, key=lambda name: (name not in ("do_sample", "num_beams"), name))
+    for name in order:
+        if not refused(type(config)(**kept, **{name: settings[name]})):
+            kept[name] = settings[name]
+    model.generation_config = type(config)(**kept)
+    return [name for name in order if name not in kept]
+
+
+def refused(config: Any) -> bool:
+    """Whether transformers would not write these generation settings."""
+    try:
+        config.validate(strict=True)
+    except Exception:  # a setting of another type fails in a way of its own
+        return True
+    return False

@@ -183,7 +183,7 @@ def render(
 
 def reading_template() -> Any:
     return reading(
-        "the tokenizer's chat template",
+        "the tokenizer's chat template cannot be used",
         "change --system or --chat_template_kwargs, give --no-chat, or correct the template",
     )
 

@@ -96,7 +96,7 @@ def stored_chat(file: str, loaded: LoadedModel, asked: bool | None = None) -> bo
 
 def reproduced(row: Row, loaded: LoadedModel, sampling: Sampling) -> bool:
     """Whether the ids of a row's prompt are those that the sampling's settings give."""
-    with reading(f"the prompt of line {row.number}", "change its text"):
+    with reading(f"the prompt of line {row.number} cannot be encoded", "change its text"):
         return row.prompt_ids == encode_prompt(row.prompt.text, loaded.tokenizer, sampling)
 
 
@@ -226,7 +226,7 @@ def encoded(
     prompts: dict[Prompt, Prompt] = {}  # one object a prompt, as where responses are sampled
     for row in rows:
         check_text(file, row, loaded)
-        with reading(f"{file!r} line {row.number}", "correct its text or delete the line"):
+        with reading(f"{file!r} line {row.number} cannot be encoded", "correct its text or delete the line"):
             prompt_ids = row.prompt_ids or encode_prompt(row.prompt.text, loaded.tokenizer, sampling)
             ids = row.response_ids
             if ids is None:
