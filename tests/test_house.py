@@ -94,3 +94,16 @@ def test_the_tour_names_every_folder_and_file():
     named = {name.removesuffix(".py").removesuffix("/") for name in re.findall(r"`([\w./]+)`", tour)}
     rooms = {file.stem if file.name != "__init__.py" else file.parent.name for file in FILES}
     assert rooms <= named, f"not in the tour: {sorted(rooms - named)}"
+
+
+def test_the_walks_name_functions_that_exist():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    walks = page[page.index("## Two walks") : page.index("## Tests")]
+    stops = re.findall(r"`([\w/]+\.py): ([\w.]+)`", walks)
+    assert len(stops) > 10
+    for file, name in stops:
+        body = ast.parse((SOURCE / file).read_text(encoding="utf-8")).body
+        for part in name.split("."):
+            found = [node for node in body if getattr(node, "name", None) == part]
+            assert found, f"{file} has no {name}"
+            body = found[0].body
