@@ -290,18 +290,23 @@ def _groups(table: Table, columns: list[str], any_name: bool) -> list[str]:
 
 def _detected(table: Table, texts: list[str], notes: list[str]) -> list[tuple[int, str]]:
     """Rows whose own words tell the gender; those that tell both or none are left out."""
-    from isentropic.prompts.swap.swap import detect, other_script
+    from isentropic.prompts.swap.swap import detect, not_read
 
     found = [detect(text).group for text in texts]
     counts = Counter(found)
     notes.append("groups read from the words: " + ", ".join(f"{counts[g]} {g}" for g in DETECTED))
-    strange = "none, in a script that is not read,"
-    why = [strange if g == "none" and other_script(t) else g for g, t in zip(found, texts, strict=True)]
-    for reason in ("both", "none", strange):
+    strange = {
+        "script": "none, in a script that is not read,",
+        "language": "none, in another language than English,",
+    }
+    why = list(found)
+    for i, text in enumerate(texts):
+        if found[i] == "none" and (reason := not_read(text)):
+            why[i] = strange[reason.split(":")[0]]
+    for reason in ("both", "none", *strange.values()):
         places = [table.places[i] for i, r in enumerate(why) if r == reason]
-        if not places:
-            continue
-        notes.append(f"{len(places)} texts with {reason} left out: {_places(places, table.unit)}")
+        if places:
+            notes.append(f"{len(places)} texts with {reason} left out: {_places(places, table.unit)}")
     return [(i, g) for i, g in enumerate(found) if g in ("male", "female")]
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from isentropic.errors import InputError
+from isentropic.prompts.swap.language import foreign_language
 from isentropic.prompts.swap.names import TokenCount, _partners
 from isentropic.prompts.swap.reading import Change, _back, _read, _write
 
@@ -47,7 +48,7 @@ def detect(text: str, *, names: Sequence[Any] | None = None) -> Detection:
     """Say which gender a text speaks of, by pronouns, kinship, gendered nouns, titles and given names.
 
     Args:
-        text: English text.
+        text: English text; one in another script or language is read as "none".
         names: known names, (male, female) or several such pairs.
 
     Returns:
@@ -63,6 +64,8 @@ def detect(text: str, *, names: Sequence[Any] | None = None) -> Detection:
         'none'
     """
     _check(text)
+    if not_read(text):
+        return Detection("none", ())
     slots = _read(text, _partners(None, _name_pairs(names)), {}).slots
     genders = {slot.gender for slot in slots}
     group = "both" if len(genders) == 2 else genders.pop() if genders else "none"
@@ -105,8 +108,8 @@ def swap(
         'biology: pregnant'
     """
     _check(text)
-    if other_script(text):
-        return Swap(text, "script: not Latin", [], {})
+    if reason := not_read(text):
+        return Swap(text, reason, [], {})
     partners = _partners(token_count, _name_pairs(names))
     reading = _read(text, partners, remember or {})
     slots, flags = reading
@@ -202,6 +205,14 @@ def _check(text: str) -> None:
 def other_script(text: str) -> bool:
     letters = [c for c in text if c.isalpha()]
     return sum(ord(c) > 0x24F for c in letters) * 2 > len(letters)
+
+
+def not_read(text: str) -> str | None:
+    """Why a text is not read: another script, or another language. Only English is."""
+    if other_script(text):
+        return "script: not Latin"
+    language = foreign_language(text)
+    return f"language: {language}, not English" if language else None
 
 
 def _name_pairs(names: Sequence[Any] | None) -> tuple[tuple[str, str], ...]:
