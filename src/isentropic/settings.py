@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "refresh_responses": 1,
         "gap_over": "micro_batch",
         "steady": False,
+        "hold": "none",
         "lr_scheduler_type": "constant",
         "adam_beta1": 0.9,
         "micro_batch_size": 2,
@@ -176,6 +177,18 @@ class LossSettings(SamplingSettings):
         "scale the gradient with the held-out gap, moved on by the batch (a control variate), not with a batch's own gap",
         section="loss",
     )
+    hold: str = option(
+        "expectation",
+        "what a step must not move: which group the model expects (expectation), or nothing, as in the guide (none)",
+        choices=("expectation", "none"),
+        section="loss",
+    )
+    hold_contexts: str | None = option(
+        None,
+        "JSONL of neutral contexts, each with the words of every group that may follow it; held in place of the built-in "
+        "ones",
+        section="loss",
+    )
     refresh_responses: int = option(
         0,
         "sample the training responses anew every N steps; 0 samples them once before training",
@@ -244,6 +257,10 @@ class LossSettings(SamplingSettings):
         if self.loss == "debiasing" and self.estimator == "unbiased" and self.use_l1:
             faults.append(
                 "--estimator unbiased with --use_l1; only a square has an unbiased estimate; drop one of the two"
+            )
+        if self.hold == "none" and self.hold_contexts:
+            faults.append(
+                "--hold_contexts with --hold none; nothing would be held on them; drop one of the two"
             )
         return faults
 

@@ -1,6 +1,7 @@
 """Held quantities: the update against a dense oracle, under several optimizers; drift that comes back."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ import torch
 from torch import nn
 
 from isentropic.measure.expectation import context_examples, start_token
-from isentropic.prompts.contexts import builtin_contexts
+from isentropic.prompts.contexts import Context, builtin_contexts
+from isentropic.prompts.load import load_prompts
+from isentropic.training.config import DebiasingConfig
 from isentropic.training.hold import HeldLogOdds, Hold
+from isentropic.training.trainer import DebiasingTrainer
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
@@ -149,13 +153,12 @@ def test_held_log_odds_have_the_value_and_the_gradient_of_the_plain_ones(tiny_mo
     groups = ("male", "female")
     pairs = context_examples(builtin_contexts(groups, "train")[:6], groups, tiny_tokenizer)
     model = tiny_model("llama")
-    held = HeldLogOdds(model, pairs, pad=tiny_tokenizer.pad_token_id, per_step=4)
+    held = HeldLogOdds(model, pairs, pad=tiny_tokenizer.pad_token_id, step=lambda: 1, per_step=4)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     moved = copy.deepcopy(model)
-    for _ in range(2):  # the second step goes round the end of the list
-        value, drift = held(model)
+    value, drift = held(model)  # the second step goes round the end of the list
     chosen = [pairs[index] for index in held.order[[4, 5, 0, 1]]]
     naive = naive_log_odds(moved, chosen)
     naive.backward()
@@ -167,3 +170,87 @@ def test_held_log_odds_have_the_value_and_the_gradient_of_the_plain_ones(tiny_mo
     for a, b in zip(model.parameters(), moved.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-3)
     assert start_token(tiny_tokenizer) is not None
+
+
+# --- In a run -------------------------------------------------------------------------------------------------------
+
+
+def trained(model, tokenizer, prompts, folder, *, peft=None, **changes):
+    """A trainer after a few steps that are long enough to be seen."""
+    settings = {
+        "output_dir": str(folder), "bf16": False, "use_cpu": True, "effective_batch": 16, "micro_batch_size": 4,
+        "max_steps": 3, "eval_steps": 10, "learning_rate": 3e-3, "max_new_tokens": 4, "lr_scheduler_type": "constant",
+    }  # fmt: skip
+    trainer = DebiasingTrainer(
+        model, DebiasingConfig(**settings | changes), prompts, processing_class=tokenizer, peft_config=peft
+    )
+    trainer.train()
+    return trainer
+
+
+NURSES = [
+    Context(f"The nurse had {n} cats and", {"male": " he", "female": " she"}, "f", "n") for n in range(12)
+]
+
+
+def expected(model, tokenizer, groups=("male", "female")):
+    """The mean log-odds after those contexts, by the slow way."""
+    with torch.no_grad():
+        return float(naive_log_odds(model.eval(), context_examples(NURSES, groups, tokenizer)))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_run_that_holds_moves_the_expectation_less(
+    tiny_model, tiny_tokenizer, tiny_prompts, tmp_path, lora
+):
+    from peft import LoraConfig
+
+    def peft():
+        return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear") if lora else None
+
+    file = tmp_path / "contexts.jsonl"
+    file.write_text("".join(json.dumps({"context": c.text, **c.words}) + "\n" for c in NURSES))
+    start = expected(tiny_model("llama"), tiny_tokenizer)
+    ways = {"free": {"hold": "none"}, "held": {"hold_contexts": str(file)}}
+    moved = {}
+    for way, settings in ways.items():
+        model = tiny_model("llama")
+        trainer = trained(
+            model, tiny_tokenizer, tiny_prompts, tmp_path, peft=peft(), learning_rate=1e-3, **settings
+        )
+        moved[way] = abs(expected(trainer.model, tiny_tokenizer) - start)
+    assert trainer.held.startswith("held:")
+    assert moved["held"] < 0.25 * moved["free"], moved
+
+
+def test_any_split_of_the_batch_holds_alike(tiny_model, tiny_tokenizer, tiny_prompts, tmp_path):
+    one, many = (
+        trained(tiny_model("llama"), tiny_tokenizer, tiny_prompts, tmp_path, micro_batch_size=size)
+        for size in (16, 4)
+    )
+    for a, b in zip(one.model.parameters(), many.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+
+
+def test_other_groups_hold_their_twins_or_the_contexts_of_a_file(tiny_model, tiny_tokenizer, tmp_path):
+    rows = [
+        {"young": f"The young cook has {n} cats. They", "old": f"The old cook has {n} cats. They"}
+        for n in range(40)
+    ]
+    prompts = load_prompts(rows, groups=("young", "old"))
+    trainer = trained(tiny_model("llama"), tiny_tokenizer, prompts, tmp_path, max_steps=1)
+    assert "twins" in trainer.held and len(trainer.hold.quantities) == 1
+    file = tmp_path / "contexts.jsonl"
+    file.write_text(json.dumps({"context": "The cook is", "young": " young", "old": " old"}) + "\n")
+    trainer = trained(
+        tiny_model("llama"), tiny_tokenizer, prompts, tmp_path, max_steps=1, hold_contexts=str(file)
+    )
+    assert "neutral contexts" in trainer.held
+
+
+def test_three_groups_are_each_compared_with_the_first(tiny_model, tiny_tokenizer, tmp_path):
+    rows = [{g: f"The {g} cook has {n} cats. They" for g in ("young", "old", "new")} for n in range(40)]
+    prompts = load_prompts(rows, groups=("young", "old", "new"))
+    sizes = {"effective_batch": 12, "micro_batch_size": 3, "max_steps": 1}
+    trainer = trained(tiny_model("llama"), tiny_tokenizer, prompts, tmp_path, **sizes)
+    assert len(trainer.hold.quantities) == 2

@@ -56,6 +56,7 @@ def trainer_of(
         "learning_rate": RATE,
         "adam_epsilon": EPSILON,
         "max_new_tokens": 6,
+        "hold": "none",  # the naive loops below hold nothing; test_hold.py has the rest
     }
     return DebiasingTrainer(
         model if model is not None else make_model(),

@@ -10,7 +10,9 @@ from accelerate.utils import gather_object, parse_flag_from_env
 
 from isentropic.errors import InputError
 from isentropic.measure.cost import text_tokens
+from isentropic.measure.expectation import context_examples
 from isentropic.models.model import LoadedModel, context_length, vocabulary_size
+from isentropic.prompts.contexts import read_contexts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.responses.encode import encode_prompts
 from isentropic.settings import TrainSettings, split_names
@@ -128,6 +130,11 @@ def check_model(
             f"or more"
         )
     check_adapter(settings, config, loaded)
+    if settings.hold_contexts:
+        groups = parts["train"].groups
+        contexts = read_contexts(settings.hold_contexts, groups)
+        for other in groups[1:]:
+            context_examples(contexts, (groups[0], other), loaded.tokenizer)
     if settings.text_file:
         text_tokens(loaded, settings.text_file)
 

@@ -206,6 +206,7 @@ class Run:
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
+        screen.say(self.trainer.held)
         base = self.cost_of(self.loaded)
         self.clock.mark("responses")
         reason = self.learn(point)

@@ -18,9 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from isentropic.entropy.scorer import EntropyScorer
-from isentropic.measure.expectation import log_odds
-from isentropic.responses.batches import collate_examples
+from isentropic.measure.expectation import context_examples, log_odds, twin_examples
+from isentropic.models.model import precision
+from isentropic.prompts.contexts import builtin_contexts, read_contexts
+from isentropic.responses.batches import Item, collate_examples
 from isentropic.responses.sample import Example
+from isentropic.settings import LossSettings
+from isentropic.training.exact_loss import without_chance
 
 Quantity = Callable[[nn.Module], tuple[Tensor, float]]
 """A held quantity: returns a scalar whose gradient is the quantity's, and how far it has drifted since the start."""
@@ -72,7 +76,10 @@ class Hold:
             with torch.enable_grad():
                 value, drift = quantity(self.model)
                 value.backward()
-            self.directions.append({p: p.grad for p in trained if p.grad is not None})
+            direction = {p: p.grad for p in trained if p.grad is not None}
+            if torch.distributed.is_initialized():
+                drift = _averaged(direction, drift)
+            self.directions.append(direction)
             self.drifts.append(drift)
         for parameter, gradient in zip(trained, loss_gradients, strict=True):
             parameter.grad = gradient
@@ -95,14 +102,24 @@ class Hold:
 
 def _dot(a: dict[nn.Parameter, Tensor], b: dict[nn.Parameter, Tensor]) -> float:
     """The inner product of two sets of per-weight tensors, in float64; over all shards where processes hold parts."""
-    pairs = [(_local(a[parameter]), _local(b[parameter])) for parameter in a.keys() & b.keys()]
-    total = torch.tensor(
-        sum(float(torch.vdot(x.flatten(), y.flatten().to(x.dtype)).double()) for x, y in pairs),
-        dtype=torch.float64,
-    )
+    total = torch.zeros((), dtype=torch.float64, device=next(iter(a)).device)
+    for parameter in a.keys() & b.keys():
+        total += (_local(a[parameter]).float() * _local(b[parameter]).float()).sum(dtype=torch.float64)
     if any(hasattr(tensor, "to_local") for tensor in a.values()):
         torch.distributed.all_reduce(total)
     return float(total)
+
+
+def _averaged(direction: dict[nn.Parameter, Tensor], drift: float) -> float:
+    """Make whole gradients equal on all processes, to the last bit; returns the mean drift."""
+    count = torch.distributed.get_world_size()
+    for gradient in direction.values():
+        if not hasattr(gradient, "to_local"):
+            torch.distributed.all_reduce(gradient.div_(count))
+    device = next(iter(direction.values())).device
+    shared = torch.tensor(drift / count, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(shared)
+    return float(shared)
 
 
 def _local(tensor: Any) -> Tensor:
@@ -122,6 +139,7 @@ class HeldLogOdds:
         model: the base model, before any step.
         pairs: first group's text, second group's text.
         pad: the padding token.
+        step: the number of the step about to be made; it says which pairs are read.
         per_step: how many pairs a step reads.
         seed: of the order in which the pairs come.
     """
@@ -132,22 +150,22 @@ class HeldLogOdds:
         pairs: Sequence[tuple[Example, Example]],
         *,
         pad: int,
-        per_step: int = 40,
+        step: Callable[[], int],
+        per_step: int = 48,
         seed: int = 0,
         bf16: bool = False,
     ) -> None:
         self.pairs, self.pad, self.per_step = list(pairs), pad, min(per_step, len(pairs))
+        self.step, self.bf16 = step, bf16
         self.scorer = EntropyScorer(quantity="surprisal")
         self.longest = self.scorer.longest_row(model)
         self.base = log_odds(model, self.scorer, self.pairs, pad=pad, bf16=bf16)
         self.order = np.random.default_rng(seed).permutation(len(self.pairs))
-        self.step = 0
 
     def __call__(self, model: nn.Module) -> tuple[Tensor, float]:
         """The log-odds of this step's pairs, and how far they have drifted from the base model's."""
-        places = np.arange(self.step * self.per_step, (self.step + 1) * self.per_step) % len(self.order)
-        chosen = self.order[places]
-        self.step += 1
+        first = self.step() * self.per_step
+        chosen = self.order[np.arange(first, first + self.per_step) % len(self.order)]
         examples = [example for index in chosen for example in self.pairs[index]]
         # A response's surprisal is a mean over its tokens; its log-likelihood is minus the sum.
         signs = [1.0, -1.0] * len(chosen)
@@ -157,6 +175,67 @@ class HeldLogOdds:
         device = next(model.parameters()).device
         batch = {k: v.to(device) for k, v in collate_examples(examples, self.pad, self.longest).items()}
         owners = batch.pop("owners", None)
-        value, sums = self.scorer.weighted(model, **batch, row_weights=weights.to(device), owners=owners)
+        without_chance(model)
+        with precision(device, self.bf16):
+            value, sums = self.scorer.weighted(model, **batch, row_weights=weights.to(device), owners=owners)
         drift = float((weights.to(device) * sums.means()).sum()) - float(self.base[chosen].mean())
         return value, drift
+
+
+def make_hold(
+    model: nn.Module,
+    tokenizer: Any,
+    settings: LossSettings,
+    groups: Sequence[str],
+    items: Sequence[Item],
+    *,
+    step: Callable[[], int],
+    seed: int,
+    bf16: bool,
+) -> tuple[Hold | None, str]:
+    """What the settings hold, and a line that says it.
+
+    Neutral contexts are held where there are some for these groups, else the twins' own prompts. Each group is compared
+    with the first.
+
+    Args:
+        items: the training prompts with their responses.
+        step: as in :class:`HeldLogOdds`.
+
+    Raises:
+        InputError: the file of contexts cannot be used.
+    """
+    if settings.hold == "none":
+        return None, "nothing is held: closing the gap may move which group the model expects"
+    contexts = builtin_contexts(groups, "train") if _in_english(items) else []
+    if settings.hold_contexts:
+        contexts = read_contexts(settings.hold_contexts, groups)
+    held = []
+    for other in groups[1:]:
+        two = (groups[0], other)
+        pairs = (
+            context_examples(contexts, two, tokenizer) if contexts else twin_examples(items, two, tokenizer)
+        )
+        if pairs:
+            held.append(
+                HeldLogOdds(model, pairs, pad=tokenizer.pad_token_id, step=step, seed=seed, bf16=bf16)
+            )
+    if not held:
+        return None, (
+            "nothing is held: there are no neutral contexts for these groups and no twins; closing the gap may move which "
+            "group the model expects; --hold_contexts FILE gives contexts"
+        )
+    where = (
+        "after neutral contexts"
+        if contexts
+        else "in the twins' own prompts, for there are no contexts for them"
+    )
+    return Hold(
+        model, held
+    ), f"held: which group the model expects {where} (--hold none for the guide's step)"
+
+
+def _in_english(items: Sequence[Item]) -> bool:
+    """Whether most prompts are in Latin letters, as the built-in contexts are."""
+    texts = [prompt.text for item in items for prompt in item.prompts]
+    return 2 * sum(text.isascii() for text in texts) > len(texts)

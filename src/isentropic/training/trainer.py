@@ -47,6 +47,7 @@ from isentropic.training.callbacks import NotFiniteError
 from isentropic.training.checkpoints import check_checkpoint, last_whole, seal_checkpoint
 from isentropic.training.config import DebiasingConfig
 from isentropic.training.exact_loss import AimedStep, make_loss, names_of, without_chance
+from isentropic.training.hold import Hold, make_hold
 
 log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
@@ -151,6 +152,8 @@ class DebiasingTrainer(Trainer):
         self.fresh: dict[int, int] = {}
         self.step_parts: list[list[dict[str, float]]] = []
         self.aimed: AimedStep | None = None
+        self.hold: Hold | None = None
+        self.held = ""
 
         members = len(self.groups)
         args.per_device_train_batch_size = args.micro_batch_size // members
@@ -170,6 +173,11 @@ class DebiasingTrainer(Trainer):
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        if self.is_deepspeed_enabled and args.hold != "none":
+            raise InputError(
+                f"hold is {args.hold!r} under DeepSpeed, which makes its own updates where nothing can be held; give "
+                f"--hold none, or use FSDP"
+            )
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.model.device != args.device:
             self.model.to(args.device)  # type: ignore[arg-type]  # it is measured whole before it is sharded
         self.scorer.refuse_untrainable(self.model)
@@ -214,6 +222,23 @@ class DebiasingTrainer(Trainer):
         neutral = neutral_examples(guard, vocabulary)
         self.neutral = NeutralReference(model, neutral, pad=self.pad, bf16=bool(args.bf16))
         self.guard_prompts = [example.prompt_ids for example in neutral[:GUARD_PROMPTS]]
+        self.hold, self.held = make_hold(
+            model,
+            self.processing_class,
+            args,
+            self.groups,
+            items,
+            step=lambda: self.state.global_step,
+            seed=args.seed,
+            bf16=bool(args.bf16),
+        )
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The optimizer of transformers; what is held corrects each of its updates."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.hold is not None:
+            self.hold.attach(optimizer)
+        return optimizer
 
     def set_validation(self) -> None:
         """Fix the validation responses before training, so that every later measurement is on the same text."""
