@@ -722,3 +722,23 @@ def test_gradient_checkpointing_where_the_model_has_none_is_refused_before_the_r
     with pytest.raises(InputError, match="does not support it"):
         go(model_path=str(tmp_path / "ctrl"), gradient_checkpointing=True)
     assert not (tmp_path / "runs").exists()
+
+
+# --- The model that is saved ----------------------------------------------------------------------------------------
+
+
+def test_a_bfloat16_checkpoint_saved_in_float32_is_said(tiny_folder, tiny_file, tmp_path, capsys):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    narrow = tmp_path / "narrow"
+    AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.bfloat16).save_pretrained(narrow)
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(narrow)
+    config = narrow / "generation_config.json"
+    config.write_text(json.dumps({"eos_token_id": 0, "do_sample": False, "temperature": 0.6}))
+    words = ["train", *flags(narrow, tiny_file, tmp_path, max_steps=1), "--force"]
+    assert exit_code(words) == 0
+    said = "the checkpoint is in bfloat16; it is trained and saved in float32, 2 times the size"
+    screen = capsys.readouterr()
+    assert said in " ".join(screen.out.split()) and "warning: final/" not in screen.out
+    (report,) = tmp_path.glob("*/report.md")
+    assert said in " ".join(report.read_text(encoding="utf-8").split())

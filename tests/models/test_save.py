@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from isentropic.errors import InputError
@@ -15,7 +16,7 @@ from isentropic.files import check_room
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import context_length, vocabulary_size
-from isentropic.models.save import save_model
+from isentropic.models.save import save_model, saved_otherwise, sentence_logits
 from tiny import logits
 
 # --- Saving, hash, sizes --------------------------------------------------------------------------------------------
@@ -147,3 +148,36 @@ def test_generation_settings_in_the_models_configuration_do_not_cost_it(tmp_path
     loaded = load_model(str(folder))
     save_model(loaded.model, loaded.tokenizer, tmp_path / "final")
     AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+
+
+# --- What was saved, looked at again --------------------------------------------------------------------------------
+
+
+def test_a_saved_folder_is_held_against_the_model_that_was_measured(tmp_path, tiny_model, tiny_tokenizer):
+    model = tiny_model().train()
+    save_model(model, tiny_tokenizer, tmp_path)
+    truth = sentence_logits(model, tiny_tokenizer)
+    assert model.training and saved_otherwise(tmp_path, truth, tiny_tokenizer) is None
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"] *= 1.01
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "not the model that was measured" in str(saved_otherwise(tmp_path, truth, tiny_tokenizer))
+    (tmp_path / "config.json").unlink()
+    assert "cannot be loaded" in str(saved_otherwise(tmp_path, truth, tiny_tokenizer))
+
+
+def test_an_adapter_merged_into_a_tied_head_is_not_what_was_measured(tmp_path, tiny_model, tiny_tokenizer):
+    """The head's adapter is merged into the embeddings, which share its weights."""
+    from peft import LoraConfig, get_peft_model
+
+    save_model(tiny_model("qwen2"), tiny_tokenizer, tmp_path / "base")
+    for modules, same in ((["q_proj"], True), (["q_proj", "lm_head"], False)):
+        torch.manual_seed(0)
+        base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        config = LoraConfig(r=2, target_modules=modules, task_type="CAUSAL_LM", init_lora_weights=False)
+        adapted = get_peft_model(base, config)
+        save_model(adapted, tiny_tokenizer, tmp_path / "adapter")
+        truth = sentence_logits(adapted, tiny_tokenizer)
+        assert saved_otherwise(tmp_path / "adapter", truth, tiny_tokenizer) is None
+        save_model(adapted.merge_and_unload(), tiny_tokenizer, tmp_path / "merged")
+        assert (saved_otherwise(tmp_path / "merged", truth, tiny_tokenizer) is None) is same

@@ -33,7 +33,7 @@ from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel, quiet_transformers
-from isentropic.models.save import save_model
+from isentropic.models.save import save_model, saved_otherwise, sentence_logits
 from isentropic.models.sharding import gathered
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
@@ -128,6 +128,8 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
             check_same_run(folder, begun)
         parameters = sum(p.numel() for p in loaded.model.parameters())
         screen.say(f"model: {loaded.name}, {parameters / 1e6:.0f} M parameters")
+        for warning in begun["warnings"]:
+            screen.say(f"   {warning}")
         if lora := lora_of(settings):
             loaded = dataclasses.replace(loaded, model=add_adapter(loaded.model, lora, settings.seed))
         with without_trace(folder):
@@ -180,6 +182,7 @@ class Run:
         self.stop = TargetGapStop(settings.stop_margin * settings.target_gap, settings.max_kl)
         self.best = BestCheckpoint(self.checkpoints, settings.max_kl)
         self.interrupt = InterruptStop()
+        self.warnings: list[str] = []
         self.monitor = Monitor(
             folder,
             settings.target_gap,
@@ -417,10 +420,22 @@ class Run:
         final = self.folder / FINAL
         staging = self.folder / TEMPORARY.format(name=FINAL, pid=os.getpid())
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        tokenizer = self.loaded.tokenizer
+        # A model whose weights are spread over processes cannot be asked by one of them.
+        truth = sentence_logits(model, tokenizer) if state is None else None
         try:
-            save_model(model, self.loaded.tokenizer, staging, state)
+            save_model(model, tokenizer, staging, state)
+            saved = {FINAL: staging}
             if self.settings.lora_r and self.settings.merge_lora:
-                save_model(model.merge_and_unload(), self.loaded.tokenizer, staging / "merged")
+                saved[f"{FINAL}/merged"] = staging / "merged"
+                save_model(model.merge_and_unload(), tokenizer, staging / "merged")
+            for name, place in saved.items():
+                trust = self.settings.trust_remote_code
+                if wrong := truth is not None and saved_otherwise(
+                    place, truth, tokenizer, trust_remote_code=trust
+                ):
+                    self.warnings.append(f"{name}/: {wrong}")
+                    self.screen.say(f"warning: {self.warnings[-1]}")
             shutil.rmtree(final, ignore_errors=True)
             staging.rename(final)
         finally:
@@ -446,6 +461,7 @@ class Run:
             "advice": advice(self.settings, self.monitor.rows, reason),
             "label_before": before["label"],
             "label_after": after["label"] if after else None,
+            "warnings": self.warnings,
         }
 
     def say_end(self, result: dict[str, Any]) -> None:
@@ -545,9 +561,21 @@ def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) 
         "data_sha256": prompts.sha256,
         "groups": ",".join(prompts.groups),
         "notes": list(prompts.notes),
+        "warnings": dtype_warnings(loaded),
         "versions": versions(),
         "command": command_of(settings),
     }
+
+
+def dtype_warnings(loaded: LoadedModel) -> list[str]:
+    """What is to be said where a checkpoint is saved in another dtype than it came in."""
+    stored, now = loaded.stored_dtype, next(loaded.model.parameters()).dtype
+    if stored is None or stored == now or not now.is_floating_point:
+        return []
+    names = [str(dtype).removeprefix("torch.") for dtype in (stored, now)]
+    return [
+        f"the checkpoint is in {names[0]}; it is trained and saved in {names[1]}, {now.itemsize / stored.itemsize:g} times the size"
+    ]
 
 
 def command_of(settings: TrainSettings, *, resume: bool = False) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from isentropic.models.model import quiet_transformers
+from isentropic.errors import InputError
+from isentropic.models.model import precision, quiet_transformers, vocabulary_size
+from isentropic.models.reading import reading
+from isentropic.models.trial import ordinary_text, same_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,3 +64,46 @@ def refused(config: Any) -> bool:
     except Exception:  # a setting of another type fails in a way of its own
         return True
     return False
+
+
+# --- What was saved, looked at again --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sentence_logits(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """The logits of a model for an ordinary sentence, in the dtype of its weights."""
+    ids = torch.tensor([ordinary_text(tokenizer, vocabulary_size(model))], device=model.device)
+    modes = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        with precision(model.device, False):
+            return model(input_ids=ids, use_cache=False).logits
+    finally:
+        for part in modes:
+            part.training = True
+
+
+def saved_otherwise(
+    folder: Path, truth: Tensor, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False
+) -> str | None:
+    """Load a saved folder as anyone would and hold its logits against those of the model that was measured.
+
+    Returns:
+        what is wrong with it, or None where it is the same model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with (
+            quiet_transformers(),
+            reading("it cannot be loaded", "the weights of the run are in checkpoints/"),
+        ):
+            plain: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            plain.to(truth.device)
+            found = sentence_logits(plain, tokenizer)
+    except InputError as error:
+        return str(error)
+    if same_logits(truth, found):
+        return None
+    largest = float((truth.float() - found.float()).abs().max())
+    return f"loaded by transformers it is not the model that was measured: its logits differ by up to {largest:.2g}"

@@ -341,6 +341,8 @@ class Page:
             if isinstance(note, dict)
         ]
         notes += [str(note) for note in self.data.get("notes") or [] if isinstance(note, str)]
+        for part in ("config", "result"):
+            notes += [str(warning) for warning in (self.data.get(part) or {}).get("warnings") or []]
         for column in self.columns:
             notes += [str(warning) for warning in column.summary.get("warnings") or []]
         return list(dict.fromkeys(notes))
