@@ -20,7 +20,7 @@ model = LlamaForCausalLM(
 scorer, loss_fn = EntropyScorer(), DebiasingLoss()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
-# Two prompts of three tokens that differ in one, and the same response of four tokens behind both.
+# Two prompts of three tokens that differ in one, and the same response of four tokens after both.
 response = [11, 12, 13, 14]
 input_ids = torch.tensor([[5, 6, 7, *response], [5, 8, 7, *response]])
 attention_mask = torch.ones_like(input_ids)
