@@ -1,8 +1,8 @@
-"""Untouched, pure, GEE and the ancestor's way: the same pairs, the same responses, equal steps and equal time.
+"""Untouched, pure, GEE and the predecessor's method: the same pairs, the same responses, equal steps and equal time.
 
     python benchmarks/compare_methods.py [--seeds 3] [--runs runs/compare_methods] [--docs docs/results.md]
 
-For each seed: `isentropic train` with its defaults (pure), which stops on its own; then GEE and the ancestor's way for
+For each seed: `isentropic train` with its defaults (pure), which stops on its own; then GEE and the predecessor's method for
 as many steps, and for as many steps as fit into the seconds pure spent on its steps; then `isentropic compare` on all of
 them. Pure keeps its best validated weights, the others the last ones. What is finished is read and not made again, so
 this can be run in pieces; --keep keeps the weights.

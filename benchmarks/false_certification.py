@@ -1,4 +1,4 @@
-"""How often is a gap of twice the target declared closed? Our verdict, and the ancestor's rule beside it.
+"""How often is a gap of twice the target declared closed? Our verdict, and the predecessor's rule.
 
     python benchmarks/false_certification.py [--draws 4000] [--from_json FILE] [--model NAME]
 

@@ -1,4 +1,4 @@
-"""The ancestor's optimizer step against ours on the same work: time and memory.
+"""The public predecessor's optimizer step against ours on the same work: time and memory.
 
     python benchmarks/same_work.py [--new_tokens 128] [--repeats 3] [--model NAME] [--bf16 auto|on|off]
 

@@ -1,10 +1,10 @@
-"""Seconds of training until the held-out gap meets the target: ours, GEE and the ancestor's way.
+"""Seconds of training until the held-out gap meets the target: ours, GEE and the predecessor's method.
 
     python benchmarks/time_to_target.py [--seeds 3] [--target_gap 0.01] [--model NAME]
 
 All three run through DebiasingTrainer on the built-in prompts. One ruler for all: the test pairs, on shared responses
 that the untouched model gave; they choose nothing, and the clock stands still while they are measured. Ours and GEE stop
-when the trainer's own held-out measurement says so, which is on the clock. GEE and the ancestor's way may take as long
+when the trainer's own held-out measurement says so, which is on the clock. GEE and the predecessor's method may take as long
 as ours took, responses included.
 """
 
