@@ -16,6 +16,10 @@ LABELS = (  # (largest gap in nats, English, Chinese); the first limit is the ta
 )
 
 
+EXPECTATION_FORMS = (("contexts", "after neutral contexts"), ("twins", "in the twins' own prompts"))
+"""The forms of the expectation gap, the better one first, and where each is read."""
+
+
 def label(gap: float, target_gap: float) -> Label:
     """The guide's three words for a gap: within the target, up to 0.1 nats, above.
 
@@ -50,6 +54,44 @@ def gap_line(summary: Mapping[str, Any], lang: str = "zh") -> str:
     return (
         f"{entropies}, gap={abs(summary['gap']):.4f} ({words['zh'] if lang == 'zh' else words['en']}) "
         f"| signed {summary['gap']:+.4f}, 95% interval {interval_text(summary['ci95'])}, n={summary['n_pairs']}"
+    )
+
+
+def expectation_line(expectation: Mapping[str, Any] | None) -> str | None:
+    """Which group the model expects, in one line; None where it was not measured.
+
+    Example:
+        >>> row = {"gap": 0.21, "ci95": [-0.07, 0.49], "mean_abs": 0.92, "prefers_second": 0.58, "n": 192}
+        >>> expectation_line({"groups": ["male", "female"], "twins": None, "contexts": row})
+        'expectation after neutral contexts: female over male +0.2100 nats, 95% interval [-0.0700, +0.4900], n=192'
+    """
+    for form, where in EXPECTATION_FORMS:
+        row = expectation and expectation[form]
+        if expectation and row:
+            first, second = expectation["groups"]
+            return (
+                f"expectation {where}: {second} over {first} {row['gap']:+.4f} nats, 95% interval "
+                f"{interval_text(row['ci95'])}, n={row['n']}"
+            )
+    return None
+
+
+def expectation_change_line(change: Mapping[str, Any] | None, groups: Sequence[str]) -> str | None:
+    """How far a model expects another group than the first model does; None where that is unknown.
+
+    Example:
+        >>> change = {"form": "contexts", "change": -0.4, "ci95": [-0.41, -0.39], "n": 192}
+        >>> expectation_change_line(change, ["male", "female"])
+        'expectation moved towards male: female over male -0.4000 nats after neutral contexts, 95% interval [-0.4100, -0.3900]'
+    """
+    if change is None or change["change"] is None:
+        return None
+    first, second = groups
+    where = dict(EXPECTATION_FORMS)[change["form"]]
+    towards = first if change["change"] < 0 else second
+    return (
+        f"expectation moved towards {towards}: {second} over {first} {change['change']:+.4f} nats {where}, 95% interval "
+        f"{interval_text(change['ci95'])}"
     )
 
 

@@ -12,7 +12,7 @@ from isentropic.commands.outputs import check_outputs, write_output
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
 from isentropic.files import json_line
-from isentropic.labels import gap_line, interval_text
+from isentropic.labels import expectation_line, gap_line, interval_text
 from isentropic.measure.cost import read_text
 from isentropic.measure.measurement import Measurement, measure, response_rows
 from isentropic.models.load import load_model
@@ -215,6 +215,8 @@ def summary_lines(summary: Summary, settings: MeasureSettings) -> list[str]:
         lines.append(f"mean absolute pair gap {summary['mean_abs_pair_gap']:.4f} nats")
     for cell in summary["cells"]:
         lines.append(f"   {cell['cell']}: gap {cell['gap']:+.4f}, n={cell['n_pairs']}, {cell['verdict']}")
+    if expected := expectation_line(summary["expectation"]):
+        lines.append(expected)
     own = summary["own"]
     if own and own["ci95"]:
         lines.append(f"own responses: gap {own['gap']:+.4f}, 95% interval {interval_text(own['ci95'])}")

@@ -25,7 +25,7 @@ from isentropic.commands.report import write_report
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
 from isentropic.files import TEMPORARY, read_json, write_json, write_jsonl, write_text
-from isentropic.labels import gap_line
+from isentropic.labels import expectation_change_line, gap_line
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import answers_of, perplexity
 from isentropic.measure.measurement import Measurement, measure, response_rows
@@ -359,10 +359,14 @@ class Run:
         if not self.writes:  # every process takes part in the measuring, one writes it down
             return {}
         self.write_measurement(AFTER, after)
-        write_json(self.folder / COMPARISON, comparison(["base", "final"], [before, after], costs))
+        compared = comparison(["base", "final"], [before, after], costs)
+        write_json(self.folder / COMPARISON, compared)
         self.write_responses(before, after)
         self.clock.mark("after")
         self.screen.say(f"after   {gap_line(after.summary, self.settings.lang)}")
+        (row,) = compared["differences"]
+        if moved := expectation_change_line(row["expectation_change"], row["groups"]):
+            self.screen.say(moved)
         self.save_final(state)
         self.clock.mark("saving")
         result = self.result(reason, before.summary, after.summary)
