@@ -89,6 +89,8 @@ def summary(
         "n_pairs": 288,
         "n_clusters": 24,
         "cluster_unit": "topic",
+        "twins": True,
+        "widest": [groups[0], groups[-1]],
         "mean_abs_pair_gap": math.fsum(map(abs, all_gaps)) / 288,
         "pair_gap_sd": estimate(all_gaps)["se"] * math.sqrt(288),
         "pair_gaps": gaps,
@@ -109,9 +111,7 @@ def summary(
         },
         "quality": {"mean_entropy": 3.43 + shift / 9, "mean_length": 11.8, "ended": 0.021, "distinct_2": 0.812},
         "warnings": [],
-        "pair_gaps_by_groups": None,
         "group_gaps": rows,
-        **({"widest": [groups[0], groups[-1]]} if len(groups) > 2 else {}),
     }  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def write_run(folder: Path, groups: tuple[str, ...] = ("male", "female"), after_
         "data_sha256": "a7" * 32, "target_gap": 0.01, "max_steps": 50, "micro_batch_size": 2, "effective_batch": 64,
         "learning_rate": 1e-5, "loss": "debiasing", "scale_factor": 1.0, "use_l1": False, "seed": 0, "report_to": None,
         "versions": before["versions"],
-        "command": ["isentropic", "train", "--run_name", folder.name, "--target_gap", "0.01"],
+        "command": f"isentropic train --run_name {folder.name} --target_gap 0.01",
     }  # fmt: skip
     result = {
         "stopped": "target", "best_step": 14, "steps": 16,

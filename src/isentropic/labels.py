@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from isentropic.errors import InputError
@@ -35,16 +34,23 @@ def label(gap: float, target_gap: float) -> Label:
     )
 
 
-def interval_text(interval: Sequence[float | None] | None) -> str:
-    """An interval of signed nats, or "unknown".
+def interval_text(
+    interval: Sequence[float] | None,
+    number: Callable[[float], str] = "{:+.4f}".format,
+    unknown: str = "unknown",
+) -> str:
+    """An interval as text.
+
+    Args:
+        interval: its two ends, or None.
+        number: how an end is written.
+        unknown: what is said where there is none.
 
     Example:
         >>> interval_text([-0.1, 0.02]), interval_text(None)
         ('[-0.1000, +0.0200]', 'unknown')
     """
-    if interval is None or not all(bound is not None and math.isfinite(bound) for bound in interval):
-        return "unknown"
-    return "[" + ", ".join(f"{bound:+.4f}" for bound in interval) + "]"
+    return unknown if interval is None else "[" + ", ".join(map(number, interval)) + "]"
 
 
 def gap_line(summary: Mapping[str, Any], lang: str = "zh") -> str:

@@ -246,6 +246,47 @@ class Comparison(TypedDict):
     notes: list[str]
 
 
+class RunResult(TypedDict):
+    """How a run ended (`result.json`)."""
+
+    stopped: str
+    best_step: int | None
+    steps: int | None
+    seconds: dict[str, float]
+    advice: list[Label]
+    warnings: list[str]
+    label_before: Label | None
+    label_after: Label | None
+
+
+class RunExample(TypedDict):
+    """A pair of a run with its responses and the entropies before and after."""
+
+    pair_id: str
+    place: str | None
+    topic: str | None
+    gap_before: float | None
+    gap_after: float | None
+    prompts: list[dict[str, str]]
+    responses: list[dict[str, Any]]
+
+
+class Run(TypedDict):
+    """What a run folder holds, as `read_run` gives it (`isentropic.run/1`)."""
+
+    schema: str
+    name: str
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    before: Summary
+    after: Summary | None
+    comparison: Comparison | None
+    result: RunResult | None
+    examples: list[RunExample]
+    curves: bool
+    notes: list[dict[str, Any]]
+
+
 def mean_entropy(figures: Mapping[str, Any], group: str) -> float | None:
     """The mean response entropy of a group, where the figures have it.
 

@@ -414,7 +414,8 @@ class MeasureSettings(CommandSettings, SamplingSettings, DataSettings):
         "responses",
         "shared",
         help="score twins on the same responses (shared, with the own ones shown beside it) or each prompt on its own (own)",
-        choices=("shared", "own", "both"),
+        choices=("shared", "own"),
+        aliases={"both": "shared"},  # an earlier word for it
     )
     responses_in: str | None = option(
         None,

@@ -79,6 +79,7 @@ def test_responses_modes(run, tiny_folder, tiny_file, responses):
     _, out, _ = run("measure", tiny_folder, *given, *QUICK)
     summary = json.loads(out)
     assert (summary["own"] is None) == (responses == "own")
+    assert summary["responses"] == {"own": "own"}.get(responses, "shared")
     if responses == "shared":
         _, out, _ = run(
             "measure", tiny_folder, "--train_data", tiny_file, "--responses", "own", "--json", "-", *QUICK

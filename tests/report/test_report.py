@@ -15,7 +15,7 @@ import fake_run
 from isentropic.commands.report import write_report
 from isentropic.errors import InputError
 from isentropic.report.render import model_card, render_html, render_markdown
-from isentropic.report.sections import TEMPLATES, Words
+from isentropic.report.words import TEMPLATES, Words
 from isentropic.run_folder import read_run
 
 VOID = {"meta", "link", "br", "input", "img", "hr"}

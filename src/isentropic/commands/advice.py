@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isentropic.report.sections import Words
+from isentropic.report.words import Words
 from isentropic.settings import TrainSettings
 
 LANGUAGES = ("en", "zh")

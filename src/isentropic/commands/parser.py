@@ -65,6 +65,8 @@ def argument_of(setting: Field) -> dict[str, Any]:
         argument["action"] = argparse.BooleanOptionalAction
         return argument
     argument["type"] = {"int": int, "float": float}.get(str(setting.type).split(" ")[0], str)
+    if aliases := setting.metadata.get("aliases"):
+        argument["type"] = lambda word: aliases.get(word, word)
     if "choices" in setting.metadata:
         argument["choices"] = setting.metadata["choices"]
     else:
@@ -96,7 +98,11 @@ def parser(program: str = "isentropic") -> Parser:
     report = commands.add_parser("report", help="write a run's or a measurement's report again")
     report.add_argument("run", help="a run folder, or a JSON file that measure or compare wrote")
     report.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report")
-    report.add_argument("--out", default=None, help="where the report of a JSON file goes")
+    report.add_argument(
+        "--out",
+        default=None,
+        help="write the report to this file (.html or .md); a run folder keeps its own otherwise",
+    )
     prompts = commands.add_parser(
         "prompts", help="show which prompts a file gives, how they were read, what was left out"
     )

@@ -9,7 +9,6 @@ from typing import Any
 from isentropic.commands.outputs import check_outputs, write_output
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.files import write_text
 from isentropic.report.render import model_card, render_html, render_markdown
 from isentropic.run_folder import CARD, FINAL, REPORT_HTML, REPORT_MD, is_finished, read_run
 from isentropic.text import json_value
@@ -35,24 +34,21 @@ def write_report(folder: str | Path, lang: str = "en", result: dict[str, Any] | 
     if is_finished(folder) and (folder / FINAL).is_dir() and not (folder / CARD).exists():
         pages[CARD] = model_card(summary)
     for name, text in pages.items():
-        write_text(folder / name, text)
+        write_output(str(folder / name), text)
     return folder / REPORT_HTML
 
 
 def run_report(given: dict[str, Any]) -> None:
+    """Write the report of a run folder, or of a JSON file that `measure` or `compare` wrote."""
     name, out = given["run"], given["out"]
-    if os.path.isfile(name) and Path(name).suffix == ".json":
+    if os.path.isdir(name) and out is None:
+        target = str(write_report(name, given["lang"]))
+    else:
         target = out or str(Path(name).with_suffix(".html"))
+        summary = read_run(name) if os.path.isdir(name) else read_summary(name)
         check_outputs({"--out": target}, {"report": name})
         render = render_markdown if Path(target).suffix == ".md" else render_html
-        write_output(target, render(read_summary(name), given["lang"]))
-    elif out is not None:
-        raise InputError(
-            f"--out {out!r} with {name!r}, which is not a JSON file; the report of a run is written into its folder; leave "
-            f"--out out"
-        )
-    else:
-        target = str(write_report(name, given["lang"]))
+        write_output(target, render(summary, given["lang"]))
     Screen().say(f"report: {target}")
 
 
@@ -60,6 +56,11 @@ def read_summary(name: str) -> dict[str, Any]:
     """What ``measure`` or ``compare`` wrote with ``--json``."""
     try:
         summary = json_value(Path(name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{name!r} does not exist; there is nothing to report; give a run folder, or a JSON file that measure or "
+            f"compare wrote"
+        ) from None
     except (ValueError, OSError) as error:
         raise InputError(
             f"{name!r} is not valid JSON ({error}); write it again with measure or compare"

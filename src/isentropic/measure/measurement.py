@@ -101,7 +101,7 @@ def measure(
         "data": prompt_set.name,
         "data_sha256": prompt_set.sha256,
         "split": split,
-        "responses": responses if prompt_set.paired else "own",
+        "responses": "own" if own or not prompt_set.paired else "shared",
         "seed": sampling.seed,
         "unit": "nats",
         "settings": {**asdict(sampling), "bf16": bf16},

@@ -11,7 +11,10 @@ import jinja2
 import yaml
 from markupsafe import Markup, escape
 
-from isentropic.report.sections import TEMPLATES, Number, Page, Verbatim, clean
+from isentropic.report.head import head
+from isentropic.report.sections import Number, Verbatim, sections, strip
+from isentropic.report.view import View, view_of
+from isentropic.report.words import TEMPLATES, Words
 
 _BUILT_IN_MODELS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -34,8 +37,7 @@ def render_html(summary: Mapping[str, Any], lang: str = "en") -> str:
         >>> "&lt;script&gt;" in page, "<script>" in page
         (True, False)
     """
-    page = Page(clean(summary), lang)
-    return _environment().get_template("report.html.j2").render(page=page, t=page.t)
+    return _rendered("report.html.j2", view_of(summary), lang)
 
 
 def render_markdown(summary: Mapping[str, Any], lang: str = "en") -> str:
@@ -52,8 +54,7 @@ def render_markdown(summary: Mapping[str, Any], lang: str = "en") -> str:
         >>> print(render_markdown({"schema": "isentropic.measure/1", "gap": -0.08}).splitlines()[0])
         # The gap was measured
     """
-    page = Page(clean(summary), lang)
-    return _tidy(_environment().get_template("report.md.j2").render(page=page, t=page.t))
+    return _tidy(_rendered("report.md.j2", view_of(summary), lang))
 
 
 def model_card(summary: Mapping[str, Any]) -> str:
@@ -71,34 +72,48 @@ def model_card(summary: Mapping[str, Any]) -> str:
         ---
         base_model: HuggingFaceTB/SmolLM2-135M-Instruct
     """
-    summary = clean(summary)
-    page = Page(summary, "en")
-    model = str(page.columns[0].summary.get("model") or "")
+    view = view_of(summary)
+    model = view.columns[0].summary["model"]
     base = _BUILT_IN_MODELS.get(model, model)
     # a folder on someone's disk is no model id; the hub would link to a stranger's model
-    is_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base) and not Path(base).exists()
+    is_id = bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base)) and not Path(base).exists()
     header = {
         **({"base_model": base} if is_id else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["debiasing", "fairness", "entropy", "isentropic"],
     }
-    sections = {section["id"]: section for section in page.sections}
-    text = (
-        _environment()
-        .get_template("model_card.md.j2")
-        .render(
-            page=page,
-            t=page.t,
-            header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(),
-            base=base if is_id else model,
-            base_is_id=bool(is_id),
-            shown=[sections[key] for key in ("results", "cost") if key in sections],
-            limits=sections["limits"],
-            command=page.command,
-        )
+    text = _rendered(
+        "model_card.md.j2",
+        view,
+        "en",
+        header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(),
+        base=base if is_id else model,
+        base_is_id=is_id,
     )
     return _tidy(text)
+
+
+def _rendered(template: str, view: View, lang: str, **more: Any) -> str:
+    """A template filled with what the report says of a view."""
+    words = Words(lang, view.target)
+    version = view.versions.get(
+        "isentropic"
+    )  # of what made the data: a later one must not change an old report
+    found = {section.id: section for section in sections(view, words)}
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            view=view,
+            t=words,
+            head=head(view, words),
+            strip=strip(view, words),
+            sections=found,
+            version=f" {version}" if version else "",
+            **more,
+        )
+    )
 
 
 def _environment() -> jinja2.Environment:

@@ -1,0 +1,201 @@
+"""The first screen of the report: the verdict, the figures behind it, and what they mean in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from isentropic.report import figures
+from isentropic.report.view import View
+from isentropic.report.words import VERDICTS, Words
+
+
+@dataclass(frozen=True)
+class Stat:
+    """One measurement in large type."""
+
+    label: str
+    gap: str
+    interval: str
+    tag: str
+    verdict: str
+    state: str
+    key: Markup
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first screen as the templates take it."""
+
+    h1: str
+    eyebrow: str
+    name: str
+    meta: list[str]
+    lead: list[str]
+    stats: list[Stat]
+    warnings: list[str]
+
+
+def head(view: View, words: Words) -> Head:
+    """What stands above all sections."""
+    first = view.columns[0].summary
+    model = first["model"] if view.kind == "run" or len(view.columns) == 1 else ""
+    facts = [model, words.name(view.last["data"])]
+    return Head(
+        h1=headline(view, words),
+        eyebrow=words(f"eyebrow_{view.kind}"),
+        name=view.name,
+        meta=[*filter(None, facts), words.sample(view.last)],
+        lead=lead(view, words),
+        stats=stats(view, words),
+        warnings=warnings(view, words),
+    )
+
+
+def labels(view: View, words: Words) -> list[str]:
+    """The names of the columns."""
+    if view.kind == "compare":
+        return [column.key for column in view.columns]
+    return [words(f"column_{column.key}") for column in view.columns]
+
+
+def stats(view: View, words: Words) -> list[Stat]:
+    """The gap of each column, its interval and verdict."""
+    return [
+        Stat(
+            label=label,
+            gap=words.signed(column.summary["gap"]),
+            interval=words.interval(column.summary["ci95"]),
+            tag=words.label(column.summary["label"]),
+            verdict=words.verdict(column.summary["verdict"]),
+            state=column.summary["verdict"] or "none",
+            key=figures.key(f"m{view.first_mark + i}"),
+        )
+        for i, (label, column) in enumerate(zip(labels(view, words), view.columns, strict=True))
+    ]
+
+
+def headline(view: View, words: Words) -> str:
+    """The one sentence: the verdict, and for a run whether it changed anything."""
+    if view.kind == "compare":
+        return words("head_compare", n=len(view.columns))
+    verdict = view.last["verdict"]
+    if verdict not in VERDICTS or view.target is None:
+        verdict = "unknown"
+    key = f"head_{verdict}"
+    if view.kind == "run":
+        before = view.columns[0].summary["verdict"]
+        if view.stopped == "already_within":
+            key = "head_already" if verdict == "certified" else key
+        elif not view.finished:
+            key = "head_unfinished"
+        elif verdict == "certified" and before != "certified":
+            key = "head_certified_run"
+        elif verdict in ("exceeds", "insufficient") and shrank(view):
+            key = f"head_shrank_{verdict}"
+        elif verdict == before == "exceeds":
+            key = "head_exceeds_run"
+    return words(key, target=words.target, n=words.units(view.last, view.last["n_pairs"]))
+
+
+def shrank(view: View) -> bool:
+    """Whether the comparison shows a change, and towards zero."""
+    before, after = (column.summary["gap"] for column in view.columns)
+    interval = view.differences[0]["ci95"] if view.differences else None
+    if before is None or after is None or interval is None:
+        return False
+    return not interval[0] <= 0 <= interval[1] and abs(after) < abs(before)
+
+
+def lead(view: View, words: Words) -> list[str]:
+    """The paragraphs below the figures: what was found, why the verdict, what it means, what changed."""
+    if view.kind == "compare":
+        return closest(view, words)
+    groups = words.groups(view)
+    paragraphs = [
+        words.joined([found(view, words), reason(view, words)]),
+        meaning(view, words),
+        words("widest", **groups) if len(view.groups) > 2 else "",
+        change(view, words),
+    ]
+    floor = view.last["noise_floor"]
+    if floor and floor["gap_is_under_floor"]:
+        paragraphs.append(words("under_floor", floor=words.plain(floor["floor"])))
+    return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def closest(view: View, words: Words) -> list[str]:
+    """Which of several models is closest to zero."""
+    known = [
+        (abs(gap), label, gap)
+        for label, column in zip(labels(view, words), view.columns, strict=True)
+        if (gap := column.summary["gap"]) is not None
+    ]
+    if not known:
+        return []
+    _, best, gap = min(known, key=lambda found: found[0])
+    return [words("lead_compare", best=best, gap=words.signed(gap))]
+
+
+def found(view: View, words: Words) -> str:
+    """The gap, and on what."""
+    n, gap = words.sample(view.last), view.last["gap"]
+    if gap is None:
+        return words("lead_nothing", n=n)
+    if view.finished:
+        before = words.signed(view.columns[0].summary["gap"])
+        return words("lead_run", n=n, before=before, after=words.signed(gap))
+    if view.kind == "run":
+        return words("lead_before", n=n, before=words.signed(gap))
+    return words("lead_measure", n=n, after=words.signed(gap))
+
+
+def reason(view: View, words: Words) -> str:
+    """Why the verdict is what it is."""
+    last, verdict = view.last, view.last["verdict"]
+    if view.target is None or verdict not in VERDICTS:
+        return ""
+    if verdict == "insufficient":
+        needed = last["pairs_needed"]
+        if needed is None:
+            return words("why_insufficient", target=words.target)
+        return words("why_insufficient_n", target=words.target, n=words.units(last, needed))
+    p = last["p_within"] if verdict == "certified" else last["p_exceeds"]
+    key = f"why_{verdict}" + ("" if p is None else "_p")
+    return words(key, target=words.target, p=words.p(p, relation=True))
+
+
+def meaning(view: View, words: Words) -> str:
+    """Over which group the model hesitates more."""
+    gap, interval, groups = view.last["gap"], view.last["ci95"], words.groups(view)
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        return words("means_none", **groups)
+    if not gap:
+        return ""
+    key = ("means_less" if gap < 0 else "means_more") + ("_now" if view.finished else "")
+    return words(key, size=words.plain(abs(gap)), **groups)
+
+
+def change(view: View, words: Words) -> str:
+    """How the gap changed on the same prompts and responses."""
+    if not view.finished:
+        return ""
+    if view.unchanged:
+        return words("unchanged")
+    if len(view.differences) != 1 or view.differences[0]["gap_change"] is None:
+        return ""
+    row = view.differences[0]
+    told = {"change": words.signed(row["gap_change"]), "interval": words.interval(row["ci95"])}
+    return words("change_no_p" if row["p"] is None else "change", p=words.p(row["p"], relation=True), **told)
+
+
+def warnings(view: View, words: Words) -> list[str]:
+    """What the reader should know: of the files, the data and the statistics; each once."""
+    notes: list[Any] = list(view.notes)
+    told = [words(f"note_{note['key']}", **note) if isinstance(note, dict) else note for note in notes]
+    told += view.warnings
+    for column in view.columns:
+        told += column.summary["warnings"]
+    return list(dict.fromkeys(told))
