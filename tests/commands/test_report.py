@@ -64,3 +64,49 @@ def test_prompts_shows_and_writes(run, tiny_file, tmp_path):
 def test_the_built_in_prompts_are_shown(run):
     code, out, _ = run("prompts")
     assert code == 0 and "built-in gender prompts" in out
+
+
+def test_out_is_obeyed_for_a_run_folder_too(run, run_folder, tmp_path):
+    copy = Path(shutil.copytree(run_folder, tmp_path / run_folder.name))
+    before = {file.name: file.read_bytes() for file in copy.iterdir() if file.is_file()}
+    for name in ("mine.html", "mine.md"):
+        code, out, _ = run("report", copy, "--out", tmp_path / name)
+        assert code == 0 and name in out and (tmp_path / name).is_file()
+    assert (tmp_path / "mine.html").read_bytes() == before["report.html"]
+    assert (tmp_path / "mine.md").read_bytes() == before["report.md"]
+    assert {file.name: file.read_bytes() for file in copy.iterdir() if file.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_a_folder_in_place_of_the_report_is_one_line(run, run_folder, tmp_path, name):
+    copy = Path(shutil.copytree(run_folder, tmp_path / run_folder.name))
+    (copy / name).unlink()
+    (copy / name).mkdir()
+    code, _, err = run("report", copy)
+    assert code == 2 and name in err and err.count("\n") == 1
+    (tmp_path / "m.json").write_text('{"schema": "isentropic.measure/1", "gap": 0.1}', encoding="utf-8")
+    for out in (copy / name, tmp_path / "none" / "x.html", tmp_path / "m.json"):
+        code, _, err = run("report", tmp_path / "m.json", "--out", out)
+        assert code == 2 and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [
+    b"\xff\xfe", b"", b"[1]", b'{"gap": 1}', b"[" * 100_000, b'{"schema": "isentropic.measure/1", "gap": 1' + b"0" * 5000 + b"}",
+    b'{"schema": "isentropic.compare/99"}', b'{"schema": "isentropic.measure/1", "groups": 5}',
+    b'{"schema": "isentropic.compare/1", "models": "a"}', b'{"schema": "isentropic.compare/1", "models": []}',
+])  # fmt: skip
+def test_a_json_file_that_is_none_of_ours_is_one_line(run, tmp_path, content):
+    (tmp_path / "m.json").write_bytes(content)
+    code, _, err = run("report", tmp_path / "m.json")
+    assert code == 2 and err.count("\n") == 1 and not (tmp_path / "m.html").exists()
+    code, _, err = run("report", tmp_path / "none.json")
+    assert code == 2 and err.count("\n") == 1
+
+
+def test_a_run_folder_of_another_schema_is_one_line(run, run_folder, tmp_path):
+    copy = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    before = json.loads((copy / "gap_before.json").read_text(encoding="utf-8"))
+    for wrong in ({"schema": "isentropic.measure/2"}, {"target_gap": -1}, {"gap": 10**400}, {"topics": {}}):
+        (copy / "gap_before.json").write_text(json.dumps(before | wrong), encoding="utf-8")
+        code, _, err = run("report", copy)
+        assert code == 2 and err.count("\n") == 1

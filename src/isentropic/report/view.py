@@ -174,9 +174,11 @@ def _view(
     run: Run | None = None,
 ) -> View:
     last = columns[-1].summary
-    target = last["target_gap"]
-    if target is not None and target <= 0:
-        raise InputError(f"target_gap is {target:g}; a target is a distance in nats above 0; measure again")
+    for target in (column.summary["target_gap"] for column in columns):
+        if target is not None and target <= 0:
+            raise InputError(
+                f"target_gap is {target:g}; a target is a distance in nats above 0; measure again"
+            )
     groups = last["groups"] or ["male", "female"]
     if len(groups) < 2:
         raise InputError(f"groups is {groups}; a gap lies between two groups; measure again")
@@ -186,7 +188,7 @@ def _view(
         name=name,
         columns=columns,
         differences=differences or [],
-        target=target,
+        target=last["target_gap"],
         groups=groups,
         pair=(widest[0], widest[1]),
         first_mark=0 if kind == "run" or len(columns) > 1 else 1,
