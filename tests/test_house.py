@@ -22,7 +22,7 @@ FLOORS = {
     "prompts": 2,
     "gap": 2,
     "losses": 2,
-    "report": 2,
+    "report": 3,
     "settings": 2,
     "labels": 2,
     "files": 1,
