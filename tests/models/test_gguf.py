@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from isentropic.errors import InputError
 from isentropic.files import cache_folder
+from isentropic.models.gguf import dequantised_folder
 from isentropic.models.load import load_model
 from isentropic.models.save import save_model
 from tiny import logits
@@ -140,3 +143,84 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "isentropic"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "isentropic"
+
+
+# --- The cache ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "manifest.json"])
+@pytest.mark.parametrize("how", ["cut", "empty", "gone", "bit", "folder"])
+def test_a_damaged_cache_is_made_again(tmp_path, own_cache, tiny_model, tiny_tokenizer, name, how):
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_model("qwen2"), tiny_tokenizer)
+    expected = dequantised_folder(file)
+    hashes = {path.name: path.read_bytes() for path in expected.iterdir()}
+    damaged = expected / next(found for found in hashes if found.lstrip(".").endswith(name))
+    data = damaged.read_bytes()
+    damaged.unlink()
+    if how == "folder":
+        damaged.mkdir()
+    elif how != "gone":
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        damaged.write_bytes({"cut": data[:middle], "empty": b"", "bit": flipped}[how])
+    assert dequantised_folder(file) == expected
+    assert {path.name: path.read_bytes() for path in expected.iterdir()} == hashes
+    assert list(expected.parent.iterdir()) == [expected]
+
+
+def test_what_dead_processes_left_is_removed_and_what_lives_is_not(
+    tmp_path, own_cache, tiny_model, tiny_tokenizer
+):
+    (own_cache / "models").mkdir(parents=True)
+    dead, alive, far, not_ours = (
+        own_cache / "models" / name
+        for name in (
+            f"making-{platform.node()}-{2**22 + 1}",
+            f"making-{platform.node()}-{os.getppid()}",
+            "making-another-machine-7",
+            "mine",
+        )
+    )
+    for path in (dead, alive, far, not_ours):
+        path.mkdir()
+    dequantised_folder(write_gguf(tmp_path / "tiny.gguf", tiny_model("qwen2"), tiny_tokenizer))
+    assert [path.exists() for path in (dead, alive, far, not_ours)] == [False, True, True, True]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path, monkeypatch, tiny_model, tiny_tokenizer, caplog
+):
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_model("qwen2"), tiny_tokenizer)
+    (tmp_path / "cache").write_text("a file in the way")
+    monkeypatch.setenv("ISENTROPIC_CACHE", str(tmp_path / "cache"))
+    assert torch.allclose(logits(load_model(str(file)).model), logits(tiny_model("qwen2")), atol=1e-5)
+    assert "cannot be kept in the cache" in caplog.text and "going on without" in caplog.text
+
+
+# --- Headers that ask for too much ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("block_count", 10**9),
+        ("block_count", 10**6),
+        ("embedding_length", 2**31),
+        ("feed_forward_length", 4_000_000_000),
+        ("attention.head_count", 10**9),
+        ("attention.head_count_kv", 10**9),
+        ("context_length", 4_000_000_000),
+        ("vocab_size", 10**9),
+    ],
+)
+def test_a_header_that_asks_for_too_much_is_refused_before_anything_is_built(
+    tmp_path, own_cache, tiny_model, tiny_tokenizer, monkeypatch, key, value
+):
+    gguf = pytest.importorskip("gguf")
+    add = gguf.GGUFWriter.add_uint32
+    monkeypatch.setattr(
+        gguf.GGUFWriter, "add_uint32", lambda w, k, v: add(w, k, value if k == f"qwen2.{key}" else v)
+    )
+    file = write_gguf(tmp_path / "bomb.gguf", tiny_model("qwen2"), tiny_tokenizer)
+    assert f"qwen2.{key} is {value}" in refusal(file)
+    assert not list(own_cache.glob("models/*"))
