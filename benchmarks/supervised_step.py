@@ -97,7 +97,7 @@ def timed_steps(
         if side == "supervised":
             trainer = Trainer(
                 model=model,
-                args=config,
+                args=trainer.args,
                 data_collator=partial(supervised, pad=tokenizer.pad_token_id),
                 train_dataset=trainer.train_items,
                 callbacks=[watch],

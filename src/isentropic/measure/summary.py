@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,6 @@ from isentropic.gap import GroupGap
 from isentropic.labels import label
 from isentropic.schema import (
     CellRow,
-    Estimate,
     Findings,
     Floor,
     GapFigures,
@@ -262,42 +260,6 @@ def difference(table: Array, findings: Findings) -> Array:
     """The gap of each pair between the widest two groups."""
     first, second = (findings["groups"].index(name) for name in findings["widest"])
     return table[:, second] - table[:, first]
-
-
-def held_out_now(
-    pool: tuple[Sequence[Item], Sequence[Array]],
-    before: Sequence[Array],
-    now: Sequence[Array],
-    items: Sequence[Item],
-    groups: Sequence[str],
-) -> Estimate:
-    """The gap during training, from all that was held out: every prompt before training, the validation prompts since.
-
-    .. math:: \\hat g(t) = g_{pool}(0) + (g_{val}(t) - g_{val}(0))
-
-    Before the first step the training prompts are as unseen as the validation prompts, so both tell the gap at step 0;
-    the change since comes from the validation prompts alone, pair by pair. Standard error: the root of the two
-    squared. Twins only. With more than two groups it is the widest gap, with an interval that holds for all.
-
-    Args:
-        pool: training and validation items with their entropies before training.
-        before, now: entropies of the validation ``items`` before training and now.
-    """
-    start = group_entropies(*pool, groups)
-    change = group_entropies(items, now, groups) - group_entropies(items, before, groups)
-    means = start.mean(0) + change.mean(0)
-    at_start = gaps_of(start, groups, topics_of(pool[0]))
-    since = gaps_of(change, groups, topics_of(items))
-    k = max(range(len(at_start)), key=lambda k: abs(at_start[k].estimate.gap + since[k].estimate.gap))
-    first, second = at_start[k].estimate, since[k].estimate
-    gap = first.gap + second.gap
-    found: Estimate = {"gap": gap, "se": None, "ci95": None, "n_pairs": first.n}
-    if first.known:
-        se = math.hypot(first.se, second.se if second.known else 0.0)
-        half = (first.ci95[1] - first.gap) / first.se * se  # the quantile of the larger error
-        found["se"], found["ci95"] = se, [gap - half, gap + half]
-    add_entropies(found, [*groups, "mean"], np.array([*means, means.mean()]))
-    return found
 
 
 # --- The noise floor ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import math
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list
 from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import (
@@ -31,7 +32,7 @@ from isentropic.files import MANIFEST, load_object, write_json
 from isentropic.measure.cost import NeutralReference, neutral_examples
 from isentropic.measure.measurement import make_items
 from isentropic.measure.score import score_items
-from isentropic.measure.summary import distinct_ngrams, held_out_now, summarise
+from isentropic.measure.summary import distinct_ngrams, summarise
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel, quiet_transformers, vocabulary_size
@@ -39,15 +40,17 @@ from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
 from isentropic.responses.batches import Item, StratifiedSampler, collate_items, prompt_tuples
-from isentropic.responses.sample import Draw, Example, Progress, ResponseSampler, Sampling, sample_responses
+from isentropic.responses.sample import Draw, Progress, ResponseSampler, Sampling, sample_responses
 from isentropic.schema import RUN_SCHEMA, Estimate, mean_entropy
 from isentropic.training import trackers
 from isentropic.training.adapter import add_adapter, check_trainable
 from isentropic.training.callbacks import NotFiniteError
 from isentropic.training.checkpoints import check_checkpoint, last_whole, seal_checkpoint
 from isentropic.training.config import DebiasingConfig
-from isentropic.training.exact_loss import AimedStep, make_loss, names_of, without_chance
+from isentropic.training.exact_loss import ExactLoss, OwnLossOfEachMicroBatch, make_loss, without_chance
 from isentropic.training.hold import Hold, make_hold
+from isentropic.training.refresh import RefreshedResponses, without_responses
+from isentropic.training.steady import Steadying
 
 log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
@@ -108,69 +111,34 @@ class DebiasingTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         progress: Callable[[str], Progress | None] = lambda stage: None,
     ) -> None:
-        args = args if args is not None else DebiasingConfig(output_dir="runs/pure_debiasing/checkpoints")
         base = base_model(model, processing_class)
-        network: Any = base.model
-        processing_class = base.tokenizer
         self.base_name, self.base_sha256 = base.name, base.sha256
-        check_trainable(
-            network,
-            peft_config is not None or hasattr(network, "peft_config"),
-            bool(args.gradient_checkpointing),
-        )
+        args = args if args is not None else DebiasingConfig(output_dir="runs/pure_debiasing/checkpoints")
+        network: Any = base.model
+        adapted = peft_config is not None or hasattr(network, "peft_config")
+        check_trainable(network, adapted, bool(args.gradient_checkpointing))
         if peft_config is not None:
             network = add_adapter(network, peft_config, args.seed)
-
-        train_set = as_prompts(train_dataset, args.seed)
-        held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
-        self.groups = train_set.groups
-        args.check(len(self.groups), args.world_size)
-        check_held_out(held_out, train_set)
-        self.one_set = held_out.whole_sha256 == train_set.whole_sha256
-        self.pad = processing_class.pad_token_id
-        self.shared = args.responses == "shared" and train_set.paired and args.matched
-        self.train_items = [
-            Item(prompts, index=index)
-            for index, prompts in enumerate(
-                prompt_tuples(train_set.split("train"), matched=args.matched, seed=args.seed)
-            )
-        ]
-        self.validation_set = held_out.split("validation") if eval_dataset is None else held_out
-        self.validation_items: list[Item] = []
-        self.other_items: dict[str, list[Item]] = {}
-        assert args.chunk_mb is not None
-        self.scorer = EntropyScorer(chunk_bytes=int(args.chunk_mb * 2**20))
-        self.loss_fn = make_loss(args, self.groups)
+        self.take_data(train_dataset, eval_dataset, args)
+        args, self.draws = sized(args, len(self.groups), len(self.train_items))
+        self.pad = base.tokenizer.pad_token_id
         self.progress = progress
+        self.scorer = EntropyScorer(chunk_bytes=int(args.chunk_mb * 2**20))  # type: ignore[operator]
+        self.steadying = Steadying()
+        loss_of = ExactLoss if args.gap_over == "effective_batch" else OwnLossOfEachMicroBatch
+        loss_fn = make_loss(args, self.groups)
+        self.exact = loss_of(loss_fn, self.groups, self.steadying, args.process_index, args.world_size)
         self.neutral: NeutralReference | None = None
-        self.before: dict[int, np.ndarray] = {}
         self.held_out_entropies: list[list[np.ndarray]] = []
-        self.pool: tuple[list[Item], list[np.ndarray]] | None = None
-        self.validation_before: list[np.ndarray] = []
-        self.anchor: dict[str, float] = {}
-        self.held_out_means: dict[str, float] = {}
-        self.fresh: dict[int, int] = {}
-        self.step_parts: list[list[dict[str, float]]] = []
-        self.aimed: AimedStep | None = None
+        self.measured_step: int | None = None
         self.hold: Hold | None = None
         self.held = ""
-
-        members = len(self.groups)
-        args.per_device_train_batch_size = args.micro_batch_size // members
-        args.gradient_accumulation_steps = args.effective_batch // (args.micro_batch_size * args.world_size)
-        per_step = args.effective_batch // members
-        self.draws = args.max_steps * per_step
-        if args.max_steps <= 0:
-            self.draws = math.ceil(len(self.train_items) * args.num_train_epochs)
-            if args.world_size > 1:  # as many micro-batches on each process, or one would wait for ever
-                self.draws -= self.draws % (args.per_device_train_batch_size * args.world_size)
-            args.max_steps = math.ceil(self.draws / per_step)
         super().__init__(
             model=network,
             args=args,
             train_dataset=self.train_items,  # type: ignore[arg-type]
             eval_dataset=self.train_items[:1],  # type: ignore[arg-type]
-            processing_class=processing_class,
+            processing_class=base.tokenizer,
             callbacks=callbacks,
         )
         if self.is_deepspeed_enabled and args.hold != "none":
@@ -181,13 +149,33 @@ class DebiasingTrainer(Trainer):
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.model.device != args.device:
             self.model.to(args.device)  # type: ignore[arg-type]  # it is measured whole before it is sharded
         self.scorer.refuse_untrainable(self.model)
-        longest = self.scorer.longest_row(self.model)
-        self.collate = partial(collate_items, pad=self.pad, longest=longest)
-        self.data_collator = unsampled if args.refresh_responses else self.collate
+        self.collate = partial(collate_items, pad=self.pad, longest=self.scorer.longest_row(self.model))
+        self.refreshed: RefreshedResponses | None = None
+        self.data_collator = self.collate
+        if args.refresh_responses:
+            self.refreshed = RefreshedResponses(
+                args.refresh_responses, self.current_sampler, shared=self.shared
+            )
+            self.data_collator = without_responses
         # Our monitor says what these two would print.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         trackers.set_up(self.callback_handler.callbacks, str(args.output_dir), args.project)
+
+    def take_data(self, train_dataset: Any, eval_dataset: Any, args: DebiasingConfig) -> None:
+        """The prompts to train on and those to measure on."""
+        train_set = as_prompts(train_dataset, args.seed)
+        held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
+        self.groups = train_set.groups
+        args.check(len(self.groups), args.world_size)
+        check_held_out(held_out, train_set)
+        self.one_set = held_out.whole_sha256 == train_set.whole_sha256
+        self.shared = args.responses == "shared" and train_set.paired and args.matched
+        tuples = prompt_tuples(train_set.split("train"), matched=args.matched, seed=args.seed)
+        self.train_items = [Item(prompts, index=index) for index, prompts in enumerate(tuples)]
+        self.validation_set = held_out.split("validation") if eval_dataset is None else held_out
+        self.validation_items: list[Item] = []
+        self.other_items: dict[str, list[Item]] = {}
 
     # --- Before training --------------------------------------------------------------------------------------------
 
@@ -197,26 +185,24 @@ class DebiasingTrainer(Trainer):
             return
         args = self.args
         model = self.model
-        used = sorted(set(self._get_train_sampler()))
-        items = [self.train_items[index] for index in used]
+        items = [self.train_items[index] for index in sorted(set(self._get_train_sampler()))]
         self.sampler = self.response_sampler(args.sampling())
-        if not args.refresh_responses:  # which samples them when their step comes
-            made = self.sampler.examples(
-                [item.prompts for item in items],
-                shared=self.shared,
-                progress=self.progress("training responses"),
-            )
-            for item, examples in zip(items, made, strict=True):
+        if self.refreshed is None:  # which samples them when their step comes
+            prompts = [item.prompts for item in items]
+            progress = self.progress("training responses")
+            sampled = self.sampler.examples(prompts, shared=self.shared, progress=progress)
+            for item, examples in zip(items, sampled, strict=True):
                 item.examples = examples
+        steady = args.steady and args.estimator != "pairwise" and self.refreshed is None
+        scores = self.score(items, self.progress("entropies before training")) if steady else []
+        if steady:
+            self.steadying.start(items, scores)
+        self.validation_items = self.held_out_items(self.validation_set, "validation responses")
         held_out = set(self.validation_set.prompts)
-        pooled = self.one_set and held_out.isdisjoint(p for item in items for p in item.prompts)
-        if args.steady and args.estimator != "pairwise" and not args.refresh_responses:
-            scores = self.score(items, self.progress("entropies before training"))
-            self.before = dict(zip(used, scores, strict=True))
-        self.set_validation()
-        if self.before and self.validation_set.paired and self.shared and pooled:
-            self.validation_before = self.score(self.validation_items)
-            self.pool = (items + self.validation_items, [*scores, *self.validation_before])
+        apart = self.one_set and held_out.isdisjoint(p for item in items for p in item.prompts)
+        if steady and apart and self.shared and self.validation_set.paired:
+            validation = self.validation_items, self.score(self.validation_items)
+            self.steadying.start_pool((items, scores), validation)
         guard = self.response_sampler(args.sampling(Draw.NEUTRAL, num_responses=1))
         vocabulary = vocabulary_size(model)
         neutral = neutral_examples(guard, vocabulary)
@@ -240,11 +226,8 @@ class DebiasingTrainer(Trainer):
             self.hold.attach(optimizer)
         return optimizer
 
-    def set_validation(self) -> None:
-        """Fix the validation responses before training, so that every later measurement is on the same text."""
-        self.validation_items = self.held_out_items(self.validation_set, "validation responses")
-
     def held_out_items(self, prompts: PromptSet, stage: str) -> list[Item]:
+        """Prompts with responses that are fixed from now on: every later measurement is on the same text."""
         sampler = self.response_sampler(self.args.sampling(Draw.VALIDATION, num_responses=1))
         shared = self.args.responses == "shared"
         return make_items(prompts, sampler, shared=shared, progress=self.progress(stage))
@@ -259,8 +242,13 @@ class DebiasingTrainer(Trainer):
             bf16=bool(self.args.bf16),
         )
 
+    def current_sampler(self, draw: int) -> ResponseSampler:
+        """Samples from the weights as they are at the moment."""
+        sampling = self.args.sampling(draw)
+        return ResponseSampler(self.model, self.processing_class, sampling, bf16=bool(self.args.bf16))
+
     def score(self, items: Sequence[Item], progress: Progress | None = None) -> list[np.ndarray]:
-        """Response entropies of items under the weights of now, without gradient."""
+        """Response entropies of items with the current weights, without gradient."""
         return score_items(
             self.model, self.scorer, items, pad=self.pad, bf16=bool(self.args.bf16), progress=progress
         )
@@ -286,7 +274,7 @@ class DebiasingTrainer(Trainer):
             # The base model's: the checkpoint is not loaded yet.
             self.held_out_entropies = self.held_out_entropies[:1] or [self.score(self.validation_items)]
             self.load_steering(Path(checkpoint))
-        elif not self.held_out_means:
+        elif self.measured_step != self.state.global_step:
             self.evaluate()
         return super().train(checkpoint, trial, ignore_keys_for_eval)
 
@@ -318,11 +306,8 @@ class DebiasingTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        fresh = {
-            index: (number, [stored(self.train_items[index], x) for x in self.train_items[index].examples])
-            for index, number in self.fresh.items()
-        }
-        kept = {"anchor": self.anchor, "held_out_means": self.held_out_means, "fresh": fresh}
+        fresh = self.refreshed.state(self.train_items) if self.refreshed else {}
+        kept = {**self.steadying.state(), "fresh": fresh}
         write_json(folder / STEERING.format(rank=self.args.process_index), kept)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -331,11 +316,9 @@ class DebiasingTrainer(Trainer):
     def load_steering(self, folder: Path) -> None:
         check_checkpoint(folder)
         kept = load_object(folder / STEERING.format(rank=self.args.process_index))
-        self.anchor, self.held_out_means = kept["anchor"], kept["held_out_means"]
-        for index, (number, examples) in kept["fresh"].items():
-            item = self.train_items[int(index)]
-            item.examples = [restored(item, row) for row in examples]
-            self.fresh[item.index] = number
+        self.steadying.load(kept)
+        if self.refreshed:
+            self.refreshed.load(kept["fresh"], self.train_items)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
         return StratifiedSampler([item.topic for item in self.train_items], self.draws, self.args.seed)
@@ -347,71 +330,13 @@ class DebiasingTrainer(Trainer):
     ) -> tuple[list, Any]:
         """All micro-batches of a step, each with the weights its entropies have in the loss of the whole."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.step_parts.append([])
-        self.aimed = None
-        if self.args.refresh_responses:
-            batches = [self.refreshed(batch) for batch in batches]
-        whole = self.args.gap_over == "effective_batch"
-        if batches and whole and (len(batches) > 1 or self.args.world_size > 1):
-            if self.loss_fn.of_one_gap and self.accelerator.distributed_type in WHOLE_GRADIENTS:
-                self.aim(batches)
-            else:
-                self.weigh(batches)
+        if self.refreshed:
+            for batch in batches:
+                self.refreshed.refresh(batch["items"], self.state.global_step)
+            batches = [self.collate(batch["items"]) for batch in batches]
+        by_direction = self.accelerator.distributed_type in WHOLE_GRADIENTS
+        self.exact.begin([batch["items"] for batch in batches], self.score, by_direction=by_direction)
         return batches, 1
-
-    def weigh(self, batches: list[dict[str, Any]]) -> None:
-        """Put ``c_i = dL/dH_i`` of the whole effective batch, over all processes, into each micro-batch."""
-        items = [item for batch in batches for item in batch["items"]]
-        loss, weights = self.whole_loss(items, np.concatenate(self.score(items)))
-        self.share_out(batches, weights, loss / len(batches))
-
-    def aim(self, batches: list[dict[str, Any]]) -> None:
-        """Put ``dgap/dH_i`` into each micro-batch: minus or plus one over the group's examples, over all processes."""
-        items = [item for batch in batches for item in batch["items"]]
-        mine, _ = names_of(items)
-        names = gather_object(mine) if self.args.world_size > 1 else mine
-        first, second = self.groups
-        slopes = {first: -1.0 / names.count(first), second: 1.0 / names.count(second)}
-        direction = torch.tensor([slopes[name] for name in mine], dtype=torch.float64)
-        self.aimed = AimedStep(items, direction, len(batches))
-        self.share_out(batches, direction, 0.0)
-
-    def share_out(self, batches: list[dict[str, Any]], weights: Tensor, value: float) -> None:
-        # Data-parallel training averages gradients over processes; the loss asks for their sum.
-        scaled = (weights * self.args.world_size).float()
-        sizes = [sum(len(item.examples) for item in batch["items"]) for batch in batches]
-        for batch, part in zip(batches, scaled.split(sizes), strict=True):
-            batch["weights"], batch["value"] = part, value
-
-    def whole_loss(self, items: Sequence[Item], entropies: np.ndarray) -> tuple[float, Tensor]:
-        """The loss of the effective batch over all processes, and ``dL/dH_i`` of this process's examples."""
-        rank = self.args.process_index
-        groups, pairs = names_of(items)
-        moves = entropies - self.moved(items)
-        rows = [(rank, float(v), g, (rank, p)) for v, g, p in zip(moves, groups, pairs, strict=True)]
-        if self.args.world_size > 1:
-            rows = gather_object(rows)
-        names = [row[2] for row in rows]
-        values = self.anchored(torch.tensor([row[1] for row in rows], dtype=torch.float64), names)
-        values.requires_grad_(True)
-        loss, parts = self.loss_fn(values, names, [row[3] for row in rows])
-        (weights,) = torch.autograd.grad(loss, values)
-        self.step_parts[-1].append(parts)
-        return loss.item(), weights[[row[0] == rank for row in rows]]
-
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> Tensor:
-        """A micro-batch forward and back; the last one of an aimed step brings the gradient to its length."""
-        share = super().training_step(model, inputs, num_items_in_batch)
-        if self.aimed is None or not self.aimed.complete:
-            return share
-        loss, weights = self.whole_loss(self.aimed.items, self.aimed.entropies())
-        slope = self.aimed.slope(weights)
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(slope)
-        return share + loss
 
     def compute_loss(
         self,
@@ -420,62 +345,28 @@ class DebiasingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        """The micro-batch's share: its gradient is that of the whole loss, its value adds up to the whole loss."""
+        """The micro-batch's share: gradients and values of all shares add up to those of the loss of the effective batch."""
         without_chance(model)
-        rows = (inputs["input_ids"], inputs["attention_mask"], inputs["predicts"])
-        owners = inputs.get("owners")
-        if "weights" in inputs:
-            share, sums = self.scorer.weighted(model, *rows, inputs["weights"], owners)
-            if self.aimed is not None:
-                self.aimed.seen.append(sums.means())
-            return share - share.detach() + inputs["value"]
-        groups, pairs = names_of(inputs["items"])
-        entropies = self.scorer.score(model, *rows, owners).means()
-        entropies = entropies - torch.from_numpy(self.moved(inputs["items"])).to(entropies)
-        entropies = self.anchored(entropies, groups)
-        loss, parts = self.loss_fn(entropies, groups, pairs)
-        self.step_parts[-1].append(parts)
-        return loss / self.current_gradient_accumulation_steps
+        rows = inputs["input_ids"], inputs["attention_mask"], inputs["predicts"]
+        owners, device = inputs.get("owners"), inputs["input_ids"].device
+        return self.exact.share(
+            inputs["items"],
+            lambda: self.scorer.score(model, *rows, owners).means(),
+            lambda weights: self.scorer.weighted(model, *rows, weights.to(device), owners),
+        )
 
-    def moved(self, items: Sequence[Item]) -> np.ndarray:
-        """How far each example's entropy must be counted back: its entropy before training, or 0 without steadying."""
-        if not self.before:
-            return np.zeros(sum(len(item.examples) for item in items))
-        return np.concatenate([self.before[item.index] for item in items])
-
-    def anchored(self, moves: Tensor, groups: Sequence[str]) -> Tensor:
-        """The control variate: group means that start from held-out ones and move with the training responses.
-
-        A batch's gap is noisy since prompts differ; how far its entropies have moved since training began is not. So
-        the loss takes ``H_i - H_i(0) + anchor_g``, with the anchor set after each held-out measurement such that the
-        batch's group means equal the held-out ones. The gap that the gradient is scaled with is then the held-out
-        gap, plus what the training responses have moved since. Gradients are not touched.
-        """
-        if not self.before:
-            return moves
-        if self.held_out_means:
-            names = np.array(groups)
-            values = moves.detach().double().cpu().numpy()
-            self.anchor = {
-                g: mean - float(values[names == g].mean()) for g, mean in self.held_out_means.items()
-            }
-            self.held_out_means = {}
-        return moves + torch.tensor([self.anchor[group] for group in groups]).to(moves)
-
-    def refreshed(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The micro-batch with its responses sampled anew from the weights of every Nth step."""
-        number = self.state.global_step // self.args.refresh_responses
-        items = batch["items"]
-        stale = [item for item in items if self.fresh.get(item.index) != number]
-        if stale:
-            sampling = self.args.sampling(Draw.REFRESHED + number)
-            sampler = ResponseSampler(self.model, self.processing_class, sampling, bf16=bool(self.args.bf16))
-            for item, made in zip(
-                stale, sampler.examples([item.prompts for item in stale], shared=self.shared), strict=True
-            ):
-                item.examples = made
-                self.fresh[item.index] = number
-        return self.collate(items)
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """A micro-batch forward and back; after the last one the gradient is scaled by ``L'(gap)`` where that was left out."""
+        share = super().training_step(model, inputs, num_items_in_batch)
+        if (finished := self.exact.finish()) is None:
+            return share
+        loss, slope = finished
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(slope)
+        return share + loss
 
     # --- Held-out evidence and logs ---------------------------------------------------------------------------------
 
@@ -512,15 +403,13 @@ class DebiasingTrainer(Trainer):
         entropies = self.score(items)
         if not all(np.isfinite(values).all() for values in entropies):
             raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
-        summary: Estimate = (
-            held_out_now(self.pool, self.validation_before, entropies, items, groups)
-            if eval_dataset is None and self.pool is not None
-            else summarise(items, entropies, groups, self.args.target_gap)
-        )
+        pooled = self.steadying.estimate(items, entropies, groups) if eval_dataset is None else None
+        summary: Estimate = pooled or summarise(items, entropies, groups, self.args.target_gap)
         found = self.held_out_figures(summary, groups)
         if eval_dataset is None:
             self.held_out_entropies[1:] = [entropies]
-            self.held_out_means = {group: found[f"H_{group}"] for group in groups}
+            self.measured_step = self.state.global_step
+            self.steadying.measured({group: found[f"H_{group}"] for group in groups})
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items() if value is not None}
         self.log(metrics)
         self.log_twins(items, entropies, f"{metric_key_prefix}/twins")
@@ -586,13 +475,8 @@ class DebiasingTrainer(Trainer):
 
         Like its loss, the gap and the entropies are means over the steps since the last such line.
         """
-        steps = [parts for parts in self.step_parts if parts]
-        if "loss" in logs and steps:
-            by_step = [{name: np.mean([p[name] for p in parts]) for name in parts[0]} for parts in steps]
-            means = {name: float(np.mean([step[name] for step in by_step])) for name in by_step[0]}
-            del means["loss"]
-            logs |= means
-            self.step_parts = []
+        if "loss" in logs:
+            logs |= self.exact.means()
         super().log(logs, start_time)
 
     # --- The model card ---------------------------------------------------------------------------------------------
@@ -637,22 +521,6 @@ class DebiasingTrainer(Trainer):
 # --- Helpers --------------------------------------------------------------------------------------------------------
 
 
-def stored(item: Item, example: Example) -> list[Any]:
-    """An example as JSON can hold it; its prompt is named by its place in the item."""
-    place = item.prompts.index(example.prompt)
-    return [place, example.prompt_ids, example.response_ids, example.source, example.sample]
-
-
-def restored(item: Item, row: Sequence[Any]) -> Example:
-    place, prompt_ids, response_ids, source, sample = row
-    return Example(item.prompts[place], tuple(prompt_ids), tuple(response_ids), source, sample)
-
-
-def unsampled(items: Sequence[Item]) -> dict[str, Any]:
-    """A micro-batch whose responses are sampled, and collated, when its step begins."""
-    return {"items": list(items)}
-
-
 def base_model(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> LoadedModel:
     """The model that training starts from, with its tokenizer, its name and the hash of its weights."""
     if isinstance(model, str):
@@ -665,6 +533,21 @@ def base_model(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> LoadedM
             "the model by name"
         )
     return LoadedModel(model, tokenizer, str(model.name_or_path), model_sha256(model))
+
+
+def sized(args: DebiasingConfig, groups: int, items: int) -> tuple[DebiasingConfig, int]:
+    """A copy of the configuration with batch sizes and steps as transformers counts them, and the items drawn in all."""
+    args = copy.copy(args)
+    args.per_device_train_batch_size = args.micro_batch_size // groups
+    args.gradient_accumulation_steps = args.effective_batch // (args.micro_batch_size * args.world_size)
+    per_step = args.effective_batch // groups
+    if args.max_steps > 0:
+        return args, args.max_steps * per_step
+    draws = math.ceil(items * args.num_train_epochs)
+    if args.world_size > 1:  # as many micro-batches on each process, or one would wait for ever
+        draws -= draws % (args.per_device_train_batch_size * args.world_size)
+    args.max_steps = math.ceil(draws / per_step)
+    return args, draws
 
 
 def check_held_out(held_out: PromptSet, train_set: PromptSet) -> None:
