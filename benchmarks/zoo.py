@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import io
+import json
 import logging
 import signal
 import sys
@@ -23,16 +24,18 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import Row, parser, publish, table
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, logging as transformers_logging
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import logging as transformers_logging
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from common import Row, into_page, parser, publish, table
 from isentropic.entropy.reference import token_entropy
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
@@ -58,7 +61,11 @@ SIZES = {
     **dict.fromkeys(
         ("num_attention_heads", "n_head", "n_heads", "decoder_attention_heads", "encoder_attention_heads",
          "attention_heads", "num_heads", "num_experts", "num_local_experts", "n_routed_experts", "time_step_rank"), 4),
-    **dict.fromkeys(("head_dim", "state_size", "attention_head_size"), 8),
+    **dict.fromkeys(
+        ("head_dim", "state_size", "attention_head_size", "rotary_dim", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim",
+         "index_head_dim"), 8),
+    **dict.fromkeys(("kv_lora_rank", "q_lora_rank"), 16),
+    **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
     **dict.fromkeys(
         ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "context_length", "max_target_positions"), 128),
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), 0),
@@ -86,8 +93,12 @@ VARIANTS: dict[str, tuple[str, Row]] = {
 OWN_SIZES: dict[str, Row] = {
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local", "lsh"], "hash_seed": 0},
     "recurrent_gemma": {"num_hidden_layers": 3},
-    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8},
-    "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "shared_intermediate_size": 32},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+             "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32}},
+    "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "bailing_hybrid": {"layer_group_size": 2},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "shared_intermediate_size": 32},
     "falcon_h1": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_ssm": 64, "mamba_d_state": 8},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
     "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 2},
@@ -111,6 +122,10 @@ def tiny_config(name: str) -> Any:
         for key, value in {**SIZES, "vocab_size": VOCABULARY}.items()
         if key in known and alias.get(key) not in SIZES
     }
+    if "kv_lora_rank" in known:
+        sizes["num_key_value_heads"] = sizes[
+            "num_attention_heads"
+        ]  # latent attention has one key for each head
     return AutoConfig.for_model(family, **{**sizes, **OWN_SIZES.get(family, {}), **changes})
 
 
@@ -148,7 +163,9 @@ def made_examples() -> list[Example]:
 
     prompt = Prompt("", "male")
     rows = [(tokens(n), k) for n in (3, 5, 8, 11, 14, 14) for k in range(2)]
-    return [Example(prompt, rows[i - i % 2][0], tokens(3 + i % 3), "male", k) for i, (_, k) in enumerate(rows)]
+    return [
+        Example(prompt, rows[i - i % 2][0], tokens(3 + i % 3), "male", k) for i, (_, k) in enumerate(rows)
+    ]
 
 
 # --- What is checked ------------------------------------------------------------------------------------------------
@@ -183,7 +200,9 @@ def apart(ours: Tensor, truth: Tensor) -> float:
     return float((ours - truth).norm() / truth.norm()) if ours.shape == truth.shape else float("inf")
 
 
-def weighted_gradient(model: Any, scorer: EntropyScorer, examples: Sequence[Example], weights: Tensor) -> Tensor:
+def weighted_gradient(
+    model: Any, scorer: EntropyScorer, examples: Sequence[Example], weights: Tensor
+) -> Tensor:
     model.train()
     without_chance(model)
     batch = collate_examples(examples, 0, scorer.longest_row(model))
@@ -192,7 +211,9 @@ def weighted_gradient(model: Any, scorer: EntropyScorer, examples: Sequence[Exam
     return found
 
 
-def unpadded_responses(model: Any, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> list[tuple[int, ...]]:
+def unpadded_responses(
+    model: Any, prompts: Sequence[tuple[int, ...]], sampling: Sampling
+) -> list[tuple[int, ...]]:
     """Token by token from the model and its tokens alone."""
     found = []
     for prompt in prompts:
@@ -228,7 +249,9 @@ def examine(model: Any, say: Callable[[], str]) -> Row:
     prompts = sorted({example.prompt_ids for example in examples})
     sampling = Sampling(max_new_tokens=4)
     drawn = [x[0] for x in sample_responses(model, prompts, sampling, ends=(0,))]
-    found["sampled"] = float(sum(a != b for a, b in zip(drawn, unpadded_responses(model, prompts, sampling), strict=True)))
+    found["sampled"] = float(
+        sum(a != b for a, b in zip(drawn, unpadded_responses(model, prompts, sampling), strict=True))
+    )
     try:
         scorer.refuse_untrainable(model)
         weights = torch.linspace(-1.0, 1.5, len(examples))
@@ -302,7 +325,11 @@ def one_line(error: Exception) -> str:
 
 
 def verdict_of(found: Row) -> tuple[str, str]:
-    wrong = [f"{key} {found[key]:.2g}" for key, most in TOLERANCE.items() if key in found and not found[key] <= most]
+    wrong = [
+        f"{key} {found[key]:.2g}"
+        for key, most in TOLERANCE.items()
+        if key in found and not found[key] <= most
+    ]
     if wrong:
         return "WRONG", ", ".join(wrong)
     if "refused" in found:
@@ -340,20 +367,34 @@ def short(why: str) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     made = parser(str(__doc__), "zoo")
     made.formatter_class = argparse.RawDescriptionHelpFormatter
-    made.add_argument("--family", nargs="+", metavar="NAME", help="these only")
+    made.add_argument("--family", nargs="*", metavar="NAME", help="these only")
+    made.add_argument(
+        "--kept",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="files of earlier runs, whose other families are kept",
+    )
+    made.add_argument("--docs", type=Path, help="a page that the tables are put into")
     args = made.parse_args(words)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(args.threads)
-    names = args.family or (QUICK if args.quick else families())
+    names = args.family if args.family is not None else (QUICK if args.quick else families())
     if unknown := [name for name in names if name not in families()]:
         sys.exit(f"no family {unknown[0]!r}; there are {', '.join(families())}")
-    rows = []
+    rows = [row for file in args.kept for row in json.loads(file.read_text(encoding="utf-8"))["families"]]
+    rows = [row for row in rows if row["family"] not in names]
     for name in names:
         rows.append(run_family(name))
+        args.out.with_suffix(".part").write_text(json.dumps({"families": rows}), encoding="utf-8")
         print(f"{name}: {rows[-1]['verdict']} {short(rows[-1]['why'])}", file=sys.stderr, flush=True)
+    order = families()
+    rows.sort(key=lambda row: order.index(row["family"]))
     args.quick = True  # every model here is tiny
-    publish(args, "zoo", tables(rows), {"tolerance": TOLERANCE, "families": rows})
+    text = publish(args, "zoo", tables(rows), {"tolerance": TOLERANCE, "families": rows})
+    if args.docs:
+        into_page(args.docs, "zoo", text, "Architectures")
 
 
 if __name__ == "__main__":

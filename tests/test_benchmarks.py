@@ -123,6 +123,20 @@ def test_compare_methods(quick: Any, tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").rglob("*.safetensors"))
 
 
+def test_zoo(quick: Any) -> None:
+    figures, first = quick("zoo")
+    assert first["verdict"] == "right"
+    rows = {row["family"]: row for row in figures["families"]}
+    assert [rows[name]["verdict"] for name in ("llama", "opt", "bloom", "mamba")] == ["right"] * 2 + [
+        "said"
+    ] * 2
+    assert "not a causal language model" in rows["roberta"]["refused"]
+    for row in rows.values():
+        for name in {"entropy", "gradient", "cut", "reloaded"} & set(row):
+            assert row[name] <= figures["tolerance"][name], (row["family"], name)
+    assert rows["roberta as decoder"]["entropy"] < 1e-4 and rows["llama"]["longest_row"] == 128
+
+
 def test_false_certification(quick: Any, tmp_path: Path) -> None:
     figures, first = quick("false_certification")
     assert first["ancestor (20 steps) / ours"]
