@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test test-quick test-extras floor check bench clean
+.PHONY: demo test test-quick test-extras floor check bench torture clean
 
 # The main job: debias the embedded model on the built-in prompts and write runs/demo. A quarter of the test prompts and
 # a fifth of the training prompts: three to five minutes on two cores. Without the flags after -- the script uses all of them.
@@ -49,6 +49,13 @@ bench: $(STAMP)
 	for script in benchmarks/entropy_engine.py benchmarks/same_work.py benchmarks/supervised_step.py \
 		benchmarks/growth.py benchmarks/startup.py benchmarks/time_to_target.py; do \
 		$(BIN)/python $$script || exit 1; done
+
+# Trainings that are killed, or die at one operation on a file, and are resumed: about two minutes for each ten of the two numbers.
+KILLS ?= 20
+CRASH_POINTS ?= 20
+SEED ?= 0
+torture: $(STAMP)
+	$(BIN)/python benchmarks/torture.py --kills $(KILLS) --crash_points $(CRASH_POINTS) --seed $(SEED)
 
 $(STAMP): requirements.lock pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -89,10 +89,38 @@ def test_batches_that_fit(micro, effective, groups, processes):
     TrainSettings(micro_batch_size=micro, effective_batch=effective).check(groups, processes)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/x", "../x", "a\\b", "a..b", "a\0b"])
+@pytest.mark.parametrize(("steps", "batch"), [(10**20, 64), (20, 2**60), (10**5, 10**5)])
+def test_more_prompts_than_can_be_drawn_are_refused(steps, batch):
+    (line,) = faults(TrainSettings(max_steps=steps, effective_batch=batch))
+    assert str(steps) in line and str(batch) in line
+    TrainSettings(max_steps=10**5, effective_batch=512).check()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "/tmp/x",
+        "../x",
+        "a\\b",
+        "a..b",
+        "a\0b",
+        "a\nb",
+        "a\x1b[2J",
+        "a\u2028b",
+        "a\x85",
+        "\udcff",
+        "\ud83d",
+        "n" * 256,
+        "偏" * 86,
+    ],
+)
 def test_run_names_that_are_no_name_of_a_folder(name):
     (line,) = faults(TrainSettings(run_name=name))
-    assert line.startswith("--run_name is ")
+    assert line.startswith("--run_name is ") and line.isprintable()
 
 
 def test_flags_that_exclude_each_other():

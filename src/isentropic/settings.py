@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
@@ -71,6 +72,10 @@ SEED = {
     "because": "NumPy's global generator takes no more than 32 bits",
 }
 FEWER_THAN_TWO = {**TWO_OR_MORE, "because": "fewer than two pairs have no interval"}
+
+
+MOST_PROMPTS = 10**8
+"""Most prompts over all steps of a training."""
 
 
 @dataclass
@@ -262,6 +267,12 @@ class LossSettings(SamplingSettings):
             faults.append(
                 "--hold_contexts with --hold none; nothing would be held on them; drop one of the two"
             )
+        sizes = self.max_steps, self.effective_batch
+        if all(isinstance(size, int) for size in sizes) and sizes[0] * sizes[1] > MOST_PROMPTS:
+            faults.append(
+                f"--max_steps {sizes[0]} times --effective_batch {sizes[1]} is more than {MOST_PROMPTS:.0e} prompts; their "
+                f"order is drawn before the first step, and that would not end; give fewer"
+            )
         return faults
 
     def batch_faults(self, groups: int | None, world_size: int) -> list[str]:
@@ -381,7 +392,11 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
                 f"--run_name is {name!r}; it names one folder in {self.output_dir!r}, and nothing may be written "
                 f"outside it; use letters, digits, '-' and '_'"
             )
-        elif visible(name) != name or "\n" in name or len(name.encode(errors="replace")) > 255:
+        elif (
+            visible(name) != name
+            or len(name.encode(errors="replace")) > 255
+            or re.search("[\n\ud800-\udfff]", name)
+        ):
             faults.append(
                 f"--run_name is {short(name)}; it names a folder, with up to 255 bytes and no line breaks; use letters, "
                 f"digits, '-' and '_'"

@@ -9,6 +9,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from isentropic.measure.cost import answers_of
 from isentropic.measure.measurement import measure
 from isentropic.models.load import load_model
 from isentropic.responses.sample import ResponseSampler, Sampling
+from isentropic.run_folder import locked
 from isentropic.settings import TrainSettings
 from oracles import naive_entropies
 from tiny import make_folder, make_prompts, make_tokenizer, rows
@@ -742,3 +745,151 @@ def test_a_bfloat16_checkpoint_saved_in_float32_is_said(tiny_folder, tiny_file, 
     assert said in " ".join(screen.out.split()) and "warning: final/" not in screen.out
     (report,) = tmp_path.glob("*/report.md")
     assert said in " ".join(report.read_text(encoding="utf-8").split())
+
+
+# ---- killed, signalled, or refused ---------------------------------------------------------------------------------
+
+
+def crash_in(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """The machine goes down the first time that this function of the command is called."""
+    import isentropic.commands.train as module
+
+    owner = module.Run if hasattr(module.Run, where) else module
+    real, calls = getattr(owner, where), []
+
+    def once(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise Crash
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, where, once)
+
+
+@pytest.mark.parametrize(
+    "where", ["write_trained", "take_best", "save_final", "write_report", "forget_finished"]
+)
+def test_a_run_that_met_its_target_does_not_train_on_after_a_crash(go, monkeypatch, where):
+    met = {"target_gap": 5.0, "force": True, "save_steps": 1}
+    _, whole, _ = go("whole", **met)
+    crash_in(monkeypatch, where)
+    with pytest.raises(Crash):
+        go("cut", **met)
+    cut = whole.parent / "cut"
+    if where == "forget_finished":  # all was written; there is only to tidy up
+        with pytest.raises(InputError, match=r"is finished \(target\)"):
+            go("cut", resume=True, **met)
+    else:
+        assert not (cut / "result.json").exists()
+        result, _, screen = go("cut", resume=True, **met)
+        assert result["stopped"] == "target" and result["steps"] == 2 and "Step 3 |" not in screen.text
+    assert_same_run(cut, whole)
+    assert {path for path in content(cut)} == {path for path in content(whole)}
+
+
+def test_a_run_that_made_its_last_step_goes_straight_to_the_end_without_any_checkpoint(go, monkeypatch):
+    _, whole, _ = go("whole")
+    crash_in(monkeypatch, "take_best")
+    with pytest.raises(Crash):
+        go("cut")
+    result, cut, screen = go("cut", resume=True)
+    assert result["stopped"] == "max_steps" and result["steps"] == 5 and "Step" not in screen.text
+    assert_same_run(cut, whole)
+
+
+def test_a_finished_run_gets_the_report_and_the_card_that_it_lacks(go):
+    _, folder, _ = go("run", max_steps=1, eval_steps=1)
+    before = content(folder)
+    for name in ("report.html", "report.md", "final/README.md"):
+        (folder / name).unlink()
+        _, _, screen = go("run", max_steps=1, eval_steps=1, resume=True)
+        assert f"{name} written again" in screen.text and content(folder) == before
+    (folder / "final" / "README.md").unlink()
+    assert main(["report", str(folder)]) == 0 and content(folder) == before
+    with pytest.raises(InputError, match="is finished"):
+        go("run", resume=True)
+
+
+@pytest.mark.parametrize(
+    "harm", ["model.safetensors", "optimizer.pt", "rng_state.pth", "steering_0.json", "best"]
+)
+def test_a_damaged_checkpoint_is_told_and_never_used(go, harm):
+    _, whole, _ = go("whole", save_steps=2)
+    with pytest.raises(Crash):
+        go("cut", Watcher("Step 3 |", crash), save_steps=2)
+    checkpoints = whole.parent / "cut" / "checkpoints"
+    damaged = (
+        next(checkpoints.glob("best-*/*.safetensors"))
+        if harm == "best"
+        else checkpoints / "checkpoint-2" / harm
+    )
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 8
+    damaged.write_bytes(data)
+    _, cut, screen = go("cut", resume=True, save_steps=2)
+    assert "checkpoint-2 cannot be used" in screen.text and damaged.name in screen.text
+    assert_same_run(cut, whole)
+
+
+@pytest.mark.parametrize(("steps", "word"), [(1, "--max_steps is 1"), (4, "")])
+def test_more_or_fewer_steps_when_resuming(go, steps, word):
+    stopped, cut, _ = go("cut", Watcher("Step 2 |", ctrl_c))
+    before = content(cut)
+    if word:
+        with pytest.raises(InputError, match=word):
+            go("cut", resume=True, max_steps=steps)
+        assert content(cut).items() >= {k: v for k, v in before.items() if "gap_before" not in k}.items()
+    else:
+        result, _, _ = go("cut", resume=True, max_steps=steps)
+        assert result["steps"] == steps
+        config = read(cut / "config.json")
+        assert config["max_steps"] == 5 and config["resumed"] == [
+            {"after_step": stopped["steps"], "max_steps": 4}
+        ]
+
+
+def test_other_settings_are_refused_before_a_model_is_loaded(go, tmp_path):
+    _, cut, _ = go("cut", Watcher("Step 1 |", ctrl_c))
+    before = content(cut)
+    with pytest.raises(InputError, match=r"--seed \(then 42, now 7\)"):
+        go("cut", resume=True, seed=7)
+    with pytest.raises(InputError, match=r"--lora_r \(then 0, now 4\)") as caught:
+        go("cut", resume=True, lora_r=4, effective_batch=8)
+    assert "--effective_batch (then 16, now 8)" in str(caught.value) and content(cut) == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_of_a_cluster_saves_a_checkpoint(go, tmp_path, tiny_folder, tiny_file, name, capsys):
+    """The exit code says which signal it was; the run goes on as if nothing had been."""
+    _, whole, _ = go("whole")
+    number = getattr(signal, name)
+    metrics = tmp_path / "runs" / "cut" / "metrics.jsonl"
+
+    def send() -> None:
+        while not (metrics.is_file() and '"step": 1,' in metrics.read_text()):
+            time.sleep(0.005)
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # a launcher passes on what the cluster sends to all
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    # The dying run has steps enough for the signal to find it training; the whole one is that of the default.
+    given = flags(tiny_folder, tiny_file, tmp_path / "runs", run_name="cut", max_steps=10**4, eval_steps=5)
+    assert main(["train", *given]) == 128 + number
+    sender.join()
+    assert signal.getsignal(number) == signal.SIG_DFL
+    result = read(tmp_path / "runs" / "cut" / "result.json")
+    assert result["stopped"] == "interrupted" and result["signal"] == name
+    assert f"{name}: finishing this step" in capsys.readouterr().out
+    assert main(["train", *given, "--max_steps", str(result["steps"] + 1), "--resume"]) == 0
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_folder_that_is_in_use_is_refused(go, tmp_path):
+    _, cut, _ = go("cut", Watcher("Step 1 |", ctrl_c))
+    before = content(cut)
+    with locked(cut):
+        for flags_ in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(InputError, match="in use by another process"):
+                go("cut", **flags_)
+    assert content(cut) == before and [path.name for path in cut.parent.iterdir()] == ["cut"]

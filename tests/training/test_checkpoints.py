@@ -12,8 +12,8 @@ from isentropic.files import seal, write_json
 from isentropic.training.checkpoints import (
     Point,
     check_checkpoint,
-    forget_after,
     forget_finished,
+    forget_others,
     forget_unused_best,
     last_point,
     seal_checkpoint,
@@ -139,22 +139,27 @@ def test_older_checkpoints_go_when_the_new_one_is_whole(tmp_path):
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-5"]
 
 
-def test_what_lies_beyond_the_point_is_deleted(tmp_path):
-    for step in (4, 6, 8):
-        checkpoint(tmp_path, step), best_weights(tmp_path, step)
+def test_what_a_run_does_not_go_on_from_is_deleted(tmp_path):
+    def fill() -> None:
+        for step in (4, 6, 8):
+            checkpoint(tmp_path, step, {**BEST, "step": step}), best_weights(tmp_path, step)
+        (tmp_path / "checkpoint-4" / "trainer_state.json").unlink()  # its deletion was cut short
+        write_trained(tmp_path, Point(8, "target", BEST))
+
     (tmp_path / "tensorboard").mkdir()
-    write_trained(tmp_path, Point(8, "target", BEST))
-    forget_after(tmp_path, 6, keep_end=True)
-    assert names(tmp_path) == [
-        "best-4",
-        "best-6",
-        "checkpoint-4",
-        "checkpoint-6",
-        "tensorboard",
-        "trained.json",
-    ]
-    forget_after(tmp_path, -1, keep_end=False)
-    assert names(tmp_path) == ["tensorboard"]
+    for point, left in (
+        (Point(8, "target", {**BEST, "step": 6}), ["best-6", "checkpoint-8", "tensorboard", "trained.json"]),
+        (
+            Point(6, None, {**BEST, "step": 6}, tmp_path / "checkpoint-6"),
+            ["best-6", "checkpoint-6", "tensorboard"],
+        ),
+        (None, ["tensorboard"]),
+    ):
+        fill()
+        forget_others(tmp_path, point)
+        assert names(tmp_path) == left
+        for name in left[:-1]:
+            shutil.rmtree(tmp_path / name) if name != "tensorboard" else None
 
 
 def test_best_weights_stay_as_long_as_a_checkpoint_needs_them(tmp_path):

@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from isentropic.measure.measurement import Measurement, measure, response_rows
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
-from isentropic.models.model import LoadedModel, quiet_transformers
+from isentropic.models.model import LoadedModel, quiet_transformers, special_tokens
 from isentropic.models.save import save_model, saved_otherwise, sentence_logits
 from isentropic.models.sharding import gathered
 from isentropic.prompts.load import load_prompts
@@ -76,7 +76,7 @@ from isentropic.training.callbacks import (
     NotFiniteError,
     TargetGapStop,
 )
-from isentropic.training.checkpoints import Point, forget_after, forget_finished, last_point, write_trained
+from isentropic.training.checkpoints import Point, forget_finished, forget_others, last_point, write_trained
 from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
 ROOM, ROOM_WITH_CHECKPOINTS = 8, 32
@@ -199,6 +199,7 @@ class Run:
             progress=lambda stage: screen.bar(stage),
         )
         self.bf16 = bool(self.trainer.args.bf16)
+        self.special_tokens = special_tokens(loaded.model)
 
     def go(self) -> dict[str, Any]:
         screen, settings = self.screen, self.settings
@@ -245,7 +246,7 @@ class Run:
                 f"cannot be taken back; give {step} or more"
             )
         if self.writes:
-            forget_after(self.checkpoints, step, keep_end=point is not None and point.checkpoint is None)
+            forget_others(self.checkpoints, point)
             note_resume(self.folder, max(step, 0), asdict(self.settings))
         if point is None:
             self.screen.say("   no checkpoint to go on from; starting from the first step")
@@ -309,28 +310,33 @@ class Run:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """The first signal asks for a checkpoint after this step; a second one breaks off at once."""
+        """The first signal asks for a checkpoint after this step; Ctrl-C behind it breaks off at once.
+
+        Clusters and shells send their signals more than once: those do no more than the first.
+        """
         terminals = [stream for stream in (1, 2) if os.isatty(stream)]
         kept: dict[int, Any] = {}
 
-        def restore() -> None:
-            for number, handler in kept.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        def restore(*numbers: int) -> None:
+            for number in numbers:
+                signal.signal(number, kept[number] if kept[number] is not None else signal.SIG_DFL)
 
         def asked(number: int, frame: Any) -> None:
+            if self.interrupt.asked:
+                return
             self.interrupt.asked = number
-            restore()
+            restore(signal.SIGINT)
             if number == getattr(signal, "SIGHUP", None):
                 for stream in terminals:  # they are gone, and to write to them would be an error
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-            self.screen.say(
-                f"{self.interrupt.name}: finishing this step and saving a checkpoint (again breaks off at once)"
-            )
+            with suppress(OSError):
+                self.screen.say(
+                    f"{self.interrupt.name}: finishing this step and saving a checkpoint (Ctrl-C breaks off at once)"
+                )
 
         try:
             for number in SIGNALS:
-                ignored = signal.getsignal(number) is signal.SIG_IGN
-                if number != getattr(signal, "SIGHUP", None) or not ignored:  # nohup ignores it
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
                     kept[number] = signal.signal(number, asked)
         except ValueError:  # not in the main thread, as in a notebook's worker: signals then do what they did
             yield
@@ -338,7 +344,7 @@ class Run:
         try:
             yield
         finally:
-            restore()
+            restore(*kept)
 
     # --- After training ---------------------------------------------------------------------------------------------
 
@@ -385,6 +391,9 @@ class Run:
             trainer.accelerator.wait_for_everyone()  # the first process may still be writing them
             self.best.restore(trainer.model)
             trainer.accelerator.wait_for_everyone()
+        # Training gives the configuration the tokenizer's special tokens; the final model keeps those it came with.
+        for holder, name, token in self.special_tokens:
+            setattr(holder, name, token)
 
     def measure_test(self, loaded: LoadedModel, items: list | None = None) -> Measurement:
         """The gap on the test prompts, which neither training nor stopping ever sees."""

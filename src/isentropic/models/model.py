@@ -94,3 +94,12 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def special_tokens(model: PreTrainedModel) -> list[tuple[Any, str, Any]]:
+    """The begin, end and pad tokens that a model's configurations name: the object, the attribute, its value."""
+    holders = (getattr(model, "config", None), getattr(model, "generation_config", None))
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return [
+        (holder, name, getattr(holder, name)) for holder in holders for name in names if hasattr(holder, name)
+    ]

@@ -132,13 +132,16 @@ def check_checkpoint(checkpoint: Path) -> None:
         )
 
 
-def forget_after(folder: Path, step: int, *, keep_end: bool) -> None:
-    """Delete what lies beyond the step that a run goes on from: it is damaged, or will be made again."""
-    if not keep_end:
+def forget_others(folder: Path, point: Point | None) -> None:
+    """Delete all that a run does not go on from: what is damaged, what lies beyond, what was half deleted."""
+    ended = point is not None and point.checkpoint is None
+    if not ended:
         (folder / TRAINED).unlink(missing_ok=True)
+    kept = [last_whole(folder) if ended else point and point.checkpoint]
+    kept += [best_folder(folder, point.best["step"])] if point and point.best else []
     for kind in (CHECKPOINT, BEST):
         for path in numbered(folder, kind):
-            if step_of(path) > step:
+            if path not in kept:
                 shutil.rmtree(path)
 
 
