@@ -109,6 +109,51 @@ def test_yaml_numbers_as_people_write_them(run, tmp_path):
     assert config["learning_rate"] == 1e-5 and config["target_gap"] == 1
 
 
+def test_words_of_yaml_as_people_write_them(run, tmp_path):
+    file = lines_file(
+        tmp_path / "run.yaml",
+        ["bf16: on", "run_name: 2024", "output_dir: ~/runs", "max_pairs: null", "swap: yes"],
+    )
+    config = printed(run, "--config", file)
+    assert (config["bf16"], config["run_name"], config["max_pairs"], config["swap"]) == (
+        "on",
+        "2024",
+        None,
+        True,
+    )
+    assert config["output_dir"] == str(Path.home() / "runs")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["measure", "compare x", "prompts", "report", "train --model_path", "train --system x --train_data"],
+)
+def test_a_variable_that_is_not_set_is_refused(run, command):
+    assert_refused(run(*command.split(), ""), "is empty")
+
+
+def test_bytes_that_are_not_utf8_are_refused(run):
+    for words in (["train", "--system"], ["measure"], ["prompts"], ["train", "--run_name"]):
+        assert_refused(run(*words, "a\udce9"), "not UTF-8")
+
+
+def test_no_flag_is_shortened(run):
+    for words in (
+        ["measure", "--pair", "3"],
+        ["train", "--max_step=3"],
+        ["prompts", "--ou", "x"],
+    ):
+        assert_refused(run(*words), "did you mean --")
+
+
+def test_names_too_long_for_a_file_are_one_line(run):
+    long = "x" * 300
+    for words in (["measure", long], ["prompts", long], ["prompts", long + ".csv"], ["report", long], ["train", "--run_name", long],
+                  ["train", "--train_data", long + ".jsonl"], ["train", "--config", long], ["measure", "--text_file", long]):  # fmt: skip
+        code, _, err = run(*words)
+        assert code == 2 and err.count("\n") == 1 and len(err) < 800, err
+
+
 # ---- bad input: settings -----------------------------------------------------------------------------------------
 
 BAD_SETTINGS = {
@@ -117,13 +162,17 @@ BAD_SETTINGS = {
     "--target_gap much": "invalid float value: 'much'",
     "--learning_rate=-1e-5": "--learning_rate is -1e-05",
     "--max_steps 2.5": "invalid int value: '2.5'",
-    "--run_name=": "--run_name is ''",
+    "--run_name=": "run_name is empty",
     "--resume": "nothing to resume",
     "--loss squared": "invalid choice: 'squared'",
     "--lr_scheduler_type zigzag": "invalid choice: 'zigzag'",
     "--lerning_rate 1e-5": "did you mean --learning_rate?",
     "--target-gap 0.1": "did you mean --target_gap?",
-    "--microbatch 4": "--microbatch is no flag",
+    "--microbatch 4": "unknown flag --microbatch",
+    "--learning_rat 1": "did you mean --learning_rate?",
+    "--lora_alpha -5": "--lora_alpha is -5",
+    "--groups ,": "groups are none",
+    "--group_column=": "group_column is empty",
     "--model_path ./nothing": "'./nothing' does not exist",
     "--train_data nothing.jsonl": "'nothing.jsonl' does not exist",
     "--train_data nothing": "nor a built-in set",
@@ -162,16 +211,31 @@ def test_all_faults_are_told_at_once(run, tmp_path, monkeypatch):
     ("content", "word"),
     [
         ("learning_rat: 1.0e-5", "did you mean 'learning_rate'?"),
-        ("max_steps: many", "max_steps the value 'many'"),
-        ("max_steps: 2.5", "max_steps the value 2.5"),
+        ("max_steps: many", "--max_steps: invalid int value: 'many'"),
+        ("max_steps: 2.5", "--max_steps: invalid int value: '2.5'"),
         ("use_l1: 1", "use_l1 the value 1"),
-        ("loss: squared", "choose one of debiasing, gee"),
-        ("preset: gentle", "choose one of"),
-        ("a: [1", "no valid YAML"),
+        ("loss: squared", "choose from"),
+        ("preset: gentle", "choose from"),
+        ("a: [1", "not valid YAML"),
         ("- 1\n- 2", "holds no settings"),
         ("", "holds no settings"),
         ("target_gap: .nan", "--target_gap is nan"),
         ("target_gap: nan", "--target_gap is nan"),
+        ("lerning_rate: 1\nx: 2", "did you mean 'learning_rate'?"),
+        ("help: 1", "unknown key 'help'"),
+        ("config: x.yaml", "unknown key 'config'"),
+        ("max_steps: [1]", "a list"),
+        ("run_name: {a: 1}", "a dict"),
+        ("a: &a [1, 1]\nrun_name: [*a, *a]", "*name"),
+        ("a: &a {b: 1}\n<<: [*a, *a]", "*name"),
+        ("run_name: " + "[" * 3000, "not valid YAML"),
+        ("run_name: " + "[" * 3000 + "]" * 3000, "run.yaml"),
+        ("max_steps: " + "9" * 5000, "run.yaml"),
+        ("max_steps: " + "x" * 5000, "invalid int value"),
+        ("run_name: " + "x" * 5000, "up to 255 bytes"),
+        ("run_name: x\n" * 200_000, "larger than 1 MB"),
+        ("run_name: !!python/object/apply:os.system [id]", "not valid YAML"),
+        ("run_name: 2024-99-99", "not valid YAML"),
     ],
 )
 def test_config_files_that_cannot_work(run, tmp_path, content, word):

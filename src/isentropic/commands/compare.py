@@ -27,8 +27,9 @@ from isentropic.schema import Comparison
 from isentropic.settings import MeasureSettings
 
 
-def run_compare(names: Sequence[str], settings: MeasureSettings) -> Comparison:
+def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
     """Measure several models on the same pairs and the same responses; returns the comparison."""
+    names = models
     if len(names) < 2:
         raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name another one")
     if settings.responses_out:

@@ -32,12 +32,12 @@ PROMPT_SETTINGS = "train_data text_column group_column groups male_column female
 SAMPLING_SETTINGS = "max_new_tokens sample_temp num_responses"
 
 
-def run_measure(name: str | None, settings: MeasureSettings) -> Summary:
+def run_measure(model: str | None, settings: MeasureSettings) -> Summary:
     """Measure one model; returns the summary."""
-    check_files(settings, {"the model": name})
+    check_files(settings, {"the model": model})
     # With --json - the standard output is the JSON alone.
     screen = Screen(quiet=settings.json == "-")
-    loaded, bf16 = model_on_device(EMBEDDED if name is None else name, settings)
+    loaded, bf16 = model_on_device(EMBEDDED if model is None else model, settings)
     prompts, settings = prompts_to_measure(settings, loaded, screen)
     with screen.live():
         measurement = measure_model(loaded, prompts, settings, bf16, screen, text_file=settings.text_file)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
-from pathlib import Path
 from typing import Any, NoReturn
 
+from isentropic.commands.config import config_words
 from isentropic.errors import InputError
 from isentropic.settings import MeasureSettings, TrainSettings, apply_preset, in_order
-from isentropic.text import visible
+from isentropic.text import half_character, short, visible
 
 SECTIONS = {
     "model": "model",
@@ -29,26 +29,52 @@ SECTIONS = {
 class Parser(argparse.ArgumentParser):
     """argparse, with the nearest flag named where one is not known. Its errors are one line and exit code 2."""
 
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **given})
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        # A command refuses what it does not know by itself: only it knows which of its flags comes nearest.
+        # Let the subparser report unknown flags: only it can suggest the nearest one.
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        known = [flag for action in self._actions for flag in action.option_strings]
-        if message.startswith("unrecognized arguments"):
-            wrong = message.split(": ", 1)[1].split()[0].split("=")[0]
+        self.exit(2, f"{self.prog}: error: {self.explained(message)}\n")
+
+    def explained(self, message: str) -> str:
+        """The message in one line of at most 300 characters; of an unknown flag, with the one that comes nearest."""
+        if message.startswith("unrecognized arguments: "):
+            wrong = message.removeprefix("unrecognized arguments: ").split(" ")[0].split("=")[0]
+            known = [flag for action in self._actions for flag in action.option_strings]
             nearest = difflib.get_close_matches(wrong, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else f"; see {self.prog} --help"
-            message = f"{wrong} is no flag of {self.prog}{hint}"
-        message = message.replace("\n", "\\n")
-        self.exit(2, f"{self.prog}: error: {visible(message)}\n")
+            message = (
+                f"unknown flag {wrong[:80]}{hint}"
+                if wrong[:1] == "-"
+                else f"unexpected word {short(wrong)}{hint}"
+            )
+        message = visible(message.replace("\n", "\\n"))
+        return message if len(message) <= 300 else message[:297] + " …"
+
+
+class ConfigParser(Parser):
+    """Reads the words of a config file; its errors name the file."""
+
+    file = ""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            wrong = message.removeprefix("unrecognized arguments: ").split("=")[0].removeprefix("--")
+            known = [action.dest for action in self._actions]
+            nearest = difflib.get_close_matches(wrong, known, 1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            message = f"unknown key {short(wrong)}, which would be ignored{hint}"
+        raise InputError(f"--config {self.file!r}: {self.explained(message)}")
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
-    """One flag a setting, in the sections the settings name."""
+    """One flag for each setting, in the sections that the settings name."""
     sections = {key: parser.add_argument_group(title) for key, title in SECTIONS.items()}
     for setting in in_order(settings):
         group = sections[setting.metadata["section"]]
@@ -59,7 +85,7 @@ def argument_of(setting: Field) -> dict[str, Any]:
     default = setting.default if setting.default is not MISSING else None
     shown = "" if default in (None, False) else f" (default: {default})"
     argument: dict[str, Any] = {"help": (setting.metadata["help"] + shown).replace("%", "%%")}
-    # What the user did not give stays absent, so that presets and config files can tell.
+    # Leave unset flags out of the namespace, so that presets and config files can fill them.
     argument["default"] = argparse.SUPPRESS
     if str(setting.type).startswith("bool"):
         argument["action"] = argparse.BooleanOptionalAction
@@ -72,6 +98,12 @@ def argument_of(setting: Field) -> dict[str, Any]:
     else:
         argument["metavar"] = setting.metadata.get("metavar", argument["type"].__name__.upper())
     return argument
+
+
+def train_parser(program: str) -> Parser:
+    train = Parser(prog=program, description="Pure debiasing: close the entropy gap between the groups.")
+    add_train_flags(train)
+    return train
 
 
 def parser(program: str = "isentropic") -> Parser:
@@ -92,7 +124,7 @@ def parser(program: str = "isentropic") -> Parser:
     add_settings(measure, MeasureSettings)
     compare = commands.add_parser("compare", help="several models on the same pairs and the same responses")
     compare.add_argument(
-        "models", nargs="+", metavar="MODEL", help="the first is what the others are held against"
+        "models", nargs="+", metavar="MODEL", help="the first is what the others are compared with"
     )
     add_settings(compare, MeasureSettings)
     report = commands.add_parser("report", help="write a run's or a measurement's report again")
@@ -125,7 +157,7 @@ def parser(program: str = "isentropic") -> Parser:
 
 class ShowVersion(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
-        words = "show the version and leave"
+        words = "show the version and exit"
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=words)
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
@@ -139,65 +171,50 @@ def add_train_flags(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--config", default=None, metavar="FILE", help="YAML or JSON file of settings; flags win over it"
     )
-    train.add_argument("--print_config", action="store_true", help="print the settings as YAML and leave")
+    train.add_argument("--print_config", action="store_true", help="print the settings as YAML and exit")
     add_settings(train, TrainSettings)
 
 
 # --- Settings from flags, presets and files -------------------------------------------------------------------------
 
 
+PATHS = "model_path train_data output_dir text_file json html responses_in responses_out".split()
+
+
+def parse(parser: Parser, arguments: Sequence[str] | None) -> dict[str, Any]:
+    """What was given on the command line, by name.
+
+    Raises:
+        InputError: a word is empty, as an unset variable of the shell is, or not valid Unicode.
+    """
+    given = vars(parser.parse_args(arguments))
+    for name, value in given.items():
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str) and not word.strip() and name != "system":
+                raise InputError(
+                    f"{name} is empty ({word!r}); it names something; fill it in or leave it out (a variable that is not set?)"
+                )
+            if isinstance(word, str) and half_character(word):
+                raise InputError(
+                    f"{name} holds bytes that are not UTF-8 ({short(word)}); rename it, or correct the text"
+                )
+    return given
+
+
 def settings_from(kind: type, given: dict[str, Any]) -> Any:
     """Build settings from flags, on top of a config file, on top of a preset."""
     file = given.pop("config", None)
-    values = {**(read_config(file, kind) if file else {}), **given}
-    return kind(**apply_preset(values))
+    values = apply_preset({**(from_config(file, kind) if file else {}), **given})
+    for name in PATHS:
+        if isinstance(values.get(name), str):
+            values[name] = os.path.expanduser(values[name])
+    return kind(**values)
 
 
-def read_config(file: str, kind: type) -> dict[str, Any]:
-    """The settings in a YAML or JSON file. A run folder's ``config.json`` holds facts besides; they are passed over."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {file!r} cannot be read ({error}); give a YAML or JSON file") from error
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise InputError(f"--config {file!r} is no valid YAML ({where}); mend that line") from error
-    if not isinstance(content, dict):
-        raise InputError(f"--config {file!r} holds no settings; write one 'name: value' a line")
-    types = {setting.name: setting for setting in fields(kind)}
-    if content.get("schema") == "isentropic.config/1":
-        content = {name: value for name, value in content.items() if name in types}
-    for name, value in content.items():
-        if name not in types:
-            nearest = difflib.get_close_matches(str(name), types, 1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise InputError(f"--config {file!r} has the unknown key {name!r}, which would be ignored{hint}")
-        content[name] = typed(file, types[name], value)
-    return content
-
-
-def typed(file: str, setting: Field, value: Any) -> Any:
-    """The value as the setting takes it, or why it cannot be."""
-    expected = str(setting.type)
-    if expected.startswith("float") and isinstance(value, str):
-        # YAML reads 1e-05 as text, and that is how JSON writes it.
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    fits = {
-        "bool": isinstance(value, bool),
-        "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
-        "str": isinstance(value, str),
-    }[expected.split(" ")[0]]
-    if not fits and not (value is None and "None" in expected):
-        raise InputError(
-            f"--config {file!r} gives {setting.name} the value {value!r}, which is no {expected}; mend that line"
-        )
-    choices = setting.metadata.get("choices")
-    if choices and value is not None and value not in choices:
-        raise InputError(
-            f"--config {file!r} gives {setting.name} the value {value!r}; choose one of {', '.join(choices)}"
-        )
-    return value
+def from_config(file: str, kind: type) -> dict[str, Any]:
+    """The settings in a config file, read as flags are: types, choices and unknown names come from one place."""
+    reader = ConfigParser(add_help=False)
+    reader.file = file
+    add_settings(reader, kind)
+    switches = {setting.name for setting in fields(kind) if str(setting.type).startswith("bool")}
+    return vars(reader.parse_args(config_words(file, switches, {setting.name for setting in fields(kind)})))

@@ -14,7 +14,7 @@ from isentropic.prompts.preview import prompt_rows, prompts_preview
 from isentropic.settings import TrainSettings, reading_of
 
 
-def run_prompts(given: dict[str, Any]) -> None:
+def run_prompts(**given: Any) -> None:
     reading = TrainSettings(
         **{f.name: given[f.name] for f in fields(TrainSettings) if given.get(f.name) is not None}
     )

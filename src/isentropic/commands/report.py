@@ -38,17 +38,17 @@ def write_report(folder: str | Path, lang: str = "en", result: dict[str, Any] | 
     return folder / REPORT_HTML
 
 
-def run_report(given: dict[str, Any]) -> None:
+def run_report(run: str, lang: str, out: str | None) -> None:
     """Write the report of a run folder, or of a JSON file that `measure` or `compare` wrote."""
-    name, out = given["run"], given["out"]
+    name = run
     if os.path.isdir(name) and out is None:
-        target = str(write_report(name, given["lang"]))
+        target = str(write_report(name, lang))
     else:
         target = out or str(Path(name).with_suffix(".html"))
         summary = read_run(name) if os.path.isdir(name) else read_summary(name)
         check_outputs({"--out": target}, {"report": name})
         render = render_markdown if Path(target).suffix == ".md" else render_html
-        write_output(target, render(summary, given["lang"]))
+        write_output(target, render(summary, lang))
     Screen().say(f"report: {target}")
 
 

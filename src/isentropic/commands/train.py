@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -84,6 +85,21 @@ ROOM, ROOM_WITH_CHECKPOINTS = 8, 32
 written, two checkpoints of weights and the optimizer's two moments."""
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
 """Each asks for a checkpoint: Ctrl-C, a cluster that needs the machine, a terminal that was closed."""
+
+
+def run_train(settings: TrainSettings) -> int:
+    """Train; returns the exit code."""
+    result = train(settings)
+    if result.get("signal", "SIGINT") != "SIGINT":  # Ctrl-C is the user's own wish, and ends with 0
+        return 128 + signal.Signals[result["signal"]]
+    if result.get("stopped") != "not_finite":
+        return 0
+    # All is measured and saved as after any run, but a script must not take it for one that worked.
+    sys.stderr.write(
+        f"isentropic: error: the loss became NaN or infinite after step {result['steps']}; final/ holds the best good "
+        f"weights, those of step {result['best_step']}; lower --learning_rate\n"
+    )
+    return 1
 
 
 def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, Any]:
