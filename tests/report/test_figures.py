@@ -31,7 +31,7 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
 
 def test_forest_draws_every_estimate_and_covers_every_interval() -> None:
     rows = [
-        {"label": "a", "marks": [{"gap": -0.1, "ci95": (-0.3, 0.1)}, {"gap": 0.2, "ci95": (None, None)}]},
+        {"label": "a", "marks": [{"gap": -0.1, "ci95": (-0.3, 0.1)}, {"gap": 0.2, "ci95": None}]},
         {"label": "b", "marks": [None, {"gap": 0.0, "ci95": None}]},
     ]
     drawings, facts = figures.forest(

@@ -13,6 +13,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from isentropic.labels import interval_text
+
 Format = Callable[[float], str]
 
 
@@ -46,11 +48,13 @@ def forest(
     first_mark: int = 0,
     numbers: bool = True,
 ) -> tuple[list[Markup], dict[str, Any]]:
-    """Draw estimates with their intervals, one row a label and one mark a column.
+    """Draw estimates with their intervals: a row for each label, a mark for each column.
+
+    It is long because every part is placed by one layout, once for a wide and once for a narrow page.
 
     Args:
-        rows: each `label`, optional `strong` (bold), and `marks`, one a column: None or `{"gap", "ci95"}` in nats, with
-            an optional `note` that follows the number.
+        rows: each `label`, optional `strong` (bold), and `marks`, one for each column: None, or `{"gap", "ci95"}` in nats
+            (`ci95` may be None) with an optional `note` that follows the number.
         columns: names of the columns.
         name: prefix of the ids in the figure.
         title: what a screen reader says.
@@ -63,18 +67,11 @@ def forest(
     Returns:
         A wide and a narrow drawing of the same rows, and the facts: `rows` (label -> the gaps drawn), `range`.
     """
-    spans = [
-        x
-        for row in rows
-        for mark in row["marks"]
-        if mark and mark.get("gap") is not None
-        for x in (mark["gap"], *(mark.get("ci95") or ()))
-        if x is not None
-    ]
+    spans = [x for row in rows for mark in row["marks"] if mark for x in (mark["gap"], *(mark["ci95"] or ()))]
     reach = [0.0, *spans] + ([-1.4 * target, 1.4 * target] if target else [])
     low, high = _padded(min(reach), max(reach))
     facts = {
-        "rows": {row["label"]: [mark.get("gap") if mark else None for mark in row["marks"]] for row in rows},
+        "rows": {row["label"]: [mark["gap"] if mark else None for mark in row["marks"]] for row in rows},
         "range": (low, high),
     }
     drawings = []
@@ -93,19 +90,10 @@ def forest(
         top = 26.0 if target_label or written else 8.0
         bottom = top + row_height * len(rows)
 
-        def x(value: float, left: float = left, right: float = right) -> float:
-            return left + (value - low) / (high - low) * (right - left)
-
-        out: list[str] = []
-        if target:
-            out.append(_tag("rect", cls="strip", x=x(-target), y=top, width=x(target) - x(-target),
-                            height=bottom - top))  # fmt: skip
-            if target_label:
-                out.append(_text(x(0), top - 9, target_label, "small middle accent"))
-        for tick in ticks(low, high, 4 if narrow else 6):
-            out.append(_line(x(tick), top, x(tick), bottom, "grid"))
-            out.append(_text(x(tick), bottom + 17, _tick(tick), "small middle"))
-        out.append(_line(x(0), top, x(0), bottom, "zero"))
+        x = _scale((low, high), (left, right))
+        out = _ground(x, ticks(low, high, 4 if narrow else 6), (top, bottom), target)
+        if target and target_label:
+            out.append(_text(x(0), top - 9, target_label, "small middle accent"))
         if written:
             for i, column in enumerate(columns):
                 out.append(_text(right + 192 * (i + 1), top - 9, column, "small end"))
@@ -120,23 +108,21 @@ def forest(
                 at = y + 16 if narrow else middle + 4
                 out.append(f"<g>{_tag('title', row['label'])}{_text(0, at, label, 'label' + strong)}</g>")
             for j, mark in enumerate(row["marks"]):
-                if not mark or mark.get("gap") is None:
+                if not mark:
                     continue
                 at = middle + bar * (j - (lanes - 1) / 2 if lanes > 1 else 0)
-                interval = mark.get("ci95")
-                spoken = " ".join(filter(None, [row["label"], columns[j]]))
-                words = fmt(mark["gap"])
-                parts = []
-                if interval and None not in interval:
-                    words += f" [{fmt(interval[0])}, {fmt(interval[1])}]"
-                    parts.append(_line(x(interval[0]), at, x(interval[1]), at, "whisker"))
-                words += mark.get("note", "")
-                parts.append(_mark(x(mark["gap"]), at, first_mark + j))
-                drawn = _tag("title", f"{spoken}: {words}") + "".join(parts)
+                words = (
+                    fmt(mark["gap"])
+                    + (" " + interval_text(mark["ci95"], fmt) if mark["ci95"] else "")
+                    + mark.get("note", "")
+                )
+                drawn = _tag("title", " ".join(filter(None, [row["label"], columns[j]])) + f": {words}")
+                if mark["ci95"]:
+                    drawn += _line(x(mark["ci95"][0]), at, x(mark["ci95"][1]), at, "whisker")
+                drawn += _mark(x(mark["gap"]), at, first_mark + j)
                 out.append(f'<g class="m{first_mark + j}">{drawn}</g>')
                 if written:
-                    number = _text(right + 192 * (j + 1), middle + 4, words, "number end" + strong)
-                    out.append(number)
+                    out.append(_text(right + 192 * (j + 1), middle + 4, words, "number end" + strong))
         outside = 56 if written and labels else 0
         below = 37 if right - left > 600 else 56
         out.append(_text(left - outside, bottom + 37, "← " + ends[0], "small"))
@@ -187,17 +173,8 @@ def histogram(
         left, right = 0.0, width
         bottom = top + row * len(columns)
 
-        def x(value: float, left: float = left, right: float = right) -> float:
-            return left + (value - low) / (high - low) * (right - left)
-
-        out = []
-        if target:
-            out.append(_tag("rect", cls="strip", x=x(-target), y=top, width=x(target) - x(-target),
-                            height=bottom - top))  # fmt: skip
-        for tick in ticks(low, high, 4 if narrow else 8):
-            out.append(_text(x(tick), bottom + 17, _tick(tick), "small middle"))
-            out.append(_line(x(tick), top, x(tick), bottom, "grid"))
-        out.append(_line(x(0), top, x(0), bottom, "zero"))
+        x = _scale((low, high), (left, right))
+        out = _ground(x, ticks(low, high, 4 if narrow else 8), (top, bottom), target)
         for i, column in enumerate(columns):
             base = top + row * (i + 1)
             path = f"M{_n(x(low))} {_n(base)}"
@@ -231,6 +208,28 @@ def key(kind: str) -> Markup:
         path = _tag("path", cls=f"line {kind}", d="M0 6L22 6")
         body = f'{path}<g class="{escape(kind)}">{dot}</g>'
     return Markup(f'<svg class="key" viewBox="0 0 22 12" aria-hidden="true">{body}</svg>')
+
+
+def _scale(values: tuple[float, float], places: tuple[float, float]) -> Callable[[float], float]:
+    """From a value to its place."""
+    (low, high), (left, right) = values, places
+    return lambda value: left + (value - low) / (high - low) * (right - left)
+
+
+def _ground(
+    x: Callable[[float], float], marked: Sequence[float], height: tuple[float, float], target: float | None
+) -> list[str]:
+    """What estimates are drawn on: the strip of the target, ticks, and zero."""
+    top, bottom = height
+    out = []
+    if target:
+        out.append(
+            _tag("rect", cls="strip", x=x(-target), y=top, width=x(target) - x(-target), height=bottom - top)
+        )
+    for tick in marked:
+        out.append(_line(x(tick), top, x(tick), bottom, "grid"))
+        out.append(_text(x(tick), bottom + 17, _tick(tick), "small middle"))
+    return [*out, _line(x(0), top, x(0), bottom, "zero")]
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

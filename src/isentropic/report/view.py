@@ -148,7 +148,7 @@ def _run_view(run: Run) -> View:
         "command": read(str, config.get("command"), "config.command"),
     }
     differences = run["comparison"]["differences"] if run["comparison"] else []
-    return _view("run", run["name"], columns, figures, differences, run["notes"], run)
+    return _view("run", run["name"], columns, figures, differences=differences, notes=run["notes"], run=run)
 
 
 def _comparison_view(found: Comparison) -> View:
@@ -161,7 +161,7 @@ def _comparison_view(found: Comparison) -> View:
     ]
     last = columns[-1].summary
     figures = {"settings": last["settings"], "versions": last["versions"]}
-    return _view("compare", "", columns, figures, found["differences"], found["notes"])
+    return _view("compare", "", columns, figures, differences=found["differences"], notes=found["notes"])
 
 
 def _view(
@@ -169,6 +169,7 @@ def _view(
     name: str,
     columns: list[Column],
     figures: dict[str, Any],
+    *,
     differences: list[Difference] | None = None,
     notes: list[str] | list[dict[str, Any]] | None = None,
     run: Run | None = None,
