@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,18 @@ TEMPORARY = ".{name}.{pid}.tmp"
 
 
 def cache_folder() -> Path:
-    """``$ISENTROPIC_CACHE``, else ``isentropic`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
-    given = os.environ.get("ISENTROPIC_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isentropic"
+    """``$ISENTROPIC_CACHE``, else ``isentropic`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``).
+
+    A user without a home, as in some containers, has it among the temporary files.
+    """
+    if given := os.environ.get("ISENTROPIC_CACHE"):
+        return Path(os.path.expanduser(given))
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "isentropic"
+    home = os.path.expanduser("~")
+    if home == "~":
+        return Path(tempfile.gettempdir()) / f"isentropic-{os.getuid()}"
+    return Path(home) / ".cache" / "isentropic"
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -220,3 +220,13 @@ def test_a_perplexity_too_large_for_a_float_is_null_with_a_note(tiny_loaded, tin
     summary = measure(tiny_loaded, tiny_prompts.split("test"), text_file=str(file)).summary
     assert json.loads(json.dumps(summary, allow_nan=False))["quality"]["perplexity"] is None
     assert any("perplexity is infinite" in warning for warning in summary["warnings"])
+
+
+def test_a_text_with_a_token_that_the_model_does_not_know_is_refused(tiny_loaded, tmp_path):
+    from tiny import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<new>"]})
+    (tmp_path / "text.txt").write_text("He is <new> here.")
+    with pytest.raises(InputError, match="holds the token '<new>' with id 320"):
+        perplexity(dataclasses.replace(tiny_loaded, tokenizer=tokenizer), str(tmp_path / "text.txt"))

@@ -143,6 +143,12 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "isentropic"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "isentropic"
+    monkeypatch.setenv("ISENTROPIC_CACHE", "~/mine")
+    assert cache_folder() == Path.home() / "mine"
+    monkeypatch.delenv("ISENTROPIC_CACHE")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**22 + 7)  # a user whom the machine does not know
+    assert cache_folder().is_absolute() and cache_folder().name == f"isentropic-{2**22 + 7}"
 
 
 # --- The cache ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from isentropic.models.model import LoadedModel, context_length, precision, voca
 from isentropic.prompts.builtin import NEUTRAL_TEXTS
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import collate_examples
+from isentropic.responses.encode import check_vocabulary
 from isentropic.responses.sample import Example, ResponseSampler, evaluating, token_batches
 
 REFERENCE_BYTES = 96 * 2**20
@@ -125,6 +126,7 @@ def text_tokens(loaded: LoadedModel, file: str) -> list[int]:
         raise InputError(
             f"text file {file!r} has {len(ids)} tokens; perplexity needs two at least; give a longer text"
         )
+    check_vocabulary(ids, loaded.tokenizer, vocabulary_size(loaded.model), f"text file {file!r}")
     return ids
 
 

@@ -36,6 +36,7 @@ from isentropic.measure.summary import distinct_ngrams, summarise
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel, quiet_transformers, vocabulary_size
+from isentropic.models.save import make_savable
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
@@ -532,6 +533,7 @@ def base_model(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> LoadedM
             "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or pass "
             "the model by name"
         )
+    make_savable(model)
     return LoadedModel(model, tokenizer, str(model.name_or_path), model_sha256(model))
 
 
