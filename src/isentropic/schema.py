@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 MEASURE_SCHEMA = "isentropic.measure/1"
 COMPARE_SCHEMA = "isentropic.compare/1"
@@ -246,10 +246,15 @@ class Comparison(TypedDict):
     notes: list[str]
 
 
+Stopped = Literal["target", "max_steps", "max_kl", "already_within", "not_finite", "interrupted"]
+"""Why training stopped: the target was met, the steps were made, the model left its base too far, there was nothing to
+train, the loss became NaN or infinite, or a signal asked for it."""
+
+
 class RunResult(TypedDict):
     """How a run ended (`result.json`)."""
 
-    stopped: str
+    stopped: Stopped
     best_step: int | None
     steps: int | None
     seconds: dict[str, float]

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from isentropic.report.words import Words
+from isentropic.schema import Stopped
 from isentropic.settings import TrainSettings
 
 LANGUAGES = ("en", "zh")
 
 
-def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: str) -> list[dict[str, str]]:
+def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: Stopped) -> list[dict[str, str]]:
     """What to change in the next run, in English and Chinese.
 
     Args:
@@ -39,7 +40,7 @@ def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: str)
     return [{lang: texts[lang](key, **values) for lang in LANGUAGES} for key in keys]
 
 
-def held_out_advice(rows: Sequence[dict[str, Any]], reason: str) -> str | None:
+def held_out_advice(rows: Sequence[dict[str, Any]], reason: Stopped) -> str | None:
     """The key of the text that fits the held-out gaps and the reason to stop."""
     if reason in ("not_finite", "max_kl"):
         return f"advice_{reason}"

@@ -66,7 +66,7 @@ from isentropic.run_folder import (
     read_run,
     without_trace,
 )
-from isentropic.schema import Summary
+from isentropic.schema import Stopped, Summary
 from isentropic.settings import TrainSettings, reading_of
 from isentropic.training.adapter import add_adapter
 from isentropic.training.callbacks import (
@@ -268,7 +268,7 @@ class Run:
             self.screen.say("   no checkpoint to go on from; starting from the first step")
         return point
 
-    def learn(self, point: Point | None) -> str:
+    def learn(self, point: Point | None) -> Stopped:
         """Train until a reason to stop; returns it."""
         trainer = self.trainer
         if point:
@@ -278,7 +278,7 @@ class Run:
             if self.writes:
                 self.monitor.go_back(point.step)
                 self.monitor.draw()
-            reason = point.stopped
+            reason: Stopped = point.stopped
         elif point is None and self.within_target():
             reason = "already_within"
         else:
@@ -301,7 +301,7 @@ class Run:
         )
         return True
 
-    def train_on(self, checkpoint: Path | None) -> str:
+    def train_on(self, checkpoint: Path | None) -> Stopped:
         trainer = self.trainer
         with self.on_signals():
             try:
@@ -364,7 +364,7 @@ class Run:
 
     # --- After training ---------------------------------------------------------------------------------------------
 
-    def finish(self, reason: str, before: Measurement, base: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, reason: Stopped, before: Measurement, base: dict[str, Any]) -> dict[str, Any]:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer = self.trainer
         self.take_best(reason)
@@ -398,7 +398,7 @@ class Run:
         forget_finished(self.checkpoints, keep_checkpoints=self.settings.save_steps > 0)
         return result
 
-    def take_best(self, reason: str) -> None:
+    def take_best(self, reason: Stopped) -> None:
         trainer = self.trainer
         trainer.model.zero_grad(set_to_none=True)
         trainer.accelerator.free_memory()
@@ -479,7 +479,7 @@ class Run:
             row["entropy_after"] = float(value)
         write_jsonl(self.folder / RESPONSES, rows)
 
-    def result(self, reason: str, before: Summary, after: Summary | None) -> dict[str, Any]:
+    def result(self, reason: Stopped, before: Summary, after: Summary | None) -> dict[str, Any]:
         """What ``result.json`` holds."""
         return {
             "stopped": reason,

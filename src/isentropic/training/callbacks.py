@@ -23,6 +23,7 @@ from isentropic.labels import interval_text, monitor_line
 from isentropic.models.sharding import put, whole
 from isentropic.report.curves import draw_curves, finite
 from isentropic.run_folder import CURVES, append_metrics, read_metrics, write_metrics
+from isentropic.schema import Stopped
 from isentropic.training.checkpoints import best_fault, best_folder, forget_unused_best
 
 SHARD_BYTES = 64 * 2**20
@@ -41,7 +42,7 @@ class TargetGapStop(TrainerCallback, ExportableState):
 
     def __init__(self, stop_gap: float, max_kl: float) -> None:
         self.stop_gap, self.max_kl = stop_gap, max_kl
-        self.reason = "max_steps"
+        self.reason: Stopped = "max_steps"
 
     def state(self) -> dict[str, Any]:
         """What transformers keeps of this in a checkpoint."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from isentropic.errors import InputError
 from isentropic.files import MANIFEST, broken_seal, load_object, seal, write_json
+from isentropic.schema import Stopped
 
 CHECKPOINT, BEST = "checkpoint", "best"
 TRAINED = "trained.json"
@@ -29,7 +30,7 @@ class Point:
     """
 
     step: int
-    stopped: str | None = None
+    stopped: Stopped | None = None
     best: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
 

@@ -115,11 +115,7 @@ class DebiasingTrainer(Trainer):
         base = base_model(model, processing_class)
         self.base_name, self.base_sha256 = base.name, base.sha256
         args = args if args is not None else DebiasingConfig(output_dir="runs/pure_debiasing/checkpoints")
-        network: Any = base.model
-        adapted = peft_config is not None or hasattr(network, "peft_config")
-        check_trainable(network, adapted, bool(args.gradient_checkpointing))
-        if peft_config is not None:
-            network = add_adapter(network, peft_config, args.seed)
+        network = trainable_model(base.model, peft_config, args)
         self.take_data(train_dataset, eval_dataset, args)
         args, self.draws = sized(args, len(self.groups), len(self.train_items))
         self.pad = base.tokenizer.pad_token_id
@@ -142,6 +138,16 @@ class DebiasingTrainer(Trainer):
             processing_class=base.tokenizer,
             callbacks=callbacks,
         )
+        self.place_model()
+        self.set_up_batches()
+        # Our monitor says what these two would print.
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        trackers.set_up(self.callback_handler.callbacks, str(args.output_dir), args.project)
+
+    def place_model(self) -> None:
+        """Refuse a model that cannot be trained as it is measured; put it where it is measured."""
+        args = self.args
         if self.is_deepspeed_enabled and args.hold != "none":
             raise InputError(
                 f"hold is {args.hold!r} under DeepSpeed, which makes its own updates where nothing can be held; give "
@@ -150,18 +156,15 @@ class DebiasingTrainer(Trainer):
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.model.device != args.device:
             self.model.to(args.device)  # type: ignore[arg-type]  # it is measured whole before it is sharded
         self.scorer.refuse_untrainable(self.model)
+
+    def set_up_batches(self) -> None:
+        """How items become a micro-batch: at once, or when the responses of their step are there."""
         self.collate = partial(collate_items, pad=self.pad, longest=self.scorer.longest_row(self.model))
         self.refreshed: RefreshedResponses | None = None
         self.data_collator = self.collate
-        if args.refresh_responses:
-            self.refreshed = RefreshedResponses(
-                args.refresh_responses, self.current_sampler, shared=self.shared
-            )
+        if every := self.args.refresh_responses:
+            self.refreshed = RefreshedResponses(every, self.current_sampler, shared=self.shared)
             self.data_collator = without_responses
-        # Our monitor says what these two would print.
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
-        trackers.set_up(self.callback_handler.callbacks, str(args.output_dir), args.project)
 
     def take_data(self, train_dataset: Any, eval_dataset: Any, args: DebiasingConfig) -> None:
         """The prompts to train on and those to measure on."""
@@ -550,6 +553,13 @@ def sized(args: DebiasingConfig, groups: int, items: int) -> tuple[DebiasingConf
         draws -= draws % (args.per_device_train_batch_size * args.world_size)
     args.max_steps = math.ceil(draws / per_step)
     return args, draws
+
+
+def trainable_model(model: Any, peft_config: Any, args: DebiasingConfig) -> Any:
+    """The model, with an adapter where one is asked for."""
+    adapted = peft_config is not None or hasattr(model, "peft_config")
+    check_trainable(model, adapted, bool(args.gradient_checkpointing))
+    return model if peft_config is None else add_adapter(model, peft_config, args.seed)
 
 
 def check_held_out(held_out: PromptSet, train_set: PromptSet) -> None:
