@@ -255,3 +255,17 @@ def test_the_topic_of_a_names_pair_is_its_names() -> None:
         assert {"english": english, "arabic": arabic}[row.group] in row.text
     by_topic = Counter(row.topic for row in rows if row.split == "test")
     assert len(by_topic) == 20 and min(by_topic.values()) > 6
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256"),
+    [
+        ("gender", "9018e4f8cabfe6b1d7c999cd97da1a5a1e4f683aba6e0fc641a3829ae775969d"),
+        ("gender_neutral", "6ee218fa40875be2814a380a02a71536e05346be2769e04421f363e6088c7d37"),
+        ("names", "e4e7f33f65c3a60a190bc9354129a85b5e4511913029fab0ada1891279523150"),
+        ("age", "a94dca8a8542f3ca2502a84088b1b94072c4050055c99042bdebf918d14da783"),
+    ],
+)
+def test_the_published_figures_are_of_these_prompts(name, sha256):
+    """A change of one text makes another set: the figures in docs/results.md are then of an older one."""
+    assert builtin(name).sha256 == sha256
