@@ -1,12 +1,12 @@
-"""The one error that stands for bad input."""
+"""The error for bad input."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """Something that the user gave cannot be used.
 
-    The message is one line of four beats: what is wrong, the value, why it matters, what to do. The command
+    The message is one line with four parts: what is wrong, the value, why it matters, what to do. The command
     line prints it without a traceback and exits with code 2; anything else that is raised keeps its traceback.
 
     Example:

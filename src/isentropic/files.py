@@ -43,7 +43,7 @@ def check_room(folder: Path, needed: int) -> None:
     if free < needed:
         raise InputError(
             f"the disk of {str(folder)!r} has {free / 1e6:.1f} MB free and about {needed / 1e6:.1f} MB are needed; a "
-            f"half-written model is of no use; make room or choose another folder"
+            f"half-written model is useless; free some space or choose another folder"
         )
 
 
@@ -172,7 +172,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError) as error:
         reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error)
         raise InputError(
-            f"{str(path)!r} is damaged ({reason}); the run cannot be told from another; restore the file, or give "
+            f"{str(path)!r} is damaged ({reason}); without it the run cannot be identified; restore the file, or give "
             f"another --run_name"
         ) from error
 
@@ -181,7 +181,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def seal(folder: Path) -> None:
-    """Declare a folder whole: its files are on the disk, and their hashes stand in its manifest."""
+    """Declare a folder complete: its files are on the disk, and their hashes are in its manifest."""
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     hashes = {name: file_sha256(folder / name) for name in names if name != MANIFEST}
     for name in hashes:
@@ -198,7 +198,7 @@ def broken_seal(folder: Path) -> str | None:
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "weights").write_bytes(b"1234")
         >>> broken_seal(folder)
-        'it was not written to the end'
+        'it is incomplete'
         >>> seal(folder)
         >>> broken_seal(folder)
         >>> _ = (folder / "weights").write_bytes(b"1235")
@@ -212,7 +212,7 @@ def broken_seal(folder: Path) -> str | None:
                 return f"{name!r} is damaged"
     except FileNotFoundError as error:
         name = Path(str(error.filename)).name
-        return "it was not written to the end" if name == MANIFEST else f"{name!r} is missing"
+        return "it is incomplete" if name == MANIFEST else f"{name!r} is missing"
     except (ValueError, KeyError, AttributeError, TypeError):
         return f"{MANIFEST!r} is damaged"
     except OSError as error:
@@ -263,6 +263,6 @@ def disk_fault(error: BaseException | None) -> str | None:
         if found and int(found[1]) in _DISK:
             return os.strerror(int(found[1]))
         if any(word in str(error) for word in _WORDS):
-            return "a file could not be written to the end"
+            return "a file could not be written completely"
         error = error.__cause__ or error.__context__
     return None

@@ -30,7 +30,7 @@ def label(gap: float, target_gap: float) -> Label:
         if abs(gap) <= (target_gap if limit is None else limit):
             return {"en": english, "zh": chinese}
     raise InputError(
-        f"gap is {gap}; it is no number, so it has no label; see the warnings of the measurement"
+        f"gap is {gap}; it is not a number, so it has no label; see the warnings of the measurement"
     )
 
 

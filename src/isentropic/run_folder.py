@@ -57,7 +57,7 @@ FREE_ON_RESUME = frozenset(
 
 
 def check_folder(folder: Path, settings: TrainSettings) -> None:
-    """A run folder is made, resumed, or deleted on request; never overwritten without being told to."""
+    """A run folder is made, resumed, or deleted on request; never overwritten unless asked to."""
     if settings.resume:
         check_resumable(folder, settings)
     elif settings.overwrite:
@@ -93,7 +93,7 @@ def check_resumable(folder: Path, settings: TrainSettings) -> None:
 
 
 def check_ours(folder: Path, settings: TrainSettings) -> None:
-    """What --overwrite may delete: a run folder of ours that nothing of the new run is read from."""
+    """What --overwrite may delete: a run folder of isentropic from which the new run reads nothing."""
     name = repr(str(folder))
     if folder.is_symlink():
         raise InputError(
@@ -109,7 +109,7 @@ def check_ours(folder: Path, settings: TrainSettings) -> None:
         given = getattr(settings, flag)
         if given and os.path.exists(given) and Path(given).resolve().is_relative_to(folder.resolve()):
             raise InputError(
-                f"--overwrite would delete {name}, and --{flag} {given!r} lies in it; the new run needs that; give "
+                f"--overwrite would delete {name}, and --{flag} {given!r} lies in it; the new run needs it; give "
                 f"another --run_name"
             )
 
@@ -152,7 +152,7 @@ def check_same_settings(folder: Path, config: Mapping[str, Any], settings: Mappi
     if differ:
         raise InputError(
             f"run {str(folder)!r} was started with other settings: {', '.join(differ)}; the rest of it would be another "
-            f"run; give the values of then, or another --run_name"
+            f"run; give the old values, or another --run_name"
         )
 
 
@@ -172,7 +172,7 @@ def check_same_run(folder: Path, now: Mapping[str, Any]) -> None:
         if config.get(key) != now[key]:
             raise InputError(
                 f"run {str(folder)!r} was started with {what} ({key} {str(config.get(key))[:8]}, now {now[key][:8]}); "
-                f"the rest of it would be another run; give the same {flag}, or another --run_name"
+                f"the rest would be a different run; give the same {flag}, or another --run_name"
             )
 
 
@@ -377,7 +377,7 @@ def read_run(folder: str | Path, result: dict[str, Any] | None = None) -> dict[s
     before = _required(folder / BEFORE)
     if finite(before.get("gap")) is None:
         raise InputError(
-            f"{folder / BEFORE} holds no gap; the report begins with it, run the training again or "
+            f"{folder / BEFORE} has no gap; the report begins with it, run the training again or "
             "restore the file"
         )
     if result is None:

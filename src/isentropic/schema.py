@@ -1,7 +1,7 @@
 """What the JSON files hold: a type for each, shared by those who write them and the report that reads them.
 
 All entropies and gaps are in nats. What is unknown is None (`null`), never 0; so is an interval, as a whole.
-A summary holds besides, for each group, its mean entropy under the name `H_<group>` (see :func:`mean_entropy`).
+A summary also has the mean entropy of each group, under the name `H_<group>` (see :func:`mean_entropy`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class GroupGapRow(GapFigures):
 
 
 class CellRow(GapFigures):
-    """One part of the test set; `H_<group>` besides."""
+    """One part of the test set; also `H_<group>`."""
 
     cell: str | None
 

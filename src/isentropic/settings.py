@@ -20,8 +20,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The guide's "conservative" and "aggressive" settings.
     "conservative": {"learning_rate": 5e-6, "target_gap": 0.005},
     "aggressive": {"learning_rate": 2e-5, "target_gap": 0.02},
-    # The way of the guide's public ancestor: unmatched prompts, own responses drawn anew for every step, and the
-    # square of each micro-batch's gap. Here for comparison.
+    # The method of the public predecessor: unmatched prompts, own responses sampled again for every step, and the
+    # square of each micro-batch's gap. For comparison only.
     "ancestor": {
         "matched": False,
         "responses": "own",
@@ -69,7 +69,7 @@ ABOVE_0, NOT_NEGATIVE, SHARE, TWO_OR_MORE = (
 )
 SEED = {
     "must_be": "a number from 0 to below 2^32",
-    "because": "NumPy's global generator takes no more than 32 bits",
+    "because": "NumPy's global generator accepts at most 32 bits",
 }
 FEWER_THAN_TWO = {**TWO_OR_MORE, "because": "fewer than two pairs have no interval"}
 
@@ -97,14 +97,14 @@ class SamplingSettings:
     max_new_tokens: int = option(12, "longest response, in tokens", section="responses", **ABOVE_0)
     chat: bool | None = option(
         None,
-        "put prompts through the tokenizer's chat template; where not said, if there is one and most prompts end as "
-        "sentences do",
+        "apply the tokenizer's chat template to prompts; by default if there is one and most prompts are complete "
+        "sentences",
         section="responses",
     )
     system: str | None = option(None, "system message of the chat", section="responses")
     chat_template_kwargs: str | None = option(
         None,
-        "what else the chat template is told, as a JSON object; thinking is off where the template knows of it",
+        "more options for the chat template, as a JSON object; thinking is off unless asked for",
         section="responses",
     )
 
@@ -119,7 +119,7 @@ class DataSettings:
 
     train_data: str | None = option(
         None,
-        "JSONL, CSV or Parquet file, or a hub data set id; the built-in prompts otherwise",
+        "JSONL, CSV or Parquet file, or a hub data set id; by default the built-in prompts",
         section="data",
     )
     text_column: str | None = option(None, "column that holds the prompt", section="data")
@@ -128,7 +128,7 @@ class DataSettings:
     )
     groups: str | None = option(
         None,
-        "groups to compare, by comma: some of a built-in set's, values of the group column, or columns of one group each; all otherwise",
+        "groups to compare, separated by commas: some of a built-in set's, values of the group column, or columns of one group each; all by default",
         section="data",
     )
     male_column: str = option("male", "column with the male twin", section="data")
@@ -160,7 +160,7 @@ class LossSettings(SamplingSettings):
         because="a run that stops outside the target has not met it",
     )
     loss: str = option("debiasing", "the loss", choices=("debiasing", "gee"), section="loss")
-    use_l1: bool = option(False, "absolute gap (L1) in place of its square (L2)", section="loss")
+    use_l1: bool = option(False, "absolute gap (L1) instead of its square (L2)", section="loss")
     scale_factor: float = option(1.0, "factor of the loss", section="loss", **ABOVE_0)
     lambda_weight: float = option(
         3.0, "weight of the squared gap in the GEE loss", section="loss", **NOT_NEGATIVE
@@ -173,13 +173,13 @@ class LossSettings(SamplingSettings):
     )
     gap_over: str = option(
         "effective_batch",
-        "the batch whose gap enters the loss; micro_batch squares each micro-batch's gap as the guide's ancestor did",
+        "the batch whose gap enters the loss; micro_batch squares each micro-batch's gap as the public predecessor of the method does",
         choices=("effective_batch", "micro_batch"),
         section="loss",
     )
     steady: bool = option(
         True,
-        "scale the gradient with the held-out gap, moved on by the batch (a control variate), not with a batch's own gap",
+        "scale the gradient with the held-out gap, updated by the batch (a control variate), instead of the batch's own gap",
         section="loss",
     )
     hold: str = option(
@@ -196,24 +196,24 @@ class LossSettings(SamplingSettings):
     )
     refresh_responses: int = option(
         0,
-        "sample the training responses anew every N steps; 0 samples them once before training",
+        "sample the training responses again every N steps; 0 samples them once before training",
         section="responses",
         after="max_new_tokens",
         **NOT_NEGATIVE,
     )
     matched: bool = option(
         True,
-        "keep twins together in a batch; off draws the groups apart",
+        "keep twins together in a batch; off draws each group by itself",
         section="data",
     )
     micro_batch_size: int = option(
         2, "prompts that go through the model at once; the loss does not depend on it", section="steps"
     )
     effective_batch: int = option(64, "prompts of an optimizer step, over all processes", section="steps")
-    max_steps: int = option(20, "most optimizer steps", section="steps", **ABOVE_0)
+    max_steps: int = option(20, "largest number of optimizer steps", section="steps", **ABOVE_0)
     max_kl: float = option(
         0.05,
-        "stop when the KL to the base on neutral text passes this many nats a token",
+        "stop when the KL to the base on neutral text passes this many nats per token",
         section="stop",
         **ABOVE_0,
     )
@@ -240,7 +240,7 @@ class LossSettings(SamplingSettings):
     )
     chunk_mb: float | None = option(
         None,
-        "memory for logits, in MB; 32 on a CPU and 1024 on a GPU where not given",
+        "memory for logits, in MB; by default 32 on a CPU and 1024 on a GPU",
         section="steps",
         **ABOVE_0,
     )
@@ -332,16 +332,16 @@ class RunSettings:
         "smollm2-135m", "folder, hub id, .gguf file or the embedded default", section="model"
     )
     run_name: str = option("pure_debiasing", "name of the run's folder", section="run")
-    output_dir: str = option("runs", "where run folders are made", section="run")
+    output_dir: str = option("runs", "folder in which run folders are created", section="run")
     seed: int = option(42, "seed of sampling, order and initialisation", section="run", **SEED)
     log_steps: int = option(1, "steps between monitor lines", section="run", **ABOVE_0)
     eval_steps: int = option(2, "steps between held-out measurements", section="stop", **ABOVE_0)
     save_steps: int = option(
-        25, "steps between checkpoints that resume; 0 keeps none", section="run", **NOT_NEGATIVE
+        25, "steps between checkpoints to resume from; 0 keeps none", section="run", **NOT_NEGATIVE
     )
     use_test_data: bool = option(
         False,
-        "use the built-in prompts (the default where no --train_data is given)",
+        "use the built-in prompts (the default without --train_data)",
         section="data",
         after="train_data",
     )
@@ -360,20 +360,22 @@ class RunSettings:
         0, "alpha of the LoRA adapter; 0 takes twice the rank", section="model", **NOT_NEGATIVE
     )
     lora_target_modules: str | None = option(
-        None, "modules the adapter goes to, by comma; all linear layers otherwise", section="model"
+        None,
+        "modules that get the adapter, separated by commas; by default all linear layers",
+        section="model",
     )
     load_in_4bit: bool = option(
         False, "4-bit base weights (QLoRA; needs a GPU and bitsandbytes)", section="model"
     )
     merge_lora: bool = option(False, "save the model with the adapter merged in as well", section="model")
     report_to: str = option(
-        "none", "where metrics go: none, tensorboard, wandb or trackio, several by comma", section="run"
+        "none",
+        "where metrics go: none, tensorboard, wandb or trackio; several separated by commas",
+        section="run",
     )
-    resume: bool = option(False, "go on from the run's last checkpoint", section="run")
+    resume: bool = option(False, "continue from the run's last checkpoint", section="run")
     overwrite: bool = option(False, "delete the run's folder if it exists", section="run")
-    force: bool = option(
-        False, "train even where the held-out gap is within the target already", section="stop"
-    )
+    force: bool = option(False, "train even if the held-out gap is already within the target", section="stop")
 
 
 @dataclass
@@ -403,11 +405,11 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
             )
         if self.resume and self.overwrite:
             faults.append(
-                "--resume with --overwrite; one goes on with the run and the other deletes it; give one of them"
+                "--resume with --overwrite; one continues the run and the other deletes it; give one of them"
             )
         if self.use_test_data and self.train_data:
             faults.append(
-                f"--use_test_data with --train_data {self.train_data}; the first names the built-in prompts; give one "
+                f"--use_test_data with --train_data {self.train_data}; the first means the built-in prompts; give one "
                 f"of them"
             )
         return faults
@@ -447,7 +449,7 @@ class MeasureSettings(CommandSettings, SamplingSettings, DataSettings):
     num_responses: int = changed(
         SamplingSettings, "num_responses", 1, help="responses sampled from each prompt"
     )
-    target_gap: float = option(0.01, "what the verdict is about, in nats", section="stop", **ABOVE_0)
+    target_gap: float = option(0.01, "the target gap of the verdict, in nats", section="stop", **ABOVE_0)
     noise_floor: bool = option(True, "measure the noise floor too", section="stop")
     json: str | None = option(
         None, "write the summary to this file; - prints it", section="run", after="text_file"
@@ -510,7 +512,7 @@ def template_faults(text: str | None) -> list[str]:
     except (ValueError, RecursionError):
         pass
     return [
-        f"--chat_template_kwargs is {text!r}, which is no JSON object; the chat template takes names with values; write "
+        f"--chat_template_kwargs is {text!r}, which is not a JSON object; the chat template takes names with values; write "
         f"it as '{{\"enable_thinking\": true}}'"
     ]
 
@@ -549,6 +551,6 @@ def apply_preset(given: Mapping[str, Any]) -> dict[str, Any]:
         return dict(given)
     if preset not in PRESETS:
         raise InputError(
-            f"--preset is {preset!r}; there is no such preset; choose one of {', '.join(PRESETS)}"
+            f"--preset is {preset!r}; no preset has this name; choose one of {', '.join(PRESETS)}"
         )
     return {**PRESETS[preset], **given}

@@ -45,7 +45,7 @@ def plain(text: str) -> str:
 
 
 def half_character(text: str) -> str | None:
-    """The first half of a surrogate pair that stands alone, written out; such a text cannot be saved as UTF-8.
+    """The first half of a surrogate pair without its other half, written out; such a text cannot be saved as UTF-8.
 
     Example:
         >>> half_character("a \\ud83d"), half_character("a")

@@ -471,7 +471,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
         "chat": ({"chat": True}, "chat template"),
         "context": ({"max_new_tokens": 255}, "context"),
         "text": ({"text_file": str(tmp_path / "nothing.txt")}, "nothing.txt"),
-        "short text": ({"text_file": str(tmp_path / "short.txt")}, "needs two at least"),
+        "short text": ({"text_file": str(tmp_path / "short.txt")}, "needs at least two"),
         "seed": ({"seed": 2**32}, "32 bits"),
         "four bits": ({"load_in_4bit": True}, "4bit"),
         "chunk": ({"chunk_mb": 1e-6}, "chunk"),
@@ -616,7 +616,7 @@ def test_an_adapter_is_reloaded_from_anywhere_but_is_no_base_for_another(
     adapter = load_model(str(folder / "final")).model
     found = naive_entropies(adapter, row["prompt_ids"], row["response_ids"]).mean().item()
     assert found == pytest.approx(row["entropy_after"], abs=1e-4)
-    with pytest.raises(InputError, match="an adapter itself"):
+    with pytest.raises(InputError, match="an adapter already"):
         go("second", model_path=str(folder / "final"), **lora)
     assert not (folder.parent / "second").exists()
     config = folder / "final" / "adapter_config.json"

@@ -120,9 +120,9 @@ def test_a_truncated_gguf_is_refused_and_leaves_nothing(
 def test_what_is_no_gguf_is_refused(tmp_path):
     file = tmp_path / "page.gguf"
     file.write_text("<html>404</html>")
-    assert "does not start with the GGUF mark" in refusal(file)
+    assert "does not start with the GGUF signature" in refusal(file)
     file.write_bytes(b"")
-    assert "does not start with the GGUF mark" in refusal(file)
+    assert "does not start with the GGUF signature" in refusal(file)
     assert "does not exist" in refusal(tmp_path / "no.gguf")
     (tmp_path / "folder.gguf").mkdir()
     assert "has no config.json" in refusal(tmp_path / "folder.gguf")  # a folder, whatever its name

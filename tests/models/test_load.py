@@ -58,7 +58,7 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has no config.json" in refusal(tmp_path / "empty")
     (tmp_path / "notes.txt").write_text("hello")
-    assert "is a file but no .gguf file" in refusal(tmp_path / "notes.txt")
+    assert "is a file but not a .gguf file" in refusal(tmp_path / "notes.txt")
 
 
 def test_an_unknown_hub_id_is_refused_offline():

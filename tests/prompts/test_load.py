@@ -304,7 +304,7 @@ def test_half_a_character_is_named(tmp_path: Path, column: str, half: str) -> No
     rows[3][column] = half
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(line(row) for row in rows), encoding="utf-8")
-    with pytest.raises(InputError, match=f"line 4: '{column}' holds half a character"):
+    with pytest.raises(InputError, match=f"line 4: '{column}' contains half a character"):
         load_prompts(path)
 
 

@@ -77,11 +77,10 @@ def test_a_pair_in_train_and_test_is_dropped_from_train() -> None:
     prompts = load_prompts(rows)
     assert sum(splits(prompts).values()) == 60 and splits(prompts)["test"] == 20
     assert any(
-        note.startswith("10 pairs of train that stand in test too left out: rows 1,")
-        for note in prompts.notes
+        note.startswith("10 pairs of train that are also in test left out: rows 1,") for note in prompts.notes
     )
     assert any(
-        note.startswith("2 pairs that stand there twice left out: rows 41, 42") for note in prompts.notes
+        note.startswith("2 pairs that are there twice left out: rows 41, 42") for note in prompts.notes
     )
 
 

@@ -156,12 +156,12 @@ def odd_model(kind):
 def test_a_model_that_looks_past_the_padding_gives_what_it_gives_alone(kind, caplog):
     model, sampling = odd_model(kind), Sampling(max_new_tokens=4, num_responses=3)
     together = sample_responses(model, PROMPTS, sampling, ends=(0,))
-    assert caplog.text.count("otherwise beside prompts of other lengths") == 1
+    assert caplog.text.count("differently next to prompts of other lengths") == 1
     for ids, drawn in zip(PROMPTS, together, strict=True):
         assert sample_responses(model, [ids], sampling, ends=(0,)) == [drawn]
         for sample, response in enumerate(drawn):
             assert_follows(model, ids, response, sample, sampling, (0,))
-    assert caplog.text.count("otherwise beside prompts of other lengths") == 1
+    assert caplog.text.count("differently next to prompts of other lengths") == 1
 
 
 def test_a_model_that_honours_the_mask_is_sampled_in_padded_batches(tiny_model, caplog, monkeypatch):

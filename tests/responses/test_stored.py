@@ -143,7 +143,7 @@ def test_for_a_model_of_another_tokenizer_the_text_is_encoded(tmp_path, tiny_loa
 
 def test_ids_of_another_tokenizer_are_refused(tmp_path, tiny_loaded, tiny_prompts):
     file, _ = stored(tmp_path, another_tokenizer(tiny_loaded), tiny_prompts.split("test"))
-    assert "of another tokenizer" in refusal(stored_items, file, tiny_loaded)
+    assert "to another tokenizer" in refusal(stored_items, file, tiny_loaded)
     rows = read(file)
     write_jsonl(Path(file), [{**row, "response": None} for row in rows])  # the prompt's ids tell as well
     assert "prompt_ids that say" in refusal(stored_items, file, tiny_loaded)

@@ -56,7 +56,7 @@ def test_the_last_point_is_the_newest_checkpoint_that_is_whole(tmp_path):
     (tmp_path / "checkpoint-x").mkdir()
     point, faults = last_point(tmp_path, 100)
     assert point == Point(25, checkpoint=tmp_path / "checkpoint-25")
-    assert faults == ["checkpoint-100 cannot be used: it was not written to the end"]
+    assert faults == ["checkpoint-100 cannot be used: it is incomplete"]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "trainer_state.json"])

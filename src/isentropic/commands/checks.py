@@ -26,9 +26,9 @@ SHARDING_FLAGS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 LOGIT_BYTES = 14
 """The most that one logit takes on its way to an entropy: bfloat16, float32, and two float32 working copies."""
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun and accelerate tell each process of a distributed run."""
+"""Variables that torchrun and accelerate set for each process of a distributed run."""
 MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""What MPI launchers tell; accelerate believes them too."""
+"""The same from MPI launchers; accelerate reads them too."""
 
 
 # --- The environment ------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def check_processes(
         if len(set(found)) > 1:
             raise InputError(
                 f"the {len(found)} processes have different {what} ({', '.join(sha[:8] for sha in found)}); each would "
-                f"train towards something else; give every process the same {flag}"
+                f"train on something different; give every process the same {flag}"
             )
 
 
@@ -126,8 +126,8 @@ def check_model(
     assert config.chunk_mb is not None
     if config.chunk_mb < needed:
         raise InputError(
-            f"--chunk_mb is {config.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give as much "
-            f"or more"
+            f"--chunk_mb is {config.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give at "
+            f"least that"
         )
     check_adapter(settings, config, loaded)
     if settings.hold_contexts:
@@ -143,12 +143,12 @@ def check_adapter(settings: TrainSettings, config: DebiasingConfig, loaded: Load
     """Refuse an adapter that cannot be made, saved or merged."""
     if settings.lora_r and (Path(settings.model_path) / "adapter_config.json").is_file():
         raise InputError(
-            f"--lora_r with --model_path {settings.model_path!r}, an adapter itself; the new adapter would be saved "
-            f"without the old one below it; give the merged model (--merge_lora saves it), or leave --lora_r out"
+            f"--lora_r with --model_path {settings.model_path!r}, which is an adapter already; the new adapter would "
+            f"be saved without it; give the merged model (--merge_lora saves it), or leave --lora_r out"
         )
     if settings.merge_lora and config.world_size > 1 and any(map(parse_flag_from_env, SHARDING_FLAGS)):
         raise InputError(
-            "--merge_lora with weights that are sharded over processes; an adapter cannot be merged into parts; leave it "
+            "--merge_lora with weights that are sharded over processes; an adapter cannot be merged into shards; leave it "
             "out and merge final/ afterwards in one process"
         )
     if settings.lora_r and settings.lora_target_modules:
@@ -157,8 +157,8 @@ def check_adapter(settings: TrainSettings, config: DebiasingConfig, loaded: Load
             if not any(module == name or module.endswith(f".{name}") for module in linear):
                 there = ", ".join(sorted({module.rsplit(".", 1)[-1] for module in linear}))
                 raise InputError(
-                    f"--lora_target_modules names {name!r}, which this model does not have; the adapter would go "
-                    f"nowhere; choose among {there}"
+                    f"--lora_target_modules names {name!r}, which this model does not have; there would be no place "
+                    f"for the adapter; choose from {there}"
                 )
 
 
@@ -174,7 +174,7 @@ def trackers_of(settings: TrainSettings) -> list[str]:
     for name in names:
         if name not in there:
             raise InputError(
-                f"--report_to names {name!r}, which is not installed here; its metrics would go nowhere; pip install "
+                f"--report_to names {name!r}, which is not installed here; its metrics would be lost; pip install "
                 f"'isentropic[{name}]' or use none"
             )
     return names

@@ -31,7 +31,7 @@ def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
     """Measure several models on the same pairs and the same responses; returns the comparison."""
     names = models
     if len(names) < 2:
-        raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name another one")
+        raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name a second one")
     if settings.responses_out:
         raise InputError(
             f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them with measure"
@@ -53,7 +53,7 @@ def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
                     "the stored text, encoded again" if settings.responses_in else "its own answers to them"
                 )
                 notes.append(
-                    f"{name} has another tokenizer than {names[0]}: on the same prompts it is scored on {scored_on}, and its "
+                    f"{name} has a different tokenizer from {names[0]}: on the same prompts it is scored on {scored_on}, and its "
                     f"KL and entropies are not comparable token by token"
                 )
             items = measurements[0].items if measurements and fits else None

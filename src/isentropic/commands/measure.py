@@ -52,7 +52,7 @@ def run_measure(model: str | None, settings: MeasureSettings) -> Summary:
 
 
 def check_files(settings: MeasureSettings, models: dict[str, str | None]) -> None:
-    """Refuse before the work what could not be read or written after it, and what would have no effect."""
+    """Refuse at once what could not be read or written later, and what would have no effect."""
     given = not_default(settings, PROMPT_SETTINGS)
     if settings.responses_in is not None and given:
         raise InputError(
@@ -106,7 +106,7 @@ def prompts_to_measure(
         settings = dataclasses.replace(settings, chat=chat, split=settings.split or "all")
         if unused := not_default(settings, SAMPLING_SETTINGS):
             screen.say(
-                f"{unused}: without effect on the responses of {settings.responses_in}, which are there already"
+                f"{unused}: has no effect on the responses of {settings.responses_in}, which are there already"
             )
     else:
         settings = dataclasses.replace(settings, split=settings.split or "test")

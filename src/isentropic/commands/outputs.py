@@ -85,7 +85,7 @@ def write_fault(path: Path, overwrite: bool) -> str | None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is empty or a result of isentropic that stands alone; those of a run belong to the run."""
+    """Whether a file is empty or a separate result of isentropic; the files of a run belong to the run."""
     if b"isentropic.config/" in _start(path.parent / "config.json"):
         return False
     content = _start(path, 2**24)

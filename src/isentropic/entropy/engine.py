@@ -36,7 +36,7 @@ class Head:
         bias: (V,) or None.
         softcap: Gemma-2's bound on the logits, or None.
         scale: factor on the logits before the soft cap (Cohere's logit_scale, 1 / Granite's logits_scaling).
-        module: any callable (n, d) -> (n, V) in place of weight and bias, say a head with LoRA. Still
+        module: any callable (n, d) -> (n, V) instead of weight and bias, such as a head with LoRA. Still
             chunked; each chunk is recomputed in the backward pass.
 
     Raises:
@@ -409,8 +409,8 @@ def entropy_from_hidden(
 
     Args:
         hidden: (N, d) hidden states after the last norm.
-        head: what makes logits of them.
-        chunk_bytes: memory for logits, bytes; 128 MiB on a CPU and 1 GiB on a GPU where not given.
+        head: turns them into logits.
+        chunk_bytes: memory for logits, bytes; by default 128 MiB on a CPU and 1 GiB on a GPU.
         targets: (N,) token ids: gives their surprisal -log p instead of entropies.
 
     Returns:
@@ -445,14 +445,14 @@ def weighted_entropy(
 
     L = sum_i c_i H_i
 
-    The gradient is formed in the forward pass while the logits of a chunk are at hand; `backward` only scales
+    The gradient is formed in the forward pass while the logits of a chunk are in memory; `backward` only scales
     it, and may run once.
 
     Args:
         hidden: (N, d) hidden states after the last norm.
-        head: what makes logits of them.
+        head: turns them into logits.
         coefficients: (N,) weights c, constants.
-        chunk_bytes: memory for logits, bytes; 128 MiB on a CPU and 1 GiB on a GPU where not given.
+        chunk_bytes: memory for logits, bytes; by default 128 MiB on a CPU and 1 GiB on a GPU.
         targets: (N,) token ids: weighs their surprisal -log p instead of entropies.
 
     Returns:

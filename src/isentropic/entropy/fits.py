@@ -23,7 +23,7 @@ from isentropic.models.sharding import is_sharded
 Engine = Literal["auto", "chunked", "logits"]
 
 LONGEST_ROW = 512
-"""In longer packed rows attention to what is masked costs more than the prompt encoded once saves."""
+"""In longer rows, attention over masked tokens costs more than sharing the prompt saves."""
 TRIAL_LENGTH = 16
 COMPARED = 32
 """Positions whose logits are compared in a trial: enough to see a difference, few enough to hold in memory."""
@@ -262,7 +262,7 @@ def head_misfit(model: nn.Module, base: nn.Module) -> str | None:
         return sharded
     head = Head.of(base)
     if head is None or decoder_of(base) is None:
-        return "it has no decoder and head that the engine knows"
+        return "the engine does not know its decoder or head"
     if not accepts(base, "logits_to_keep"):
         return "its forward takes no logits_to_keep"
     ids = ordinary_ids(base, 4)
@@ -271,7 +271,7 @@ def head_misfit(model: nn.Module, base: nn.Module) -> str | None:
     with trial(base), caught_hidden(base, lambda hidden: (hidden * sizes).to(hidden.dtype)) as caught:
         own = base(**plain_inputs(ids)).logits[0]
         if not caught or caught[-1][0].shape[:2] != ids.shape:
-            return "it has no decoder and head that the engine knows"
+            return "the engine does not know its decoder or head"
         hidden, autocast = caught[-1]
         with autocast():
             ours = head.logits(hidden)[0]
@@ -310,7 +310,7 @@ def depends_on_length(base: nn.Module, input_ids: Tensor) -> bool:
                 continue
             if not same_logits(base, whole, plain_logits(base, input_ids, positions)):
                 raise InputError(
-                    f"{name} gives other predictions for the same tokens each time; an entropy of it means nothing; "
+                    f"{name} gives different predictions for the same tokens each time; its entropy has no meaning; "
                     f"switch its randomness off in its configuration"
                 )
             changed = input_ids.clone()
@@ -319,7 +319,7 @@ def depends_on_length(base: nn.Module, input_ids: Tensor) -> bool:
             if not same_logits(base, whole[before], other[before]):
                 raise InputError(
                     f"{name} is not a causal language model: in a row of {n} tokens its prediction of token {length} "
-                    f"changes when later tokens change; the entropy of a response would mean nothing; give a model that "
+                    f"changes when later tokens change; the entropy of a response would have no meaning; give a model that "
                     f"reads from left to right"
                 )
             return True
@@ -331,7 +331,7 @@ def packing_misfit(base: Any) -> str | None:
     if not hasattr(base, "config") or not accepts(base, "position_ids"):
         return "its forward takes no position_ids"
     if attention_of(base) not in ("eager", "sdpa"):
-        return f"its attention, {attention_of(base)}, takes no mask of ours"
+        return f"its attention, {attention_of(base)}, does not accept a 4-D attention mask"
     ids = ordinary_ids(base, 10)[0]
     prompt, first, second = ids[:5], ids[4:8], torch.cat([ids[4:5], ids[8:]])
     row = torch.cat([prompt[:-1], first, second])[None]
@@ -360,11 +360,9 @@ def packed_row_misfit(base: Any, input_ids: Tensor, owners: Tensor, number: int)
             else:
                 ours = base(**inputs).logits[0, alone[own]]
         except Exception as error:  # whatever the model makes of a mask that it does not know
-            return f"its forward takes no mask of ours ({type(error).__name__})"
+            return f"its forward does not accept a 4-D attention mask ({type(error).__name__})"
     return (
-        None
-        if same_logits(base, truth, ours)
-        else "the responses of a packed row do not come out as they do alone"
+        None if same_logits(base, truth, ours) else "responses in a packed row get other entropies than alone"
     )
 
 

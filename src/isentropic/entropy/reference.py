@@ -64,7 +64,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 class EntropySums(NamedTuple):
-    """What adds up over micro-batches and processes: the sum and the number of token entropies a response.
+    """What adds up over micro-batches and processes: the sum and the number of token entropies of each response.
 
     H_i = sums_i / counts_i
 

@@ -73,15 +73,15 @@ class EntropyScorer:
     `logits` where they differ or the head is unknown or sharded, and logs that once.
 
     A row may be packed: a prompt with several responses behind it, each of which sees the prompt and itself. `owners`
-    says which token belongs to which response. Where a model cannot be scored so, packed rows are taken apart.
+    says which token belongs to which response. If a model cannot be scored this way, packed rows are split.
 
-    The first trials are on a small row of ordinary tokens. Each row that is longer than all before it is tried too:
-    windows, factors of positions and the like show only then.
+    The first trials are on a small row of ordinary tokens. Each row longer than all earlier ones is tried too:
+    attention windows and scaled positions matter only there.
 
     Args:
         model: the model to choose the engine for now; left out, it is chosen at the first call.
         engine: "auto", "chunked" or "logits".
-        chunk_bytes: memory for logits, bytes; 128 MiB on a CPU and 1 GiB on a GPU where not given.
+        chunk_bytes: memory for logits, bytes; by default 128 MiB on a CPU and 1 GiB on a GPU.
         quantity: "entropy" of the next token's distribution, or "surprisal" -log p of the next token itself.
 
     Raises:
@@ -103,7 +103,7 @@ class EntropyScorer:
         ):
             if value not in known:
                 raise InputError(
-                    f"{name} is {value!r}; there is no such {name}; choose one of {', '.join(known)}"
+                    f"{name} is {value!r}; no {name} has this name; choose one of {', '.join(known)}"
                 )
         self.engine, self.chunk_bytes, self.quantity = engine, chunk_bytes, quantity
         self._fits: weakref.WeakKeyDictionary[nn.Module, Fit] = weakref.WeakKeyDictionary()
@@ -126,7 +126,7 @@ class EntropyScorer:
             attention_mask: (B, T), 1 for tokens, 0 for padding.
             predicts: (B, T) bool, True at t when token t + 1 is a response token.
             owners: (B, T) for packed rows, the number of the response that a token belongs to, -1 for what all
-                responses of the row share. The last token of the prompt is repeated before each response and is its.
+                responses of the row share. The last token of the prompt is repeated before each response and belongs to it.
 
         Returns:
             `EntropySums` of B rows, or of the responses by number, nats. A row without True has sum 0, still part of
@@ -159,7 +159,7 @@ class EntropyScorer:
             input_ids: (B, T) token ids, padded on either side.
             attention_mask: (B, T), 1 for tokens, 0 for padding.
             predicts: (B, T) bool, True at t when token t + 1 is a response token.
-            row_weights: (B,) weights w, constants; one a response where rows are packed.
+            row_weights: (B,) weights w, constants; one per response if rows are packed.
             owners: as in `score`.
 
         Returns:
@@ -322,7 +322,7 @@ class EntropyScorer:
                 model(**kwargs, logits_to_keep=1)
             if not caught:
                 # A graph compiled before the hook was set does not call it.
-                misfit = "its decoder runs out of sight, inside a compiled graph"
+                misfit = "its decoder runs inside a compiled graph, where its hidden states cannot be read"
                 self._choose_engine(base, self.fit_of(model), misfit)
         if self.engine_for(model) == "logits":
             values = self._from_logits(model, base, kwargs, rows.predicts, where, targets)
@@ -415,12 +415,12 @@ def _by_length(rows: _Rows) -> list[_Rows]:
 
 
 def _counts(input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners: Tensor | None) -> Tensor:
-    """How many tokens each response has, once it is sure that the tensors hang together."""
+    """How many tokens each response has, after checking that shapes agree."""
     shapes = [tuple(x.shape) for x in (input_ids, attention_mask, predicts, owners) if x is not None]
     if len(set(shapes)) > 1:
         raise InputError(
-            f"input_ids, attention_mask and predicts (and owners) have shapes {shapes}; they speak of the same tokens; "
-            "give tensors of one shape"
+            f"input_ids, attention_mask and predicts (and owners) have shapes {shapes}; they describe the same tokens; "
+            "give tensors of the same shape"
         )
     if bool(predicts[:, -1].any()):
         raise InputError(
@@ -432,7 +432,7 @@ def _counts(input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners:
     scored = owners[predicts]
     if bool((scored < 0).any()):
         raise InputError(
-            "predicts is True where owners is -1; what is shared predicts for no response alone; repeat the last token "
+            "predicts is True where owners is -1; a shared token belongs to no single response; repeat the last token "
             "of the prompt before each response"
         )
     return torch.bincount(scored)

@@ -111,7 +111,7 @@ def topic_gaps(
             intervals and p-values are corrected for it (Bonferroni).
 
     Returns:
-        One TopicGap a topic, ordered by topic; one pair, or no spread, gives no interval and no p.
+        One TopicGap per topic, ordered by topic; one pair, or no spread, gives no interval and no p.
 
     Raises:
         InputError: as `paired_gap`.

@@ -188,7 +188,7 @@ def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: 
     order = sorted(set(labels), key=lambda label: (type(label).__name__, label))
     if len(order) == 1:
         note = (
-            f"all {n} {unit}s share one topic, so {unit}s are counted as independent; the interval speaks of this "
+            f"all {n} {unit}s share one topic, so {unit}s are counted as independent; the interval is about this "
             "topic only"
         )
         return rows._replace(note=note)
@@ -284,7 +284,7 @@ def _scored(gap: float, parts: list[tuple[float, Array, NDArray[np.intp]]], clus
         if not se > _ROUNDING * max(float(np.abs(values).max()) for _, values, _ in parts):
             se, df = math.nan, math.nan
             note = (
-                f"the {clusters.unit}s show no spread at all, which is no proof of certainty; check that the model "
+                f"the {clusters.unit}s show no spread at all, which does not prove certainty; check that the model "
                 "answers and that the rows differ"
             )
     bare = GapEstimate(gap, se, (math.nan, math.nan), df, n, n_clusters, clusters.unit, note)

@@ -24,7 +24,7 @@ from isentropic.gap.estimate import (
     scored_pairs,
 )
 
-# Directions on a sphere of more than two dimensions, and the number of their quantiles that stand for them.
+# Directions on a sphere of more than two dimensions, and how many of their quantiles represent them.
 _DRAWS, _NODES = 32768, 128
 
 Topics = Sequence[Hashable] | NDArray[Any]
@@ -60,7 +60,7 @@ def group_gaps(
         paired: whether rows are twins.
 
     Returns:
-        One GroupGap for each two groups.
+        One GroupGap for each pair of groups.
 
     Raises:
         InputError: fewer than two groups, lengths that differ when paired, or topics that do not fit.
@@ -105,10 +105,10 @@ def scored_gaps(
     """Each pair of groups by itself, with the scores of its clusters."""
     if len(entropies) < 2:
         raise InputError(
-            f"{len(entropies)} group was given ({', '.join(entropies)}); a gap lies between two, give at least two groups"
+            f"{len(entropies)} group was given ({', '.join(entropies)}); a gap needs at least two groups"
         )
     if clusters is not None and paired == isinstance(clusters, Mapping):
-        form = "one list that fits every group" if paired else "one list for each group, by its name"
+        form = "one list that fits every group" if paired else "one list for each group, under its name"
         raise InputError(f"topics do not fit the {'paired' if paired else 'unpaired'} groups; give {form}")
     values = {name: _values(h, f"group {name}") for name, h in entropies.items()}
     found = {}

@@ -67,13 +67,13 @@ def noise_floor(
     `reseed`: the same model and pairs measured again with another seed. Every pair's two gaps have the same
     expectation, so with c = d - d_again the error of one measurement that comes from sampling responses is
     `sqrt(sum c^2 / (2 n^2))`; the floor is its 95% half-width `t_n(0.975)` times that.
-    `same_group`: a gap between groups that are none. In each split the names of the groups are dealt to the twins at
+    `same_group`: a gap between groups that do not exist. Each split assigns the names of the groups to the twins at
     random (for whole clusters at once), `|sum_g s_g D_g| / n` with s_g = ±1 and D_g the cluster's sum; the floor is
     its 95th percentile over splits. It has the precision of the measured gap, which male prompts split against male
     prompts would not: those differ in topic, which twins do not. It is the exact sign-flip test at 5%, so with fewer
     than 6 clusters every gap is under it.
 
-    With more than two groups give a column for each two of them: every figure is then that of the widest gap.
+    With more than two groups give a column for each pair of groups: every figure is then that of the widest gap.
 
     Args:
         differences: (n,) per-pair gaps, nats; or (n, k) for k gaps looked at together.

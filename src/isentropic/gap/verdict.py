@@ -134,7 +134,7 @@ def verdict(
         return Verdict("exceeds", target_gap, alpha, within, exceeds, None, margin, reason)
     share = alpha / comparisons if abs(estimate.gap) > target_gap else alpha
     needed = _pairs_needed(estimate, target_gap, share, power)
-    reason = f"{shown}, too wide to decide about ±{target_gap:g}; certified is that |gap| is below {margin:.4f} nats"
+    reason = f"{shown}, too wide to decide about ±{target_gap:g}; what is certified: |gap| is below {margin:.4f} nats"
     return Verdict("insufficient", target_gap, alpha, within, exceeds, needed, margin, reason)
 
 

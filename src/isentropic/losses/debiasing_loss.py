@@ -43,7 +43,7 @@ class DebiasingLoss:
 
     Calling it returns ``(loss, metrics)``. ``loss`` is a scalar tensor that carries the gradient; ``metrics`` is a
     dict of floats: ``loss``, ``entropy_gap`` (absolute), ``entropy_gap_signed`` (female minus male), ``H_male``,
-    ``H_female`` and ``H_mean``, all in nats but the loss.
+    ``H_female`` and ``H_mean``, all in nats except the loss.
 
     Raises:
         InputError: a group is missing, a name is unknown, or the shapes do not fit.
@@ -55,7 +55,7 @@ class DebiasingLoss:
         (0.16, 0.4)
 
     See also:
-        GEELoss: presses the mean entropy down as well.
+        GEELoss: also lowers the mean entropy.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class DebiasingLoss:
         elif pairs is None:
             if self.estimator == "pairwise":
                 raise InputError(
-                    "estimator 'pairwise' without pairs; a pair's difference needs to know its twins; pass pairs=..."
+                    "estimator 'pairwise' without pairs; the difference of a pair needs to know which prompts are twins; pass pairs=..."
                 )
             loss = unbiased_square_of_groups(entropies, members)
         else:
@@ -137,13 +137,13 @@ def unbiased_square_of_pairs(differences: Tensor) -> Tensor:
 
 
 def unbiased_square_of_groups(entropies: Tensor, members: Tensor) -> Tensor:
-    """``(H_b - H_a)^2 - s_a^2/n_a - s_b^2/n_b``, the mean over pairs of groups, for prompts that are no twins."""
+    """``(H_b - H_a)^2 - s_a^2/n_a - s_b^2/n_b``, the mean over pairs of groups, for prompts that are not twins."""
     means = group_means(entropies, members)
     counts = members.sum(1)
     if int(counts.min()) < 2:
         raise InputError(
             "one prompt of a group in the batch; its spread is unknown, so the unbiased square cannot be formed; use "
-            "an effective batch with at least two prompts a group"
+            "an effective batch with at least two prompts per group"
         )
     variances = torch.stack([entropies[member].var() for member in members]) / counts
     first, second = (list(side) for side in zip(*pairs_of_groups(len(means)), strict=True))

@@ -22,11 +22,11 @@ class GEELoss:
 
     .. math:: L = \\bar H + \\lambda (H_f - H_m)^2
 
-    The first term presses the entropy of every answer down, whoever it is about. It is kept for comparison.
+    The first term lowers the entropy of every answer, whichever group it is about. It is kept for comparison.
 
     Args:
         lambda_weight: the factor ``lambda`` of the gap.
-        use_l1: ``True`` takes the absolute gap in place of its square.
+        use_l1: ``True`` uses the absolute gap instead of its square.
         groups: the names to compare, as in :class:`DebiasingLoss`.
 
     Calling it returns ``(loss, metrics)`` as :class:`DebiasingLoss` does.

@@ -16,7 +16,7 @@ def check_names(groups: Sequence[str]) -> tuple[str, ...]:
     if len(groups) < 2:
         raise InputError(f"groups is {tuple(groups)}; a gap needs two; name at least two groups")
     if len(set(groups)) < len(groups):
-        raise InputError(f"groups is {tuple(groups)}; the same name twice has no gap; name each group once")
+        raise InputError(f"groups is {tuple(groups)}; a group has no gap to itself; name each group once")
     return tuple(groups)
 
 
@@ -34,8 +34,8 @@ def membership(groups: Sequence[str], names: Sequence[str], device: torch.device
     unknown = sorted(set(groups) - set(names))
     if unknown:
         raise InputError(
-            f"unknown group {unknown[0]!r}; this loss compares {' and '.join(names)}, so a third name has no "
-            f"place in it; pass groups=(...) with all names"
+            f"unknown group {unknown[0]!r}; this loss compares {' and '.join(names)}, so it cannot use a "
+            f"third name; pass groups=(...) with all names"
         )
     for name in names:
         if name not in groups:
@@ -47,11 +47,11 @@ def membership(groups: Sequence[str], names: Sequence[str], device: torch.device
 
 
 def check_entropies(entropies: Tensor, groups: Sequence[str]) -> None:
-    """Refuse what is no vector of one entropy a sample."""
+    """Refuse anything but a vector of one entropy per sample."""
     if entropies.dim() != 1 or len(entropies) != len(groups):
         raise InputError(
             f"entropies have shape {tuple(entropies.shape)} but there are {len(groups)} group names; the loss "
-            f"needs one response entropy a sample; pass a tensor of shape (n,) and n names"
+            f"needs one response entropy per sample; pass a tensor of shape (n,) and n names"
         )
 
 

@@ -22,7 +22,7 @@ def comparison(
     """The comparison: each model's summary and cost, and its paired difference against the first.
 
     Args:
-        names: one name a model; the first is the base that the others are compared with.
+        names: one name per model; the first is the base that the others are compared with.
         measurements: of the same items in the same order.
         costs: ``kl``, ``kl_ci95`` and ``perplexity`` of each model, None where not measured, and what `answers_of`
             says of its own answers: the measurements are of one model's responses.

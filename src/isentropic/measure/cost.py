@@ -40,7 +40,7 @@ def answers_of(sampler: ResponseSampler) -> dict[str, float | None]:
 
 
 class NeutralReference:
-    """The base model's next-token distributions on neutral text, against which any later model is held.
+    """The base model's next-token distributions on neutral text, to compare later models with.
 
     .. math:: KL = \\frac{1}{T} \\sum_t \\sum_j p_{tj} (\\log p_{tj} - \\log q_{tj})
 
@@ -101,11 +101,11 @@ def known_or_note(value: float, what: str, notes: list[str]) -> float | None:
     Example:
         >>> notes = []
         >>> known_or_note(math.inf, "perplexity", notes), notes
-        (None, ['perplexity is infinite or not a number: the model gives no probability to some of the text'])
+        (None, ['perplexity is infinite or not a number: the model gives probability 0 to some of the text'])
     """
     if math.isfinite(value):
         return value
-    notes.append(f"{what} is infinite or not a number: the model gives no probability to some of the text")
+    notes.append(f"{what} is infinite or not a number: the model gives probability 0 to some of the text")
     return None
 
 
@@ -124,7 +124,7 @@ def text_tokens(loaded: LoadedModel, file: str) -> list[int]:
     ids = loaded.tokenizer(read_text(file), add_special_tokens=False, verbose=False).input_ids
     if len(ids) < 2:
         raise InputError(
-            f"text file {file!r} has {len(ids)} tokens; perplexity needs two at least; give a longer text"
+            f"text file {file!r} has {len(ids)} tokens; perplexity needs at least two; give a longer text"
         )
     check_vocabulary(ids, loaded.tokenizer, vocabulary_size(loaded.model), f"text file {file!r}")
     return ids

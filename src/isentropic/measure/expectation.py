@@ -50,7 +50,7 @@ def twin_examples(
 def context_examples(
     contexts: Sequence[Context], groups: Sequence[str], tokenizer: Any
 ) -> list[tuple[Example, Example]]:
-    """Each context with the words of the first and of the second group, laid behind it.
+    """Each context followed by the words of the first and of the second group.
 
     The text is encoded whole, so the words get the tokens they have in a text; what differs between the two is scored.
 
@@ -67,7 +67,7 @@ def context_examples(
         )
         if shared == min(map(len, both)):
             raise InputError(
-                f"context {context.text!r} goes on with {context.words[groups[0]]!r} and {context.words[groups[1]]!r}, one of "
+                f"context {context.text!r} continues with {context.words[groups[0]]!r} and {context.words[groups[1]]!r}, one of "
                 f"which begins the other; their likelihoods cannot be compared; give other words"
             )
         found.append(

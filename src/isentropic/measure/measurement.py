@@ -25,8 +25,8 @@ class Measurement:
 
     Attributes:
         items: tuples of prompts with the examples they were scored on.
-        entropies: one array an item, the response entropy of each example in nats.
-        summary: what reports and ``--json`` are made of.
+        entropies: one array per item, the response entropy of each example in nats.
+        summary: the data of reports and ``--json``.
         log_odds: the values behind ``summary["expectation"]``: of the twins, and of the neutral contexts.
     """
 
@@ -67,9 +67,9 @@ def measure(
         loaded: the model.
         prompt_set: the prompts; twins are scored on shared responses unless ``responses`` is ``"own"``.
         sampling: how responses are drawn.
-        target_gap: what the verdict is about, in nats.
+        target_gap: the target gap of the verdict, in nats.
         items: prompts with responses drawn earlier; nothing is sampled then.
-        split: the name of the part of the data that this is, for the summary.
+        split: the name of this part of the data, for the summary.
         text_file: a text whose perplexity is measured too.
 
     Returns:

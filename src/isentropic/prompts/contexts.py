@@ -1,4 +1,4 @@
-"""Neutral contexts: where a sentence about nobody in particular goes on with a word of one group or another."""
+"""Neutral contexts: beginnings of sentences about nobody in particular, which continue with a word of one group or another."""
 
 from __future__ import annotations
 

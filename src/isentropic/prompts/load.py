@@ -72,11 +72,11 @@ def load_prompts(
     split_fractions: tuple[float, float, float] = (0.60, 0.15, 0.25),
     swap: bool | Swapper = False,
 ) -> PromptSet:
-    """Read prompts, pair them, and see to it that train, validation and test share nothing.
+    """Read prompts, pair them, and make sure that train, validation and test share nothing.
 
     Rows are pairs (one column a group: `male_column` and `female_column`, or the columns named in `groups`), or
     single prompts with a group, twins sharing a ``pair_id``, or text alone, whose group is then read from its words.
-    Columns ``pair_id``, ``topic`` and ``split`` are used where they are there. A split that is missing is cut from
+    Columns ``pair_id``, ``topic`` and ``split`` are used if they exist. A missing split is taken from
     train by a hash of the content: the order of the rows does not matter, and pairs (with 12 topics or more, whole
     topics) stay together.
 
@@ -89,8 +89,8 @@ def load_prompts(
         female_column: Column of the female twins.
         groups: The groups to keep, in the order of the signed gap; else male, female, then the alphabet.
         seed: Seed of the hash that splits.
-        split_fractions: Shares of train, validation and test where nothing is marked.
-        swap: Write the missing twin of single prompts with `isentropic.swap.swap`, or with the function given (such
+        split_fractions: Shares of train, validation and test if no row names a split.
+        swap: Write the missing twin of single prompts with `isentropic.prompts.swap.swap`, or with the function given (such
             as that one with a language model to choose); what it flags is left out.
 
     Returns:
@@ -108,7 +108,7 @@ def load_prompts(
     wanted = None if groups is None else tuple(groups)
     if wanted is not None and len(set(wanted)) < max(2, len(wanted)):
         raise InputError(
-            f"groups are {_listed(wanted) or 'none'}; a gap lies between two or more; give different names"
+            f"groups are {_listed(wanted) or 'none'}; a gap needs two or more groups; give different names"
         )
     if source is None or isinstance(source, str) and source in BUILTIN:
         return builtin(source or "gender", wanted)
@@ -183,8 +183,8 @@ def _read_pairs(table: Table, columns: dict[str, str], notes: list[str]) -> list
         pair_id = _mark(table, i, "pair_id")
         if pair_id is not None and pair_id in ids:
             raise InputError(
-                f"{table.at(i)}: pair_id {pair_id!r} stands on {table.unit} {table.places[ids[pair_id]]} too; "
-                "a pair is one row; give each its own"
+                f"{table.at(i)}: pair_id {pair_id!r} is also on {table.unit} {table.places[ids[pair_id]]}; "
+                "a pair is one row; give each pair its own"
             )
         if pair_id is not None:
             ids[pair_id] = i
@@ -206,7 +206,7 @@ def _look_alike(texts: Sequence[str]) -> bool:
 def _without_alike(units: list[Unit], alike: list[int], table: Table, notes: list[str]) -> list[Unit]:
     if alike:
         notes.append(
-            f"{len(alike)} rows whose twins differ only in characters that are not seen left out: "
+            f"{len(alike)} rows whose twins differ only in invisible characters left out: "
             f"{_places(alike, table.unit)}"
         )
     if not units:
@@ -231,7 +231,7 @@ def _read_singles(
             )
         raise InputError(
             f"{table.name} has the columns {_listed(table.columns)}; prompts are read from 'male' and 'female', or "
-            "'prompt' and 'gender'; name yours with text_column and group_column, or male_column and female_column"
+            "'prompt' and 'gender'; name them with text_column and group_column, or male_column and female_column"
         )
     _need(table, text_column)
     group_columns = [] if group_column is None else [c.strip() for c in group_column.split(",")]
@@ -249,7 +249,7 @@ def _read_singles(
         notes.append(f"{left} rows of other groups than {_listed(wanted or ())} left out")
     if not kept and wanted and found:
         raise InputError(
-            f"{table.name} has no prompt of the groups {_listed(wanted)}, but of {_listed(_group_order({g for _, g in found}))}; "
+            f"{table.name} has no prompt of the groups {_listed(wanted)}, only of {_listed(_group_order({g for _, g in found}))}; "
             "nothing would be compared; give some of these, or the columns that hold one group each"
         )
     if not kept:
@@ -321,11 +321,11 @@ def _swapped(singles: list[Prompt], swap: bool | Swapper, table: Table, notes: l
     for prompt in singles:
         if prompt.group not in other:
             raise InputError(
-                f"{table.name} {table.unit} {prompt.row}: group {prompt.group!r} has no swap; it knows male and female"
+                f"{table.name} {table.unit} {prompt.row}: group {prompt.group!r} cannot be swapped; the swap engine knows male and female"
             )
         result = write(prompt.text)
         if result.flagged or result.text == prompt.text:
-            # The kind of the reason stands before its colon; the words after it differ from row to row.
+            # Group by the text before the colon; the rest differs from row to row.
             flagged.append((prompt.row or 0, (result.flagged or "nothing to swap").split(":")[0]))
             continue
         twin = replace(prompt, text=result.text, group=other[prompt.group])
@@ -337,7 +337,7 @@ def _swapped(singles: list[Prompt], swap: bool | Swapper, table: Table, notes: l
         rows = [row for row, why in flagged if why == reason]
         notes.append(f"{len(rows)} left out by the swap ({reason}): {_places(rows, table.unit)}")
     if not units:
-        raise InputError(f"the swap could write no twin; {'; '.join(notes)}; give the pairs yourself")
+        raise InputError(f"the swap could not write any twin; {'; '.join(notes)}; give the pairs yourself")
     return units
 
 
@@ -441,10 +441,10 @@ def _name(value: object, where: str) -> str:
 
 
 def _whole(text: str, where: str) -> str:
-    """The text, unless it holds half a character, as JSON's ``\\ud83d`` alone does: no file could take it."""
+    """The text, unless it contains half a character, as JSON's ``\\ud83d`` alone does: no file could take it."""
     if half := half_character(text):
         raise InputError(
-            f"{where} holds half a character ({half}); it is not valid Unicode and cannot be saved; correct the text"
+            f"{where} contains half a character ({half}); it is not valid Unicode and cannot be saved; correct the text"
         )
     return text
 
@@ -465,7 +465,7 @@ def _drop_duplicates(units: list[Unit], table: Table, notes: list[str]) -> list[
         else:
             kept[key] = unit
     for (split, other), rows in dropped.items():
-        which = f"of {split} that stand in {other} too" if split != other else "that stand there twice"
+        which = f"of {split} that are also in {other}" if split != other else "that are there twice"
         notes.append(f"{len(rows)} {_noun(units)} {which} left out: {_places(rows, table.unit)}")
     survivors = {id(unit) for unit in kept.values()}
     return [unit for unit in units if id(unit) in survivors]

@@ -48,7 +48,7 @@ def write_prompts(prompt_set: PromptSet, path: str | Path, overwrite: bool = Fal
     """Write `prompt_rows` as JSONL, whole or not at all.
 
     Raises:
-        InputError: If the file is there already (unless `overwrite`), or cannot be written.
+        InputError: If the file already exists (unless `overwrite`), or cannot be written.
     """
     path = Path(path)
     if path.exists() and not overwrite:

@@ -107,7 +107,7 @@ class PromptSet:
         return bool(members) and all(sorted(m) == sorted(self.groups) for m in members.values())
 
     def tuples(self) -> list[tuple[Prompt, ...]]:
-        """Twins: one tuple a pair, one prompt a group in the order of `groups`."""
+        """Twins: one tuple per pair, one prompt per group in the order of `groups`."""
         if not self.paired:
             raise InputError(f"{self.name} is not paired; only pairs have twins, use own responses")
         members: dict[str, dict[str, Prompt]] = {}
@@ -144,13 +144,11 @@ def _need(table: Table, column: str) -> None:
 def _check_groups(units: list[Unit], groups: tuple[str, ...], name: str, least: int = 2) -> None:
     counts = Counter(p.group for unit in units for p in unit)
     if len([g for g in groups if counts[g]]) < 2:
-        raise InputError(
-            f"{name} holds one group only ({_listed(counts)}); a gap lies between two; add the other"
-        )
+        raise InputError(f"{name} holds one group only ({_listed(counts)}); a gap needs two; add the other")
     for g in groups:
         if counts[g] < least:
             raise InputError(
-                f"{name}: group {g!r} has {counts[g]} prompt{'s' * (counts[g] != 1)}; its entropy would be chance; "
+                f"{name}: group {g!r} has {counts[g]} prompt{'s' * (counts[g] != 1)}; its entropy would depend on chance; "
                 f"add more or leave the group out"
             )
 

@@ -1,4 +1,4 @@
-"""Rows in, from wherever they lie: JSONL, JSON, CSV, TSV, Parquet, a saved data set, the hub, Python objects.
+"""Rows from any source: JSONL, JSON, CSV, TSV, Parquet, a saved data set, the hub, Python objects.
 
 Every row keeps its place, so that an error can name the line to look at.
 """
@@ -83,7 +83,7 @@ def _from_name(name: str) -> Table:
         return _from_disk(path)
     if os.path.exists(name):
         if ending not in FILE_TYPES:
-            raise InputError(f"{name} ends in {ending!r}, which is not read; give {', '.join(FILE_TYPES)}")
+            raise InputError(f"{name} ends in {ending!r}, which cannot be read; give {', '.join(FILE_TYPES)}")
         if ending == ".parquet":
             return _from_parquet(path)
         text = _text(path)
@@ -103,7 +103,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path and its rights") from error
     try:
-        # The signature that spreadsheet programs put first is no part of the first column's name.
+        # The signature that spreadsheet programs put first is not part of the first column's name.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
@@ -282,7 +282,7 @@ def _from_datasets(data: Any, name: str) -> Table:
 
 @dataclass(frozen=True)
 class NotRead:
-    """What stands in a row for a value that is neither text nor number, such as an image."""
+    """Placeholder in a row for a value that is neither text nor number, such as an image."""
 
     kind: str
 
@@ -291,7 +291,7 @@ class NotRead:
 
 
 def _plain(dataset: Any) -> list[dict[str, Any]]:
-    """Rows of a `datasets.Dataset`: class labels as names; what is no plain value (images, lists) is not read."""
+    """Rows of a `datasets.Dataset`: class labels as names; values that are not plain (images, lists) are not read."""
     import datasets
 
     plain, other = {}, {}

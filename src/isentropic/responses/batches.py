@@ -60,7 +60,7 @@ class StratifiedSampler(Sampler[int]):
 
     An item's place in a pass is ``(rank within its shuffled topic + u) / (items in the topic)``, u uniform in [0, 1):
     any stretch of a pass then holds every topic in proportion. The order depends on the seed alone, so every process
-    draws the same one and a resumed run goes on where it was.
+    draws the same one and a resumed run continues where it was.
 
     Example:
         >>> sampler = StratifiedSampler(["a", "a", "b", "b"], total=6, seed=0)

@@ -51,7 +51,7 @@ def keep(key: str, responses: Sequence[Sequence[Tokens]]) -> None:
         temporary.replace(file)
     except OSError as error:
         tell_once(
-            f"responses cannot be kept in {str(file.parent)!r} ({error.strerror}); going on without that cache"
+            f"responses cannot be kept in {str(file.parent)!r} ({error.strerror}); continuing without that cache"
         )
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -48,11 +48,11 @@ def encode_prompts(
         where = f"prompt {prompt.row or prompt.pair_id or repr(prompt.text[:40])}"
         ids = encode_prompt(prompt.text, tokenizer, sampling)
         if not ids:
-            raise InputError(f"{where} has no token; nothing can follow it; leave it out")
+            raise InputError(f"{where} has no token; a response needs something to follow; leave it out")
         if context is not None and len(ids) + sampling.max_new_tokens > context:
             raise InputError(
                 f"{where} has {len(ids)} tokens and its response up to {sampling.max_new_tokens}, but the model's "
-                f"context is {context}; the model cannot read it whole; shorten it or lower --max_new_tokens"
+                f"context is {context}; the model cannot read all of it; shorten it or lower --max_new_tokens"
             )
         if vocabulary is not None:
             check_vocabulary(ids, tokenizer, vocabulary, where)
@@ -71,7 +71,7 @@ def encode_prompt(
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """Token ids of a text that goes on: what a tokenizer puts before it is kept, what it puts behind it is not.
+    """Token ids of a text that continues: what a tokenizer adds before it is kept, what it adds after it is removed.
 
     Tokenizers of embedding models and some fine-tuned ones end every text with their end token, and nothing sensible
     follows an end.
@@ -95,7 +95,7 @@ def check_vocabulary(
         if not 0 <= token < vocabulary:
             raise InputError(
                 f"{where} holds the token {tokenizer.convert_ids_to_tokens(token)!r} with id {token}, and the model's ids "
-                f"end at {vocabulary - 1}; the tokenizer knows more tokens than the model; give the tokenizer that "
+                f"end at {vocabulary - 1}; the tokenizer has more tokens than the model; give the tokenizer that "
                 f"belongs to it"
             )
 
@@ -115,7 +115,7 @@ def follows_chat(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) 
 
 
 def chat_line(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> str:
-    """What the user is told about it."""
+    """The line about it on the screen."""
     if not sampling.chat:
         return "prompts are continued as plain text (--chat puts them through the chat template)"
     line = "prompts go through the chat template (--no-chat gives them as plain text)"
@@ -150,7 +150,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> No
 
 
 def template_arguments(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> dict[str, Any]:
-    """What the chat template is told besides the messages. Where it knows of thinking, that is off unless asked for:
+    """Options of the chat template besides the messages. If it knows a thinking mode, that is off unless asked for:
     the first tokens of a thought are boilerplate.
     """
     given: dict[str, Any] = json.loads(sampling.chat_template_kwargs or "{}")
@@ -165,7 +165,7 @@ def render(
     turns: Sequence[tuple[str, str]],
     system: str | None = "",
 ) -> str:
-    """The text of a chat. Where the last turn is the user's, the beginning of an answer stands behind it.
+    """The text of a chat. If the last turn is the user's, the beginning of an answer follows it.
 
     A template is a program that came with the model. transformers runs it in a sandbox, but nothing bounds its time.
     """
@@ -225,7 +225,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> int |
     if behind in vocabulary:
         return int(vocabulary[behind])
     log.warning(
-        "the chat template puts %r behind an answer, which is no token of its own: a response ends at the end of text alone",
+        "the chat template puts %r behind an answer, which is not a single token: a response ends at the end of text alone",
         behind[:40],
     )
     return None

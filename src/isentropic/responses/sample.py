@@ -1,4 +1,4 @@
-"""Responses: sampled from the model once, each twin's in equal number, and laid behind the prompts they score."""
+"""Responses: sampled from the model once, in equal number from each twin, and appended to the prompts that are scored on them."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class Sampling:
         sample_temp: the sampling temperature; 0 is greedy. (Entropy itself is always that of temperature 1.)
         num_responses: responses drawn from each prompt.
         seed: the same seed, prompt and model give the same response, whatever else is in the batch.
-        chat: put the prompt through the tokenizer's chat template.
+        chat: apply the tokenizer's chat template to the prompt.
         system: the system message of the chat, if any.
-        chat_template_kwargs: what else the chat template is told, as a JSON object.
+        chat_template_kwargs: more options for the chat template, as a JSON object.
     """
 
     max_new_tokens: int = SamplingSettings.max_new_tokens
@@ -76,7 +76,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A response laid behind a prompt: what is scored.
+    """A prompt with a response after it: what is scored.
 
     With own responses ``source`` is the prompt's own group. With shared responses each prompt is scored on the
     responses of all its twins, and ``source`` says whose it was.
@@ -208,7 +208,7 @@ def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together
             found = "alone"
     if found != "padded" and model not in _together:
         log.warning(
-            "%s answers a prompt otherwise beside prompts of other lengths; responses are sampled from prompts %s",
+            "%s answers a prompt differently next to prompts of other lengths; responses are sampled from prompts %s",
             type(model).__name__,
             found,
         )
@@ -217,7 +217,7 @@ def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together
 
 
 def first_logits(model: Any, prompts: Sequence[Tokens], forced: Sequence[Tokens], pad: int) -> Tensor:
-    """(steps, vocabulary) logits that follow the first prompt, where each row goes on with the tokens ``forced``."""
+    """(steps, vocabulary) logits that follow the first prompt, if each row continues with the tokens ``forced``."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     rows, mask = left_padded(prompts, pad, model.device)
@@ -291,7 +291,7 @@ def token_batches(
 
 @contextlib.contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block, the mode of before after it."""
+    """Evaluation mode inside the block; each module's training flag is restored after it."""
     training = model.training
     model.eval()
     try:
@@ -401,7 +401,7 @@ class ResponseSampler:
         return drawn
 
     def cache_key(self, encoded: Sequence[Tokens]) -> str | None:
-        """A hash of all that decides the responses; None where the weights have no name."""
+        """A hash of everything that decides the responses; None where the weights have no name."""
         if self.model_sha256 is None:
             return None
         settings = self.sampling

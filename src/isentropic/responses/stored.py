@@ -111,7 +111,7 @@ def as_text(file: str, row: Row, writer: LoadedModel, loaded: LoadedModel, sampl
         how = "with" if sampling.chat else "without"
         raise InputError(
             f"{file!r} line {row.number} has prompt_ids that are not those of its prompt {how} the chat template; the "
-            f"responses were sampled with other settings; give the --chat, --system and --chat_template_kwargs of then"
+            f"responses were sampled with other settings; give the --chat, --system and --chat_template_kwargs that were used then"
         )
     text = row.response
     if row.response_ids is not None:
@@ -156,13 +156,13 @@ def read_row(file: str, number: int, line: str) -> Row:
             raise KeyError("response")
         for key, text in (("prompt", row["prompt"]), ("response", response or "")):
             if not isinstance(text, str):
-                raise TypeError(f"{key} is no text")
+                raise TypeError(f"{key} is not text")
             text.encode()  # half an emoji cannot be written as UTF-8
         prompt = Prompt(text=row["prompt"], row=number, **names | {"split": names["split"] or "test"})  # type: ignore[arg-type]
         prompt_ids, response_ids = (ids_of(row, key) for key in ("prompt_ids", "response_ids"))
         sample = row.get("sample")
         if sample is not None and (not isinstance(sample, int) or isinstance(sample, bool) or sample < 0):
-            raise TypeError(f"sample is {sample!r}, no whole number of 0 or more")
+            raise TypeError(f"sample is {sample!r}, not a whole number of 0 or more")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{file!r} line {number} cannot be used ({type(error).__name__}: {error}); a row is a JSON object with "
@@ -193,7 +193,7 @@ def ids_of(row: dict[str, Any], key: str) -> Tokens | None:
     if ids is None:
         return None
     if not isinstance(ids, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise TypeError(f"{key} is no list of whole numbers")
+        raise TypeError(f"{key} is not a list of whole numbers")
     return tuple(ids)
 
 
@@ -208,7 +208,7 @@ def groups_of(file: str, rows: Sequence[Row]) -> tuple[str, ...]:
     for row in rows:
         if row.source not in found:
             raise InputError(
-                f"{file!r} line {row.number} has the source {row.source!r}, which is no group of the file "
+                f"{file!r} line {row.number} has the source {row.source!r}, which is not a group of the file "
                 f"({', '.join(groups)}); a response comes from the prompt of one of them; correct it or leave it out"
             )
     return groups
@@ -240,13 +240,13 @@ def encoded(
         if strange:
             raise InputError(
                 f"{file!r} line {row.number} has token id {strange[0]} and the model's vocabulary ends at "
-                f"{vocabulary - 1}; the responses are of another tokenizer; leave out prompt_ids and response_ids to "
+                f"{vocabulary - 1}; the responses belong to another tokenizer; leave out prompt_ids and response_ids to "
                 f"encode the text"
             )
         if context is not None and len(prompt_ids) + len(ids) > context:
             raise InputError(
                 f"{file!r} line {row.number} has {len(prompt_ids) + len(ids)} tokens and the model's context is "
-                f"{context}; it cannot be read whole; leave the line out"
+                f"{context}; the model cannot read all of it; leave the line out"
             )
         prompt = prompts.setdefault(row.prompt, row.prompt)
         examples.append(Example(prompt, prompt_ids, ids, row.source, row.sample))
@@ -261,7 +261,7 @@ def encoded(
 def response_tokens(
     row: Row, prompt_ids: Tokens, loaded: LoadedModel, sampling: Sampling
 ) -> tuple[Tokens, bool]:
-    """Token ids of a response as they stand behind its prompt, and whether the two could be encoded together."""
+    """Token ids of a response as they follow its prompt, and whether the two could be encoded together."""
     assert row.response is not None
     whole = encode_prompt(row.prompt.text, loaded.tokenizer, sampling, row.response)
     if whole[: len(prompt_ids)] == prompt_ids:
@@ -270,7 +270,7 @@ def response_tokens(
 
 
 def check_text(file: str, row: Row, loaded: LoadedModel) -> None:
-    """Refuse ids that are not those of the text beside them: they are of another tokenizer."""
+    """Refuse ids that do not match the text beside them: they belong to another tokenizer."""
     vocabulary = len(loaded.tokenizer)
     for ids, text, key in (
         (row.response_ids, row.response, "response"),
@@ -290,8 +290,8 @@ def check_text(file: str, row: Row, loaded: LoadedModel) -> None:
             fits = {part for part in wanted if part in without_spaces(there)}
         if not fits:
             raise InputError(
-                f"{file!r} line {row.number} has {key}_ids that say {there[:60]!r} and the {key} {text[:60]!r}; the ids are "
-                f"of another tokenizer; leave out prompt_ids and response_ids to encode the text"
+                f"{file!r} line {row.number} has {key}_ids that say {there[:60]!r} and the {key} {text[:60]!r}; the ids "
+                f"belong to another tokenizer; leave out prompt_ids and response_ids to encode the text"
             )
 
 

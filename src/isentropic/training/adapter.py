@@ -36,7 +36,7 @@ def add_adapter(model: Any, config: Any, seed: int) -> Any:
     """
     if config.is_prompt_learning:
         raise InputError(
-            f"peft_config is {type(config).__name__}; its virtual tokens stand before the prompt and shift the "
+            f"peft_config is {type(config).__name__}; its virtual tokens are placed before the prompt and shift the "
             f"positions that are scored; give an adapter inside the layers, such as LoraConfig"
         )
     if getattr(config, "lora_dropout", 0.0):
@@ -60,7 +60,7 @@ def add_adapter(model: Any, config: Any, seed: int) -> Any:
     usable = [kind for kind in kinds if adapter_works(model, on_layers(config, kinds[kind]), seed)]
     if not usable:
         raise InputError(
-            f"no linear layer of this model takes an adapter ({reason}); there would be nothing to train; leave --lora_r "
+            f"no linear layer of this model accepts an adapter ({reason}); there would be nothing to train; leave --lora_r "
             f"out"
         )
     log.warning(

@@ -163,7 +163,7 @@ class Monitor(TrainerCallback):
     Args:
         folder: the run folder.
         say: prints a line.
-        advance: told the step after each one, for a progress bar.
+        advance: called with the step after each one, for a progress bar.
     """
 
     def __init__(
@@ -247,4 +247,4 @@ class Monitor(TrainerCallback):
         except Exception as error:  # matplotlib, its fonts, its settings, the disk: none is worth a training
             self.draws = False
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.say(f"   {CURVES} cannot be drawn ({reason}); the training goes on without it")
+            self.say(f"   {CURVES} cannot be drawn ({reason}); training continues without it")

@@ -35,7 +35,7 @@ def go_offline_without_login(wandb: Any) -> None:
     if not known:
         os.environ["WANDB_MODE"] = "offline"
         wandb.teardown()  # or it goes by what it read of the environment before
-        log.warning("W&B: no login here; going on offline. Send the run later with 'wandb sync'.")
+        log.warning("W&B: not logged in; continuing offline. Send the run later with 'wandb sync'.")
 
 
 def log_table(
@@ -50,7 +50,7 @@ def log_table(
     Args:
         callbacks: those of the trainer; they have logged something already.
         name: the table's name there.
-        columns: what stands above the rows.
+        columns: the header of the table.
         rows: texts and numbers.
         step: the optimizer step it belongs to.
     """

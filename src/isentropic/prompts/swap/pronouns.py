@@ -14,7 +14,7 @@ _QUOTES = frozenset("\"“‘'*_")
 
 
 class Token(NamedTuple):
-    """A word, a number or a mark, and where it stands in the text."""
+    """A word, a number or a mark, and where it is in the text."""
 
     text: str
     low: str

@@ -12,7 +12,7 @@ from isentropic.prompts.swap.pronouns import Token, her_or_hers, his_or_him
 
 
 class Change(NamedTuple):
-    """One replaced word: where it starts in the original text, what stood there, what stands there now."""
+    """One replaced word: where it starts in the original text, what was there, what is there now."""
 
     start: int
     old: str
@@ -276,7 +276,7 @@ def _proper(tokens: list[Token], i: int, shouting: bool) -> str | None:
 
 
 def _clash(tokens: list[Token], slots: list[_Slot], partners: Mapping[str, _Name]) -> str | None:
-    """A name that would come to stand for two people."""
+    """A name that would then mean two people."""
     starts = {slot.start for slot in slots}
     still = {t.text for t in tokens if t.word and t.start not in starts}
     for slot in slots:
@@ -297,7 +297,7 @@ def _write(text: str, slots: Sequence[_Slot], picks: Sequence[str]) -> str:
 
 
 def _back(twin: str, slots: Sequence[_Slot], partners: Mapping[str, _Name], memory: Mapping[str, str]) -> str:
-    """The twin's own twin; where grammar is undecided there, the original word is accepted if it may stand."""
+    """The twin's own twin; where grammar is undecided there, the original word is accepted if it fits."""
     back = _read(twin, partners, memory).slots
     olds = [slot.old for slot in slots] if len(slots) == len(back) else [""] * len(back)
     picks = [old if old in slot.options else slot.options[0] for slot, old in zip(back, olds, strict=True)]

@@ -23,7 +23,7 @@ MOST_CHOICES = 8  # undecided pronouns in one text; each costs one question to t
 
 
 class Detection(NamedTuple):
-    """The gender a text speaks of ("male", "female", "both", "none") and the words that say so."""
+    """The gender a text is about ("male", "female", "both", "none") and the words that say so."""
 
     group: str
     evidence: tuple[str, ...]
@@ -45,7 +45,7 @@ class Swap(NamedTuple):
 
 
 def detect(text: str, *, names: Sequence[Any] | None = None) -> Detection:
-    """Say which gender a text speaks of, by pronouns, kinship, gendered nouns, titles and given names.
+    """Find which gender a text is about, by pronouns, kinship, gendered nouns, titles and given names.
 
     Args:
         text: English text; one in another script or language is read as "none".
@@ -171,7 +171,7 @@ def lm_chooser(model: Any, tokenizer: Any) -> Chooser:
 
 
 def swapper(load: Callable[[], Any]) -> Callable[[str], Swap]:
-    """Make a `swap` with the model at hand: it chooses where grammar cannot, and its tokenizer pairs the names.
+    """Make a `swap` that uses a model: it chooses where grammar cannot, and its tokenizer pairs the names.
 
     Args:
         load: gives an object with ``model`` and ``tokenizer``; called at the first text.
