@@ -67,7 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         yield path  # a device or a pipe is written to, never replaced
         return
-    path = path.resolve()  # a link goes on pointing to its file
+    path = path.resolve()  # a link still points to its file
     temporary = path.with_name(TEMPORARY.format(name=path.name[:200], pid=os.getpid()))
     try:
         yield temporary

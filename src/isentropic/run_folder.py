@@ -70,8 +70,8 @@ def check_folder(folder: Path, settings: TrainSettings) -> None:
                 f"files with those; give another --run_name"
             )
         raise InputError(
-            f"run folder {str(folder)!r} exists; its results would be lost; give another --run_name, --resume to go on "
-            f"with it, or --overwrite to delete it"
+            f"run folder {str(folder)!r} exists; its results would be lost; give another --run_name, --resume to "
+            f"continue it, or --overwrite to delete it"
         )
 
 

@@ -383,7 +383,7 @@ def test_required_file_missing_or_damaged_is_one_clear_line(copy: Path, name: st
 
 def test_gap_before_without_a_gap_and_a_folder_that_is_none(copy: Path) -> None:
     (copy / "gap_before.json").write_text('{"gap": NaN}')
-    with pytest.raises(InputError, match=r"gap_before\.json holds no gap"):
+    with pytest.raises(InputError, match=r"gap_before\.json has no gap"):
         read_run(copy)
     with pytest.raises(InputError, match="is not a folder"):
         read_run(copy / "config.json")
@@ -395,7 +395,7 @@ def test_optional_files_may_be_missing_and_the_report_says_so(copy: Path) -> Non
     summary = read_run(copy)
     text = Document(render_html(summary)).text
     for name in ("gap_after.json", "result.json", "responses.jsonl", "metrics.jsonl"):
-        assert f"{name} is not there" in text
+        assert f"{name} is missing" in text
     assert "−0.082" in text and "Example twins" not in text
 
 

@@ -93,7 +93,7 @@ def prompt_entropies(
 ) -> tuple[dict[str, list[float]], dict[str, list[str]] | None]:
     """Mean response entropy and topic of each prompt, group by group, for prompts without twins.
 
-    A prompt that stands in several items, as where the smaller group fills up a batch, counts once. Topics are None
+    A prompt that is in several items, as when the smaller group is reused to fill a batch, counts once. Topics are None
     where some prompt has none.
     """
     scored: dict[int, list[float]] = {}

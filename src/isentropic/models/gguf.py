@@ -63,7 +63,7 @@ def embedded_folder() -> Path:
 def dequantised_folder(file: Path) -> Path:
     """The folder with the weights of a GGUF file as safetensors; made once and kept in the cache.
 
-    A kept folder that is no longer as it was written is made again. A cache that cannot be written is done without.
+    A cached folder that has changed since it was written is made again. A cache that cannot be written is not used.
     """
     if not file.is_file():
         raise InputError(
@@ -140,7 +140,7 @@ def kept(model: Any, tokenizer: Any, folder: Path, needed: int) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Remove a damaged folder of the cache, or what stands in its place."""
+    """Remove a damaged folder of the cache, or what is in its place."""
     if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
     else:

@@ -48,7 +48,7 @@ def load_model(
     Args:
         name: ``smollm2-135m`` (the embedded default), a folder with safetensors (a LoRA adapter's folder too), a
             ``.gguf`` file, or a hub id such as ``org/name``.
-        dtype: of the weights. use float32 for training on a CPU; autocast decides the dtype of matrix products.
+        dtype: of the weights. Use float32 for training on a CPU; autocast decides the dtype of matrix products.
         trust_remote_code: run code that comes with the model. Off unless asked for.
         load_in_4bit: quantise the weights on a GPU with bitsandbytes, for QLoRA.
 

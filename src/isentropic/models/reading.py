@@ -19,7 +19,7 @@ def reading(failure: str, advice: str) -> Iterator[None]:
     """Turn what a library raises while it reads a model, a tokenizer, an adapter or a template into one line.
 
     Put it around calls of that library only: an exception of our own code is a bug, and keeps its traceback. A full disk
-    is no fault of what is read, and passes.
+    is not a fault of what is read, and is raised as it is.
 
     Example:
         >>> with reading("the chat template cannot be used", "give --no-chat"):
@@ -36,7 +36,7 @@ def reading(failure: str, advice: str) -> Iterator[None]:
         if str(disk_fault(error)).endswith(FULL):
             raise
         if "trust_remote_code" in str(error):
-            advice = "that code is not run unless you say --trust_remote_code, if you trust it"
+            advice = "that code is not run unless you give --trust_remote_code, which you should only do if you trust it"
         raise InputError(f"{failure} ({reason(error)}); {advice}") from error
 
 

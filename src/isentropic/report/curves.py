@@ -30,7 +30,7 @@ _CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "Wen
 
 
 def finite(value: Any) -> float | None:
-    """Return `value` as a float, or None where it is no finite number.
+    """Return `value` as a float, or None if it is not a finite number.
 
     Example:
         >>> finite(2), finite(float("nan")), finite("2"), finite(None)
@@ -276,7 +276,7 @@ def _panel_svg(
         ax.annotate(texts["kept"], (best, 1), (-5 if left else 5, 2), xycoords=("data", "axes fraction"), gid="kept",
                     textcoords="offset points", ha="right" if left else "left", va="top")  # fmt: skip
     out = io.StringIO()
-    # The reader's browser draws the text; a character that no font here has is no matter.
+    # The reader's browser draws the text; it does not matter if no font here has a character.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)

@@ -198,7 +198,7 @@ def histogram(
 
 
 def key(kind: str) -> Markup:
-    """Return a small sample of a mark for a legend; its meaning stands in the text beside it."""
+    """Return a small sample of a mark for a legend; its meaning is in the text beside it."""
     if kind == "strip":
         body = _tag("rect", cls="strip", x=0, y=1, width=22, height=10)
     elif kind.startswith("m"):

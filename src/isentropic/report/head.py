@@ -39,7 +39,7 @@ class Head:
 
 
 def head(view: View, words: Words) -> Head:
-    """What stands above all sections."""
+    """What is above all sections."""
     first = view.columns[0].summary
     model = first["model"] if view.kind == "run" or len(view.columns) == 1 else ""
     facts = [model, words.name(view.last["data"])]

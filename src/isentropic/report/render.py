@@ -24,7 +24,7 @@ def render_html(summary: Mapping[str, Any], lang: str = "en") -> str:
     """Return the report as one HTML page that needs nothing else: no network, no script, no other file.
 
     Args:
-        summary: what `read_run` returns, a `measure` summary, or a comparison; told apart by `schema`.
+        summary: what `read_run` returns, a `measure` summary, or a comparison; distinguished by `schema`.
         lang: "en" or "zh".
 
     Returns:
@@ -45,7 +45,7 @@ def render_markdown(summary: Mapping[str, Any], lang: str = "en") -> str:
     """Return the same report as Markdown: texts and tables, no figures but `curves.png` where the run has one.
 
     Args:
-        summary: what `read_run` returns, a `measure` summary, or a comparison; told apart by `schema`.
+        summary: what `read_run` returns, a `measure` summary, or a comparison; distinguished by `schema`.
         lang: "en" or "zh".
 
     Raises:
@@ -76,7 +76,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
     view = view_of(summary)
     model = view.columns[0].summary["model"]
     base = _BUILT_IN_MODELS.get(model, model)
-    # a folder on someone's disk is no model id; the hub would link to a stranger's model
+    # a folder on someone's disk is not a model id; the hub would link to a stranger's model
     is_id = bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", base)) and not Path(base).exists()
     header = {
         **({"base_model": base} if is_id else {}),

@@ -46,7 +46,7 @@ class Mark(TypedDict):
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and what is below it."""
 
     id: str
     title: str

@@ -100,7 +100,7 @@ class Words:
     # --- Figures in words ---------------------------------------------------------------------------------------
 
     def units(self, summary: Findings, n: int | None) -> str:
-        """So many pairs, or prompts where there are no twins."""
+        """A number of pairs, or of prompts if there are no twins."""
         unit = "unit_pairs" if summary["twins"] else "unit_prompts"
         return self(unit + ("_one" if n == 1 else ""), n=self.count(n))
 

@@ -59,7 +59,7 @@ WHOLE_GRADIENTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedTyp
 """Where each process holds the whole gradient between the backward pass and the optimizer's step."""
 SHOWN_TWINS = 8
 STEERING = "steering_{rank}.json"
-"""In a checkpoint: what the control variate and refreshed responses need to go on as if the run had never been cut."""
+"""In a checkpoint: what the control variate and refreshed responses need to continue as if the run had never been interrupted."""
 
 HELD_OUT_STEERS = (
     "These prompts steered the training. Prompts that did not are better evidence: measure them too."
@@ -184,7 +184,7 @@ class DebiasingTrainer(Trainer):
     # --- Before training --------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Sample all responses from the base model, and take down what later steps are compared with."""
+        """Sample all responses from the base model, and record what later steps are compared with."""
         if self.neutral is not None:
             return
         args = self.args
@@ -270,7 +270,7 @@ class DebiasingTrainer(Trainer):
             trial, ignore_keys_for_eval: as in transformers.
 
         Raises:
-            InputError: there is no such checkpoint, or it is none of this trainer's.
+            InputError: the checkpoint does not exist, or is not one of this trainer's.
         """
         checkpoint = self.checkpoint(resume_from_checkpoint)
         self.prepare()
@@ -294,8 +294,8 @@ class DebiasingTrainer(Trainer):
             folder = str(found) if found else None
         if folder is None or not (Path(folder) / STEERING.format(rank=self.args.process_index)).is_file():
             raise InputError(
-                f"resume_from_checkpoint is {given!r}, but {folder or output_dir!r} holds no checkpoint of this trainer; the run "
-                f"cannot go on from there; leave it out to start again, or give a folder checkpoint-N"
+                f"resume_from_checkpoint is {given!r}, but {folder or output_dir!r} contains no checkpoint of this trainer; the run "
+                f"cannot continue from there; leave it out to start again, or give a folder checkpoint-N"
             )
         return folder
 
@@ -384,7 +384,7 @@ class DebiasingTrainer(Trainer):
 
         Args:
             eval_dataset: the prompts to measure, all of them: a :class:`PromptSet`, what :func:`load_prompts` reads, or a dict
-                of these by name, whose names then stand in the keys. ``None`` measures the validation prompts, and
+                of these by name, whose names are then in the keys. ``None`` measures the validation prompts, and
                 only that steers the training. The responses are sampled when a set is first measured, and kept.
             ignore_keys: accepted as transformers passes it; there are no model outputs to gather.
             metric_key_prefix: what the keys of the result begin with.
@@ -504,7 +504,7 @@ class DebiasingTrainer(Trainer):
             return
         if not self.held_out_entropies:
             raise InputError(
-                "no gap was measured yet; a model card without it says nothing; call train() or evaluate() first"
+                "no gap was measured yet; a model card needs it; call train() or evaluate() first"
             )
         before, after = (
             summarise(self.validation_items, entropies, self.groups, self.args.target_gap)
@@ -567,7 +567,7 @@ def check_held_out(held_out: PromptSet, train_set: PromptSet) -> None:
     if set(held_out.groups) != set(train_set.groups):
         raise InputError(
             f"eval_dataset has the groups {', '.join(held_out.groups)} and the training prompts "
-            f"{', '.join(train_set.groups)}; the held-out gap would be another one; give prompts of the same groups"
+            f"{', '.join(train_set.groups)}; the held-out gap would be a different quantity; give prompts of the same groups"
         )
 
 
