@@ -67,7 +67,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
 
 def test_room_is_looked_at(tmp_path):
     check_room(tmp_path, 1)
-    with pytest.raises(InputError, match="make room"):
+    with pytest.raises(InputError, match="free some space"):
         check_room(tmp_path, 10**18)
 
 

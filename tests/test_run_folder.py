@@ -139,7 +139,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_deleted(earlier):
-    assert "make room" in refusal(new_folder, earlier, OURS, 10**18, overwrite=True)
+    assert "free some space" in refusal(new_folder, earlier, OURS, 10**18, overwrite=True)
     assert load_object(earlier / "config.json") == OURS
 
 

@@ -551,6 +551,6 @@ def apply_preset(given: Mapping[str, Any]) -> dict[str, Any]:
         return dict(given)
     if preset not in PRESETS:
         raise InputError(
-            f"--preset is {preset!r}; no preset has this name; choose one of {', '.join(PRESETS)}"
+            f"--preset is {preset!r}; there is no such preset; choose one of {', '.join(PRESETS)}"
         )
     return {**PRESETS[preset], **given}

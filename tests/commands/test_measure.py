@@ -184,4 +184,4 @@ def test_what_has_no_effect_on_stored_responses_is_said(run, tiny_folder, tiny_f
     _, out, _ = run(
         "measure", tiny_folder, "--responses_in", kept, "--max_new_tokens", 3, "--num_responses", 2
     )
-    assert "--max_new_tokens, --num_responses" in out and "without effect" in out
+    assert "--max_new_tokens, --num_responses" in out and "has no effect" in out

@@ -98,7 +98,7 @@ def test_the_context_is_found_whatever_its_name_and_is_what_the_model_takes(fami
 
 def test_a_disk_without_room_is_refused(tmp_path):
     check_room(tmp_path, 1)
-    with pytest.raises(InputError, match="make room"):
+    with pytest.raises(InputError, match="free some space"):
         check_room(tmp_path, shutil.disk_usage(tmp_path).total + 1)
 
 

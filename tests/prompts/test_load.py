@@ -486,7 +486,7 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, content: byt
         ({"source": pair_rows(), "male_column": "him"}, ["'him'", "'male', 'female'"]),
         ({"source": single_rows(), "group_column": "gender,age"}, ["'age'", "'prompt', 'gender'"]),
         ({"source": single_rows(), "groups": ["male", "robot"]}, ["'male'", "one group only"]),
-        ({"source": single_rows(), "groups": ["x", "y"]}, ["'x', 'y'", "but of 'male', 'female'"]),
+        ({"source": single_rows(), "groups": ["x", "y"]}, ["'x', 'y'", "only of 'male', 'female'"]),
         ({"source": pair_rows(), "groups": ["male", "robot"]}, ["no column 'robot'", "'male', 'female'"]),
         ({"source": pair_rows(), "groups": []}, ["none", "two or more"]),
         ({"source": single_rows(), "group_column": ""}, ["no column ''"]),

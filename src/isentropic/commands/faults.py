@@ -21,7 +21,7 @@ def guarded(run: Callable[[], int | None]) -> int:
         if str(error.name).startswith("isentropic"):
             raise
         return complain(
-            f"the package {error.name!r} is not installed in {sys.executable}; nothing runs without it; run 'make demo', "
+            f"the package {error.name!r} is not installed in {sys.executable}; run 'make demo', "
             f"or install requirements.lock and use that Python"
         )
     except Exception as error:
@@ -29,8 +29,8 @@ def guarded(run: Callable[[], int | None]) -> int:
         if fault is None:
             raise
         return complain(
-            f"the disk refuses a file ({fault}); what was saved before is kept; make room or give the rights, then run "
-            f"it again"
+            f"a file could not be written ({fault}); what was saved before is kept; free some space or change the "
+            f"permissions, then run it again"
         )
     except KeyboardInterrupt:
         sys.stderr.write("isentropic: stopped by Ctrl-C\n")

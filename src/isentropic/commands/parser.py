@@ -169,7 +169,7 @@ class ShowVersion(argparse.Action):
 
 def add_train_flags(train: argparse.ArgumentParser) -> None:
     train.add_argument(
-        "--config", default=None, metavar="FILE", help="YAML or JSON file of settings; flags win over it"
+        "--config", default=None, metavar="FILE", help="YAML or JSON file of settings; flags override it"
     )
     train.add_argument("--print_config", action="store_true", help="print the settings as YAML and exit")
     add_settings(train, TrainSettings)

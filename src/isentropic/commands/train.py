@@ -232,7 +232,9 @@ class Run:
         reason = self.learn(point)
         self.clock.mark("training")
         if reason == "interrupted":
-            screen.say(f"stopped at step {self.trainer.state.global_step}; a checkpoint is kept. Go on with:")
+            screen.say(
+                f"stopped at step {self.trainer.state.global_step}; a checkpoint was saved. Continue with:"
+            )
             screen.say(f"  {command_of(settings, resume=True)}")
             result = self.result(reason, before.summary, None)
             if self.writes:
@@ -245,7 +247,7 @@ class Run:
     # --- Training ---------------------------------------------------------------------------------------------------
 
     def point_to_resume(self) -> Point | None:
-        """Where the run goes on; what lies beyond is deleted. None where it starts from the first step."""
+        """Where the run continues; what was written after that point is deleted. None if it starts from the first step."""
         found: list[Any] = [None, []]
         if self.writes:
             clean(self.folder)
@@ -258,14 +260,14 @@ class Run:
         step = point.step if point else -1
         if self.settings.max_steps < step:
             raise InputError(
-                f"--max_steps is {self.settings.max_steps} and run {str(self.folder)!r} has made {step} steps; a step "
-                f"cannot be taken back; give {step} or more"
+                f"--max_steps is {self.settings.max_steps} and run {str(self.folder)!r} has made {step} steps; steps "
+                f"cannot be undone; give {step} or more"
             )
         if self.writes:
             forget_others(self.checkpoints, point)
             note_resume(self.folder, max(step, 0), asdict(self.settings))
         if point is None:
-            self.screen.say("   no checkpoint to go on from; starting from the first step")
+            self.screen.say("   no checkpoint to resume from; starting from the first step")
         return point
 
     def learn(self, point: Point | None) -> Stopped:
@@ -297,7 +299,7 @@ class Run:
             return False
         self.screen.say(
             f"the held-out gap {gap:.4f} is within the target {target} before the first step: the model is left "
-            f"unchanged (--force trains all the same)"
+            f"unchanged (use --force to train anyway)"
         )
         return True
 
@@ -317,8 +319,8 @@ class Run:
                 if not lost_process(error):
                     raise
                 raise InputError(
-                    "another process of this run has died; no step can be made without it; look for what it said, then "
-                    "start the run again with --resume, which goes on from the last checkpoint"
+                    "another process of this run has died; training cannot continue without it; read its error message, then "
+                    "start the run again with --resume, which continues from the last checkpoint"
                 ) from error
         # A run that has met its target is finished, whoever asked it to stop meanwhile.
         interrupted = self.interrupt.stopped and self.stop.reason == "max_steps"
@@ -500,7 +502,7 @@ class Run:
         seconds = ", ".join(f"{stage} {spent:.0f} s" for stage, spent in result["seconds"].items())
         say(
             f"stopped: {result['stopped']} after {result['steps']} steps; best held-out step {result['best_step']}"
-            + ("" if result["best_step"] else ": the model is as it was before training")
+            + ("" if result["best_step"] else ": the model is unchanged")
         )
         say(f"time: {seconds}")
         for line in result["advice"]:

@@ -103,7 +103,7 @@ class EntropyScorer:
         ):
             if value not in known:
                 raise InputError(
-                    f"{name} is {value!r}; no {name} has this name; choose one of {', '.join(known)}"
+                    f"{name} is {value!r}; there is no such {name}; choose one of {', '.join(known)}"
                 )
         self.engine, self.chunk_bytes, self.quantity = engine, chunk_bytes, quantity
         self._fits: weakref.WeakKeyDictionary[nn.Module, Fit] = weakref.WeakKeyDictionary()

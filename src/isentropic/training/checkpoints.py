@@ -1,4 +1,4 @@
-"""Checkpoints: each is whole or does not count. Which one a run goes on from, and what it no longer needs."""
+"""Checkpoints: each is whole or does not count. Which one a run resumes from, and what it no longer needs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TRAINED = "trained.json"
 
 @dataclass
 class Point:
-    """Where a run stands: in a checkpoint, or (without one) at the end of its training.
+    """How far a run has come: in a checkpoint, or (without one) at the end of its training.
 
     Attributes:
         step: optimizer steps made.
-        stopped: why training stopped there; None where it goes on.
+        stopped: why training stopped there; None if it continues.
         best: step, gap and KL of the best weights so far.
         checkpoint: the folder with weights, optimizer and the rest.
     """
@@ -128,7 +128,7 @@ def check_checkpoint(checkpoint: Path) -> None:
     fault = broken_seal(checkpoint)
     if fault:
         raise InputError(
-            f"checkpoint {str(checkpoint)!r} cannot be used: {fault}; the run would go on as another one; give an "
+            f"checkpoint {str(checkpoint)!r} cannot be used: {fault}; the run would continue as a different one; give an "
             f"earlier checkpoint, or start again"
         )
 
