@@ -193,7 +193,8 @@ def exact_entropies(model: Any, examples: Sequence[Example]) -> Tensor:
 def gradient(model: Any, loss: Tensor) -> Tensor:
     model.zero_grad()
     loss.backward()
-    return torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None])
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return torch.cat([part.double().flatten() for part in parts])
 
 
 def apart(ours: Tensor, truth: Tensor) -> float:
