@@ -96,8 +96,8 @@ def run_train(settings: TrainSettings) -> int:
         return 0
     # All is measured and saved as after any run, but a script must not take it for one that worked.
     sys.stderr.write(
-        f"isentropic: error: the loss became NaN or infinite after step {result['steps']}; final/ holds the best good "
-        f"weights, those of step {result['best_step']}; lower --learning_rate\n"
+        f"isentropic: error: the loss became NaN or infinite after step {result['steps']}; final/ has the best "
+        f"weights before that, those of step {result['best_step']}; lower --learning_rate\n"
     )
     return 1
 
