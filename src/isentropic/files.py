@@ -68,7 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield path  # a device or a pipe is written to, never replaced
         return
     path = path.resolve()  # a link still points to its file
-    temporary = path.with_name(TEMPORARY.format(name=path.name[:200], pid=os.getpid()))
+    temporary = path.with_name(TEMPORARY.format(name=path.name[:50], pid=os.getpid()))
     try:
         yield temporary
         sync(temporary)

@@ -130,3 +130,10 @@ def test_an_output_that_is_an_input_is_refused_by_every_command(
     summary.write_text(json.dumps({"schema": "isentropic.measure/1"}))
     assert run("report", summary, "--out", summary)[0] == 2
     assert run("report", tmp_path, "--out", tmp_path / "x.html")[0] == 2
+
+
+def test_a_name_as_long_as_a_file_may_have_is_written(tmp_path: Path) -> None:
+    name = str(tmp_path / ("熵" * 83 + ".json"))  # 254 bytes
+    check_outputs({"--json": name}, {})
+    write_output(name, "text")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["text"]
