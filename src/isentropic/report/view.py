@@ -233,6 +233,8 @@ def read(kind: Any, value: Any, where: str) -> Any:
     if typing.is_typeddict(kind):
         return _record(kind, _of(Mapping, {} if value is None else value, where, "an object"), where)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:  # a word that a later version may add to is still shown
+        kind = type(inner[0])
     if origin in (types.UnionType, typing.Union):
         (only,) = (part for part in inner if part is not types.NoneType)
         if value is None or only == list[float]:
@@ -273,7 +275,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _plain(kind: Any, value: Any, where: str) -> Any:
     if kind is bool:
         return _of(bool, False if value is None else value, where, "true or false")
-    if kind is str:
+    if isinstance(kind, type) and issubclass(kind, str):
         return clean(_of(str, "" if value is None else value, where, "text"))
     if value is None:
         return None
