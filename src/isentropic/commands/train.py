@@ -167,7 +167,9 @@ def complete(folder: Path, settings: TrainSettings, screen: Screen) -> dict[str,
         result = read_json(folder / RESULT)
         lacking = [name for name in (REPORT_HTML, REPORT_MD, CARD) if not (folder / name).is_file()]
         clean(folder)
-        forget_finished(folder / CHECKPOINTS, keep_checkpoints=read_json(folder / CONFIG).get("save_steps") != 0)
+        forget_finished(
+            folder / CHECKPOINTS, keep_checkpoints=read_json(folder / CONFIG).get("save_steps") != 0
+        )
         if not lacking:
             raise InputError(
                 f"run {str(folder)!r} is finished ({result['stopped']}); there is nothing to resume; give another "
