@@ -15,7 +15,7 @@ HEAD = """# API
 Made by `python docs/make_api.py` from the docstrings. Names under *isentropic* come with `from isentropic import NAME`; the
 others from the file that is named. Entropies and gaps are in nats.
 """
-# Documented besides the names of the package; an empty tuple stands for all public names of the file.
+# Documented besides the names of the package; an empty tuple means all public names of the file.
 MODULES: dict[str, tuple[str, ...]] = {
     "gap": (),
     "entropy": (

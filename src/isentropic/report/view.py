@@ -99,7 +99,7 @@ class View:
 
 
 def view_of(data: Mapping[str, Any]) -> View:
-    """Read a run (`read_run`), a `measure` summary or a comparison; told apart by `schema`.
+    """Read a run (`read_run`), a `measure` summary or a comparison; distinguished by `schema`.
 
     Raises:
         InputError: an unknown schema, a comparison without a model, or a value of another type than the schema says.
@@ -250,7 +250,7 @@ def read(kind: Any, value: Any, where: str) -> Any:
 
 
 def _record(kind: Any, value: Mapping[str, Any], where: str) -> Any:
-    """A TypedDict, whole; `H_<group>` is kept besides."""
+    """A TypedDict, whole; `H_<group>` is kept too."""
     wanted = _SCHEMAS.get(kind)
     schema = value.get("schema")
     if wanted and schema not in (None, wanted):

@@ -134,7 +134,7 @@ def check_checkpoint(checkpoint: Path) -> None:
 
 
 def forget_others(folder: Path, point: Point | None) -> None:
-    """Delete all that a run does not go on from: what is damaged, what lies beyond, what was half deleted."""
+    """Delete what a run does not resume from: what is damaged, what was written later, what was half deleted."""
     ended = point is not None and point.checkpoint is None
     if not ended:
         (folder / TRAINED).unlink(missing_ok=True)
