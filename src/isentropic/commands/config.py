@@ -71,5 +71,5 @@ def read_config(file: str) -> dict[str, Any]:
         where = " ".join(str(error).split())[:200]
         raise InputError(f"--config {file!r} is not valid YAML ({where}); correct that line") from error
     if not isinstance(content, dict):
-        raise InputError(f"--config {file!r} holds no settings; write one 'name: value' on each line")
+        raise InputError(f"--config {file!r} contains no settings; write one 'name: value' on each line")
     return content

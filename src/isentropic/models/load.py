@@ -276,7 +276,7 @@ def adapter_settings(source: str, name: str) -> dict[str, Any] | None:
         content = json.loads(Path(file).read_text(encoding="utf-8")) if file else None
     if file and not isinstance(content, dict):
         raise InputError(
-            f"adapter {name!r} cannot be loaded: its adapter_config.json holds no settings; save the adapter again with "
+            f"adapter {name!r} cannot be loaded: its adapter_config.json contains no settings; save the adapter again with "
             f"save_pretrained(...)"
         )
     return content
