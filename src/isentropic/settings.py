@@ -367,6 +367,12 @@ class RunSettings:
     load_in_4bit: bool = option(
         False, "4-bit base weights (QLoRA; needs a GPU and bitsandbytes)", section="model"
     )
+    save_dtype: str = option(
+        "auto",
+        "dtype of the saved weights, rounded so that small changes are left on average; auto takes the checkpoint's own",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        section="model",
+    )
     merge_lora: bool = option(False, "save the model with the adapter merged in as well", section="model")
     report_to: str = option(
         "none",

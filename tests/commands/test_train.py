@@ -730,7 +730,9 @@ def test_gradient_checkpointing_where_the_model_has_none_is_refused_before_the_r
 # --- The model that is saved ----------------------------------------------------------------------------------------
 
 
-def test_a_bfloat16_checkpoint_saved_in_float32_is_said(tiny_folder, tiny_file, tmp_path, capsys):
+@pytest.fixture
+def narrow_folder(tiny_folder, tmp_path):
+    """The tiny Llama as hub models come: in bfloat16, with generation settings that contradict each other."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     narrow = tmp_path / "narrow"
@@ -738,13 +740,62 @@ def test_a_bfloat16_checkpoint_saved_in_float32_is_said(tiny_folder, tiny_file, 
     AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(narrow)
     config = narrow / "generation_config.json"
     config.write_text(json.dumps({"eos_token_id": 0, "do_sample": False, "temperature": 0.6}))
-    words = ["train", *flags(narrow, tiny_file, tmp_path, max_steps=1), "--force"]
+    return narrow
+
+
+def test_a_bfloat16_checkpoint_saved_in_float32_is_said(narrow_folder, tiny_file, tmp_path, capsys):
+    words = [
+        "train",
+        *flags(narrow_folder, tiny_file, tmp_path, max_steps=1, save_dtype="float32"),
+        "--force",
+    ]
     assert exit_code(words) == 0
-    said = "the checkpoint is in bfloat16; it is trained and saved in float32, 2 times the size"
+    said = "the checkpoint is in bfloat16 and the model is saved in float32, 2 times the size"
     screen = capsys.readouterr()
     assert said in " ".join(screen.out.split()) and "warning: final/" not in screen.out
     (report,) = tmp_path.glob("*/report.md")
     assert said in " ".join(report.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("lora", [{}, {"lora_r": 2, "merge_lora": True}], ids=["full", "lora"])
+def test_what_is_certified_is_what_the_folder_gives_in_the_dtype_it_came_in(go, narrow_folder, lora):
+    result, folder, screen = go(
+        model_path=str(narrow_folder), force=True, max_steps=2, learning_rate=1e-3, **lora
+    )
+    assert result["warnings"] == []
+    before, after = read(folder / "gap_before.json"), read(folder / "gap_after.json")
+    assert before["settings"]["dtype"] == after["settings"]["dtype"] == "bfloat16"
+    model = plain(folder / "final")  # transformers puts an adapter on its base, in the base's dtype
+    assert model.dtype == torch.bfloat16
+    rows = [
+        json.loads(line) for line in (folder / "responses.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    for row in rows[:8]:
+        plainly = float(naive_entropies(model.float(), row["prompt_ids"], row["response_ids"]).mean())
+        assert row["entropy_after"] == pytest.approx(plainly, abs=1e-4)
+    if lora:
+        assert plain(folder / "final" / "merged").dtype == torch.bfloat16
+
+
+def test_a_change_is_left_in_bfloat16(go, narrow_folder):
+    given = {
+        "model_path": str(narrow_folder),
+        "force": True,
+        "max_steps": 4,
+        "learning_rate": 2e-4,
+        "seed": 1,
+    }
+    result, folder, _ = go("auto", **given)
+    _, wide, _ = go("wide", save_dtype="float32", **given)
+    assert result["best_step"]  # or nothing was trained
+    base, saved, trained = (
+        torch.cat([p.flatten().float() for p in plain(where).parameters()])
+        for where in (narrow_folder, folder / "final", wide / "final")
+    )
+    moved = (trained - base).double()
+    nearest = (trained.bfloat16().float() - base).double()
+    left, lost = (float(moved @ change / (moved @ moved)) for change in ((saved - base).double(), nearest))
+    assert left == pytest.approx(1, abs=0.1) and lost < 0.8
 
 
 # ---- killed, signalled, or refused ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from isentropic.models.rounding import round_stochastically, rounded_state
+from isentropic.models.rounding import in_dtype, round_stochastically, round_weights, rounded_state
 
 DTYPES = [torch.bfloat16, torch.float16]
 
@@ -70,3 +70,26 @@ def test_a_state_is_rounded_by_name_and_seed_whatever_its_order():
     assert not torch.equal(once["a"], once["b"])
     assert not torch.equal(once["a"], rounded_state(state, torch.bfloat16, seed=2)["a"])
     assert torch.equal(rounded_state(state, torch.float32, seed=1)["a"], state["a"])
+
+
+def test_weights_are_rounded_in_place_and_exact_ones_stay(tiny_model):
+    model = tiny_model("llama").to(torch.bfloat16).float()
+    exact = model.model.embed_tokens.weight.clone()
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.mul_(1 + 2**-11)
+    moved = {name: p.clone() for name, p in model.named_parameters()}
+    round_weights(model, torch.bfloat16, seed=0)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert all(torch.equal(p, p.bfloat16().float()) for p in model.parameters())
+    assert torch.equal(model.model.embed_tokens.weight, exact)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert 0.02 < float((model.get_parameter(name) != moved[name].bfloat16().float()).float().mean()) < 0.5
+
+
+def test_in_dtype_gives_back_what_came_in_that_dtype(tiny_model):
+    model = tiny_model("llama").to(torch.bfloat16).float()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    with in_dtype(model, torch.bfloat16):
+        assert model.dtype == torch.bfloat16
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
@@ -34,8 +36,10 @@ from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel, quiet_transformers, special_tokens
+from isentropic.models.rounding import in_dtype, round_weights, rounded_state
 from isentropic.models.save import save_model, saved_otherwise, sentence_logits
 from isentropic.models.sharding import gathered
+from isentropic.models.trial import same_logits
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.prompts.swap.swap import swapper
@@ -218,6 +222,8 @@ class Run:
         )
         self.bf16 = bool(self.trainer.args.bf16)
         self.special_tokens = special_tokens(loaded.model)
+        self.sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+        self.save_dtype = dtype_to_save(settings, loaded)
 
     def go(self) -> dict[str, Any]:
         screen, settings = self.screen, self.settings
@@ -372,8 +378,12 @@ class Run:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer = self.trainer
         self.take_best(reason)
-        final = dataclasses.replace(
-            self.loaded, model=trainer.model, name="final", sha256=model_sha256(trainer.model)
+        if (
+            not self.sharded and not self.settings.lora_r
+        ):  # an adapter keeps its own dtype, its base is as it came
+            round_weights(trainer.model, self.save_dtype, self.settings.seed)
+        final = LoadedModel(
+            trainer.model, self.loaded.tokenizer, "final", model_sha256(trainer.model), self.save_dtype
         )
         after = self.measure_test(final, before.items)
         assert trainer.neutral is not None
@@ -457,22 +467,39 @@ class Run:
         # A model whose weights are spread over processes cannot be asked by one of them.
         truth = sentence_logits(model, tokenizer) if state is None else None
         try:
-            save_model(model, tokenizer, staging, state)
-            saved = {FINAL: staging}
-            if self.settings.lora_r and self.settings.merge_lora:
-                saved[f"{FINAL}/merged"] = staging / "merged"
-                save_model(model.merge_and_unload(), tokenizer, staging / "merged")
-            for name, place in saved.items():
-                trust = self.settings.trust_remote_code
-                if wrong := truth is not None and saved_otherwise(
-                    place, truth, tokenizer, trust_remote_code=trust
-                ):
-                    self.warnings.append(f"{name}/: {wrong}")
-                    self.screen.say(f"warning: {self.warnings[-1]}")
+            if state is not None:
+                state = rounded_state(state, self.save_dtype, self.settings.seed)
+            as_saved = in_dtype(model, self.save_dtype)
+            with as_saved if state is None and not self.settings.lora_r else contextlib.nullcontext():
+                save_model(model, tokenizer, staging, state)
+            if truth is not None:
+                self.look_again(FINAL, staging, truth)
+                if self.settings.merge_lora:
+                    self.save_merged(model, staging / "merged", truth)
             shutil.rmtree(final, ignore_errors=True)
             staging.rename(final)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def save_merged(self, model: Any, folder: Path, truth: Tensor) -> None:
+        """Write the base with the adapter merged in, rounded after the merge and not before."""
+        whole, tokenizer = model.merge_and_unload(), self.loaded.tokenizer
+        if not same_logits(truth, sentence_logits(whole, tokenizer)):
+            self.warn(f"{FINAL}/merged/: the merged weights are not the model that was measured")
+        round_weights(whole, self.save_dtype, self.settings.seed)
+        with in_dtype(whole, self.save_dtype):
+            save_model(whole, tokenizer, folder)
+        self.look_again(f"{FINAL}/merged", folder, sentence_logits(whole, tokenizer))
+
+    def look_again(self, name: str, folder: Path, truth: Tensor) -> None:
+        """Load what was saved and say where it is not the model in memory."""
+        trust = self.settings.trust_remote_code
+        if wrong := saved_otherwise(folder, truth, self.loaded.tokenizer, trust_remote_code=trust):
+            self.warn(f"{name}/: {wrong}")
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.screen.say(f"warning: {text}")
 
     def write_measurement(self, name: str, measurement: Measurement) -> None:
         write_json(self.folder / name, measurement.summary)
@@ -594,20 +621,28 @@ def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) 
         "data_sha256": prompts.sha256,
         "groups": ",".join(prompts.groups),
         "notes": list(prompts.notes),
-        "warnings": dtype_warnings(loaded),
+        "warnings": dtype_warnings(settings, loaded),
         "versions": versions(),
         "command": command_of(settings),
     }
 
 
-def dtype_warnings(loaded: LoadedModel) -> list[str]:
-    """What is to be said where a checkpoint is saved in another dtype than it came in."""
+def dtype_to_save(settings: TrainSettings, loaded: LoadedModel) -> torch.dtype:
+    """The dtype of the saved weights: the one asked for, else the checkpoint's own, else that of training."""
+    if settings.save_dtype != "auto":
+        return getattr(torch, settings.save_dtype)
     stored, now = loaded.stored_dtype, next(loaded.model.parameters()).dtype
-    if stored is None or stored == now or not now.is_floating_point:
+    return stored if stored in (torch.bfloat16, torch.float16) else now
+
+
+def dtype_warnings(settings: TrainSettings, loaded: LoadedModel) -> list[str]:
+    """What is to be said where a model is not saved in the dtype of its checkpoint."""
+    stored, saved = loaded.stored_dtype, dtype_to_save(settings, loaded)
+    if stored is None or stored == saved or not saved.is_floating_point:
         return []
-    names = [str(dtype).removeprefix("torch.") for dtype in (stored, now)]
+    names = [str(dtype).removeprefix("torch.") for dtype in (stored, saved)]
     return [
-        f"the checkpoint is in {names[0]}; it is trained and saved in {names[1]}, {now.itemsize / stored.itemsize:g} times the size"
+        f"the checkpoint is in {names[0]} and the model is saved in {names[1]}, {saved.itemsize / stored.itemsize:g} times the size"
     ]
 
 

@@ -36,6 +36,12 @@ class Measurement:
     log_odds: dict[str, LogOdds] = field(default_factory=dict)
 
 
+def dtype_name(loaded: LoadedModel) -> str:
+    """The dtype that a model's weights are stored in, as configurations spell it."""
+    dtype = loaded.stored_dtype or next(loaded.model.parameters()).dtype
+    return str(dtype).removeprefix("torch.")
+
+
 def make_items(
     prompt_set: PromptSet, sampler: ResponseSampler, *, shared: bool, progress: Progress | None = None
 ) -> list[Item]:
@@ -104,7 +110,7 @@ def measure(
         "responses": "own" if own or not prompt_set.paired else "shared",
         "seed": sampling.seed,
         "unit": "nats",
-        "settings": {**asdict(sampling), "bf16": bf16},
+        "settings": {**asdict(sampling), "bf16": bf16, "dtype": dtype_name(loaded)},
         "versions": versions(),
         **findings,
         "noise_floor": floor_of(items, entropies, groups, sampling.seed, own=own) if noise_floor else None,

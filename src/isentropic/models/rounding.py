@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def round_stochastically(
@@ -49,11 +50,39 @@ def round_stochastically(
 
 def rounded_state(state: Mapping[str, Tensor], dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
     """The floating-point tensors of a state dict in ``dtype``; each tensor's draws depend on its name and the seed alone."""
-    made = {}
-    for name, tensor in state.items():
-        if tensor.is_floating_point():
-            digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
-            generator = torch.Generator(tensor.device).manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
-            tensor = round_stochastically(tensor, dtype, generator)
-        made[name] = tensor
-    return made
+    return {
+        name: _rounded(name, tensor, dtype, seed) if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+    }
+
+
+def round_weights(model: nn.Module, dtype: torch.dtype, seed: int) -> None:
+    """Give the weights, in place, values that a narrower dtype holds; their own dtype stays, so they are computed with as before.
+
+    Args:
+        model: its weights are whole, not sharded.
+        dtype: what they will be saved in.
+        seed: of the draws.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype.itemsize > dtype.itemsize:
+            parameter.data = _rounded(name, parameter.data, dtype, seed).to(parameter.dtype)
+
+
+@contextlib.contextmanager
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """The model with its weights in ``dtype`` inside the block; nothing is lost where that holds their values."""
+    kept = {p: p.dtype for p in model.parameters() if p.is_floating_point()}
+    for parameter in kept:
+        parameter.data = parameter.data.to(dtype)
+    try:
+        yield
+    finally:
+        for parameter, before in kept.items():
+            parameter.data = parameter.data.to(before)
+
+
+def _rounded(name: str, tensor: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
+    digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
+    generator = torch.Generator(tensor.device).manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
+    return round_stochastically(tensor, dtype, generator)

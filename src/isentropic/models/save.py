@@ -99,7 +99,7 @@ def saved_otherwise(
             reading("it cannot be loaded", "the weights of the run are in checkpoints/"),
         ):
             plain: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            plain.to(truth.device)
+            plain.float().to(truth.device)  # the same arithmetic: what is compared is the weights
             found = sentence_logits(plain, tokenizer)
     except InputError as error:
         return str(error)
