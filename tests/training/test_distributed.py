@@ -154,7 +154,7 @@ def test_merging_into_shards_is_refused(tmp_path, tiny_folder, tiny_file):
 @pytest.mark.parametrize("stage", [2, 3])
 def test_zero_is_one_process(tmp_path, tiny_folder, tiny_file, stage):
     given = {"model": tiny_folder, "data": tiny_file, "runs": tmp_path, "learning_rate": 1e-4}
-    assert main(["train", *flags(**given, name="one")]) == 0
+    assert main(["train", *flags(**given, name="one", hold="none")]) == 0
     config = (ROOT / "examples" / "accelerate" / f"deepspeed_zero{stage}.yaml").read_text(encoding="utf-8")
     (tmp_path / "zero.yaml").write_text(config.replace("bf16", '"no"'), encoding="utf-8")
     body = f"""
@@ -163,7 +163,7 @@ sys.argv[1:1] = ["--config_file", {str(tmp_path / "zero.yaml")!r}, {str(ROOT / "
 main()
 """
     (tmp_path / "launch.py").write_text("import sys\n" + body, encoding="utf-8")
-    words = [sys.executable, str(tmp_path / "launch.py"), *flags(**given, name="two")]
+    words = [sys.executable, str(tmp_path / "launch.py"), *flags(**given, name="two", hold="none")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
     ours, theirs = (load_file(tmp_path / run / "final" / "model.safetensors") for run in ("one", "two"))
