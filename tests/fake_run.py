@@ -25,6 +25,40 @@ def estimate(values: list[float], level: float = 2.0) -> dict[str, Any]:
     return {"gap": mean, "se": se, "ci95": [mean - level * se, mean + level * se], "n_pairs": len(values)}
 
 
+def expectation(gap: float, groups: tuple[str, str]) -> dict[str, Any]:
+    """Neutral contexts exist for men and women alone."""
+    row = {
+        "gap": gap,
+        "ci95": [gap - 0.28, gap + 0.28],
+        "mean_abs": 0.92,
+        "prefers_second": 0.578125,
+        "n": 192,
+    }
+    twins = {
+        "gap": gap - 1.5,
+        "ci95": [gap - 2.1, gap - 0.9],
+        "mean_abs": 1.71,
+        "prefers_second": 0.25,
+        "n": 288,
+    }
+    return {
+        "groups": list(groups),
+        "twins": twins,
+        "contexts": row if set(groups) == {"male", "female"} else None,
+    }
+
+
+def expectation_change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for form in ("twins", "contexts"):
+        if (first := before[form]) and (second := after[form]):
+            change = second["gap"] - first["gap"]
+            interval = [change - 0.013, change + 0.013]
+            rows[form] = {"change": change, "ci95": interval, "abs_change": -0.021, "n": first["n"]}
+    form = "contexts" if "contexts" in rows else "twins"
+    return {"form": form, **rows[form], "twins": rows.get("twins"), "contexts": rows.get("contexts")}
+
+
 def summary(
     shift: float, spread: float = 0.1, groups: tuple[str, ...] = ("male", "female")
 ) -> dict[str, Any]:
@@ -80,7 +114,7 @@ def summary(
         "groups": list(groups),
         "seed": 0,
         "unit": "nats",
-        "settings": {"max_new_tokens": 12, "sample_temp": 1.0, "num_responses": 1, "chat": False},
+        "settings": {"max_new_tokens": 12, "sample_temp": 1.0, "num_responses": 1, "chat": False, "dtype": "bfloat16"},
         "versions": {"isentropic": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "python": "3.11.2"},
         **entropies,
         "H_mean": math.fsum(entropies.values()) / len(groups),
@@ -110,6 +144,7 @@ def summary(
             "through_text": {"gap": 0.3 * shift, "se": 0.04, "ci95": [0.3 * shift - 0.078, 0.3 * shift + 0.078]},
         },
         "quality": {"mean_entropy": 3.43 + shift / 9, "mean_length": 11.8, "ended": 0.021, "distinct_2": 0.812},
+        "expectation": expectation(0.21 + shift, (groups[0], groups[-1])),
         "warnings": [],
         "group_gaps": rows,
     }  # fmt: skip
@@ -128,7 +163,8 @@ def comparison(named: dict[str, dict[str, Any]]) -> dict[str, Any]:
         interval = [change - 0.011, change + 0.011]
         differences.append(
             {"model": name, "against": names[0], "gap_change": change, "se": 0.0054, "ci95": interval, "p": 4e-9,
-             "abs_change": smaller}
+             "abs_change": smaller, "groups": named[name]["widest"],
+             "expectation_change": expectation_change(*(named[n]["expectation"] for n in (names[0], name)))}
         )  # fmt: skip
     return {
         "schema": "isentropic.compare/1",
@@ -184,7 +220,7 @@ def write_run(folder: Path, groups: tuple[str, ...] = ("male", "female"), after_
     config = {
         "run_name": folder.name, "model_path": "smollm2-135m", "model": "smollm2-135m", "model_sha256": "5f" * 32,
         "data_sha256": "a7" * 32, "target_gap": 0.01, "max_steps": 50, "micro_batch_size": 2, "effective_batch": 64,
-        "learning_rate": 1e-5, "loss": "debiasing", "scale_factor": 1.0, "use_l1": False, "seed": 0, "report_to": None,
+        "learning_rate": 1e-5, "loss": "debiasing", "scale_factor": 1.0, "use_l1": False, "hold": "expectation", "seed": 0, "report_to": None,
         "versions": before["versions"],
         "command": f"isentropic train --run_name {folder.name} --target_gap 0.01",
     }  # fmt: skip

@@ -353,6 +353,132 @@ def test_comparison_names_each_model_and_the_closest_to_zero(run: Path) -> None:
     assert "| pure | base | +0.082 |" in markdown
 
 
+def with_change(run: Path, **forms: dict | None) -> dict:
+    """A finished run whose expectation moved as the forms say."""
+    summary = read_run(run)
+    (row,) = summary["comparison"]["differences"]
+    row["expectation_change"] = {"form": "contexts", "twins": None, "contexts": None, **forms}
+    return summary
+
+
+def shift(change: float, half: float = 0.01) -> dict:
+    return {"change": change, "ci95": [change - half, change + half], "abs_change": 0.002, "n": 192}
+
+
+def said(summary: dict, lang: str = "en") -> tuple[str, str]:
+    return Document(render_html(summary, lang)).text, render_markdown(summary, lang)
+
+
+def test_an_expectation_that_moved_is_told_with_its_direction(run: Path) -> None:
+    fell = with_change(run, contexts=shift(-0.4), twins=shift(0.3))
+    for page in (*said(fell), model_card(fell)):
+        assert (
+            "After neutral contexts, the model has come to expect “male” more: “female” over “male” changed by "
+            "−0.400 nats (95 % interval −0.410 to −0.390)." in page
+        )
+    rose = with_change(run, twins=shift(0.4))
+    assert all(
+        "In the twins' own prompts, the model has come to expect “female” more" in p for p in said(rose)
+    )
+    assert all("模型变得更预期“男性”：“女性”相对“男性”变化 −0.400 nat" in page for page in said(fell, "zh"))
+    assert all("模型变得更预期“女性”" in page for page in said(rose, "zh"))
+
+
+def test_an_expectation_that_did_not_move_is_told_as_such(run: Path) -> None:
+    still = with_change(run, contexts=shift(-0.4, half=0.5))
+    for page in (*said(still), model_card(still)):
+        assert "no change in which group the model expects can be seen" in page
+        assert "−0.400 nats (95 % interval −0.900 to +0.100)" in page and "has come to expect" not in page
+    assert all("看不出模型对两组的预期有变化" in page and "变得" not in page for page in said(still, "zh"))
+
+
+def test_a_model_that_was_not_changed_has_not_moved(run: Path) -> None:
+    summary = with_change(run, contexts=shift(0.0, half=0.0))
+    summary["result"]["best_step"] = 0
+    for page in said(summary):
+        assert "the model does not clearly expect" in page and "no change" not in page
+
+
+@pytest.mark.parametrize(
+    ("gap", "english", "chinese"),
+    [
+        (0.5, "the model expects “female” more than “male”: “female” over “male” +0.500 nats", "更预期“女性”而不是“男性”"),
+        (-0.5, "the model expects “male” more than “female”: “female” over “male” −0.500 nats", "更预期“男性”而不是“女性”"),
+        (0.1, "does not clearly expect “male” or “female” more: “female” over “male” +0.100 nats", "看不出模型更预期“男性”还是“女性”"),
+    ],
+)  # fmt: skip
+def test_a_measurement_says_which_group_the_model_expects(gap: float, english: str, chinese: str) -> None:
+    summary = fake_run.summary(-0.08)
+    summary["expectation"] = fake_run.expectation(gap, ("male", "female"))
+    assert english in Document(render_html(summary)).text and chinese in render_markdown(summary, "zh")
+    # before training, too
+    run = {"schema": "isentropic.run/1", "before": summary}
+    assert english in Document(render_html(run)).text and english in model_card(run)
+
+
+def test_both_forms_of_the_expectation_stand_in_a_table(run: Path) -> None:
+    summary = with_change(run, contexts=shift(0.083), twins=shift(-0.021, half=0.03))
+    markdown = render_markdown(summary)
+    section = markdown.split("## Which group the model expects")[1].split("\n## ")[0]
+    contexts, twins = section.split("**In the twins' own prompts")
+    assert "| Mean | +0.129 | +0.212 | +0.083 |" in contexts
+    assert "| 95 % interval | [−0.151, +0.409] | [−0.068, +0.492] | [+0.073, +0.093] |" in contexts
+    assert "| Mean absolute value | 0.920 | 0.920 | +0.002 |" in contexts
+    assert "| Share that prefers “female” | 0.578 | 0.578 | – |" in contexts
+    assert "| Items | 192 | 192 | 192 |" in contexts
+    assert "| Mean | −1.371 | −1.288 | −0.021 |" in twins and "−0.051, +0.009" in twins
+    assert "hold: expectation" in section
+    summary["config"]["hold"] = "none"
+    assert "Training did not hold it" in render_markdown(summary) and "训练时没有保持预期" in render_markdown(
+        summary, "zh"
+    )
+
+
+def test_a_comparison_tells_of_each_model_how_the_expectation_differs() -> None:
+    names = {
+        "base": fake_run.summary(-0.08),
+        "pure": fake_run.summary(0.002),
+        "gee": fake_run.summary(-0.075),
+    }
+    page = Document(render_html(fake_run.comparison(names)))
+    assert (
+        "pure expects “female” more than base does: “female” over “male” differs by +0.082 nats" in page.text
+    )
+    assert "gee and base show no difference in which group they expect" in page.text
+    assert {"Change: pure", "Change: gee"} <= set(page.cells)
+
+
+def test_more_than_two_groups_name_the_pair_that_was_compared(run: Path) -> None:
+    page = Document(render_html(everything(run)["three"])).text
+    assert "the model has come to expect “nonbinary” more: “nonbinary” over “male”" in page
+    assert "After neutral contexts" not in page
+    # measured on other pairs of groups, what was before is no figure of the same thing
+    summary = read_run(run.parent / "three")
+    summary["before"]["expectation"]["groups"] = ["female", "nonbinary"]
+    assert "| Mean | – | −1.320 |" in render_markdown(summary)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_files_of_before_the_expectation_say_nothing_of_it(run: Path, lang: str) -> None:
+    summary = read_run(run)
+    for moment in ("before", "after"):
+        del summary[moment]["expectation"], summary[moment]["settings"]["dtype"]
+    del summary["comparison"]["differences"][0]["expectation_change"], summary["config"]["hold"]
+    pages = Document(render_html(summary, lang)).text, render_markdown(summary, lang), model_card(summary)
+    for page in pages:
+        for name in ("section_expectation", "where_contexts", "where_twins", "fact_saved_dtype"):
+            assert Words(lang)(name) not in page
+
+
+def test_the_dtype_of_the_saved_weights_is_a_fact_of_the_run(run: Path) -> None:
+    summary = read_run(run)
+    summary["before"]["settings"]["dtype"], summary["after"]["settings"]["dtype"] = "bfloat16", "float16"
+    assert "| Saved weights | float16 |" in render_markdown(summary)
+    assert "| 保存的权重 | float16 |" in render_markdown(summary, "zh")
+    # nothing was saved yet
+    assert "| Weights | bfloat16 |" in render_markdown(summary | {"after": None, "result": None})
+
+
 def test_unknown_language_and_schema_are_refused(run: Path) -> None:
     with pytest.raises(InputError, match="'fr' is not known.*en, zh"):
         render_html(read_run(run), "fr")

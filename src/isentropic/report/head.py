@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from isentropic.labels import EXPECTATION_FORMS
 from isentropic.report import figures
 from isentropic.report.view import View
 from isentropic.report.words import VERDICTS, Words
+from isentropic.schema import Difference
 
 
 @dataclass(frozen=True)
@@ -106,19 +109,25 @@ def shrank(view: View) -> bool:
     interval = view.differences[0]["ci95"] if view.differences else None
     if before is None or after is None or interval is None:
         return False
-    return not interval[0] <= 0 <= interval[1] and abs(after) < abs(before)
+    return not has_zero(interval) and abs(after) < abs(before)
+
+
+def has_zero(interval: list[float]) -> bool:
+    """Whether the data are in keeping with no difference."""
+    return interval[0] <= 0 <= interval[1]
 
 
 def lead(view: View, words: Words) -> list[str]:
     """The paragraphs below the figures: what was found, why the verdict, what it means, what changed."""
     if view.kind == "compare":
-        return closest(view, words)
+        return [*closest(view, words), *filter(None, [moved(view, words, row) for row in view.differences])]
     groups = words.groups(view)
     paragraphs = [
         words.joined([found(view, words), reason(view, words)]),
         meaning(view, words),
         words("widest", **groups) if len(view.groups) > 2 else "",
         change(view, words),
+        expected(view, words),
     ]
     floor = view.last["noise_floor"]
     if floor and floor["gap_is_under_floor"]:
@@ -170,7 +179,7 @@ def reason(view: View, words: Words) -> str:
 def meaning(view: View, words: Words) -> str:
     """Over which group the model hesitates more."""
     gap, interval, groups = view.last["gap"], view.last["ci95"], words.groups(view)
-    if interval is not None and interval[0] <= 0 <= interval[1]:
+    if interval is not None and has_zero(interval):
         return words("means_none", **groups)
     if not gap:
         return ""
@@ -189,6 +198,57 @@ def change(view: View, words: Words) -> str:
     row = view.differences[0]
     told = {"change": words.signed(row["gap_change"]), "interval": words.interval(row["ci95"])}
     return words("change_no_p" if row["p"] is None else "change", p=words.p(row["p"], relation=True), **told)
+
+
+def expected(view: View, words: Words) -> str:
+    """How training moved which group the model expects; where nothing was compared, which group it expects."""
+    if view.finished and not view.unchanged and len(view.differences) == 1:
+        told = moved(view, words, view.differences[0])
+        if told:
+            return told
+    found = view.last["expectation"]
+    form, row = known_form(found, "gap")
+    if found is None or row is None:
+        return ""
+    pair = words.pair(view.pair_of(found["groups"]))
+    more, less = ("first", "second") if row["gap"] < 0 else ("second", "first")
+    return words(
+        "expects_none" if has_zero(row["ci95"]) else "expects_more",
+        where=words(f"where_{form}"),
+        more=pair[more],
+        less=pair[less],
+        gap=words.signed(row["gap"]),
+        interval=words.interval(row["ci95"]),
+        **pair,
+    )
+
+
+def moved(view: View, words: Words, row: Difference) -> str:
+    """Towards which group the expectation moved, or that no change can be seen; "" where it is unknown."""
+    form, change = known_form(row["expectation_change"], "change")
+    if change is None:
+        return ""
+    pair = words.pair(view.pair_of(row["groups"]))
+    key = "expects_still" if has_zero(change["ci95"]) else "expects_moved"
+    return words(
+        f"{key}_than" if view.kind == "compare" else key,
+        where=words(f"where_{form}"),
+        towards=pair["first" if change["change"] < 0 else "second"],
+        model=row["model"],
+        against=row["against"],
+        change=words.signed(change["change"]),
+        interval=words.interval(change["ci95"]),
+        **pair,
+    )
+
+
+def known_form(found: Mapping[str, Any] | None, figure: str) -> tuple[str, Any]:
+    """The better form of the expectation whose figure and interval are known, and its row; None where there is none."""
+    for form, _ in EXPECTATION_FORMS:
+        row = found and found[form]
+        if row and row[figure] is not None and row["ci95"] is not None:
+            return form, row
+    return "", None
 
 
 def warnings(view: View, words: Words) -> list[str]:

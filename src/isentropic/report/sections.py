@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypedDict, TypeVar
 
+from isentropic.labels import EXPECTATION_FORMS
 from isentropic.report import figures
 from isentropic.report.curves import curve_series, draw_panels, group_names, shown_panels
 from isentropic.report.head import labels
@@ -56,7 +57,7 @@ class Section:
 def sections(view: View, words: Words) -> list[Section]:
     """All sections that have something to say, in the order of the report."""
     writers: list[Callable[[View, Words], Section | None]] = [
-        results, training, topics, pairs, cost, kinds, twins, settings, limits,
+        results, expectation, training, topics, pairs, cost, kinds, twins, settings, limits,
     ]  # fmt: skip
     return [section for writer in writers if (section := writer(view, words)) is not None]
 
@@ -144,6 +145,63 @@ def differences_table(view: View, words: Words) -> Block:
         for row in view.differences
     ]
     return table(words("table_differences"), head, rows)
+
+
+def expectation(view: View, words: Words) -> Section | None:
+    """Which group the model expects, after neutral contexts and in the twins' own prompts, and how that changed."""
+    told = view.last["expectation"]
+    pair = view.pair_of(told["groups"]) if told else view.pair
+    columns: list[Mapping[str, Any] | None] = [
+        found if (found := column.summary["expectation"]) and view.pair_of(found["groups"]) == pair else None
+        for column in view.columns
+    ]
+    changes: list[tuple[str, Mapping[str, Any]]] = [
+        (row["model"], change)
+        for row in view.differences
+        if (change := row["expectation_change"]) and view.pair_of(row["groups"]) == pair
+    ]
+    groups = words.pair(pair)
+    head = [words("col_quantity"), *labels(view, words)]
+    head += [words("col_moved" if len(changes) == 1 else "col_moved_of", model=name) for name, _ in changes]
+    blocks: list[Block] = []
+    for form, _ in EXPECTATION_FORMS:
+        rows = expectation_rows(
+            [found and found[form] for found in columns],
+            [change[form] for _, change in changes],
+            words,
+            groups,
+        )
+        if rows:
+            where = words(f"where_{form}")
+            blocks.append(table(words("table_expectation", where=where, **groups), head, rows))
+    if not blocks:
+        return None
+    hold = written(view.settings.get("hold")) if view.kind == "run" else ""
+    held = words(f"held_{hold}") if f"held_{hold}" in words.texts else ""
+    note = text(words.joined([words("expectation_note", **groups), held]))
+    return Section("expectation", words("section_expectation"), [note, *blocks])
+
+
+def expectation_rows(
+    found: Sequence[Any], changes: Sequence[Any], words: Words, groups: Mapping[str, str]
+) -> list[list[str]]:
+    """One form of the expectation: the figures of each column, then of each change; what no column has is left out."""
+    kinds: list[tuple[str, str, str, Callable[[Any], str], Callable[[Any], str]]] = [
+        (words("row_mean"), "gap", "change", words.signed, words.signed),
+        (words("row_ci"), "ci95", "ci95", words.brackets, words.brackets),
+        (words("row_mean_abs"), "mean_abs", "abs_change", words.plain, words.signed),
+        (words("row_prefers", **groups), "prefers_second", "", words.plain, words.plain),
+        (words("row_items"), "n", "n", words.count, words.count),
+    ]
+    rows = [
+        [
+            title,
+            *(Number(write(row[key] if row else None)) for row in found),
+            *(Number(write_change(row.get(moved) if row else None)) for row in changes),
+        ]
+        for title, key, moved, write, write_change in kinds
+    ]
+    return [row for row in rows if any(cell != words.blank for cell in row[1:])]
 
 
 def training(view: View, words: Words) -> Section | None:
@@ -393,6 +451,11 @@ def settings(view: View, words: Words) -> Section:
             rows.append(
                 [words(f"fact_{name}"), *(Verbatim(words.name(v) if v else words.blank) for v in values)]
             )
+    weights = view.columns[-1:] if view.finished else shown
+    dtypes = [written(column.summary["settings"].get("dtype")) for column in weights]
+    if any(dtypes):
+        title = words("fact_saved_dtype" if view.finished else "fact_dtype")
+        rows.append([title, *(Verbatim(dtype or words.blank) for dtype in dtypes)])
     head = [words("col_setting"), *(labels(view, words) if len(shown) > 1 else [words("col_value")])]
     if rows:
         blocks.append(table(words("table_facts"), head, rows))

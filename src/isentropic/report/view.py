@@ -76,6 +76,10 @@ class View:
         """Whether it is a run that was measured after training."""
         return self.kind == "run" and len(self.columns) == 2
 
+    def pair_of(self, groups: list[str]) -> tuple[str, str]:
+        """Two groups that a row names, or the pair whose gap is shown where it names none."""
+        return (groups[0], groups[1]) if len(groups) == 2 else self.pair
+
     @property
     def warnings(self) -> list[str]:
         """What a run had to say of its model and of what it saved."""

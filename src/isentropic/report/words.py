@@ -125,7 +125,11 @@ class Words:
 
     def groups(self, view: View) -> dict[str, str]:
         """The two groups whose gap is shown, as the texts ask for them."""
-        return {"first": self.name(view.pair[0]), "second": self.name(view.pair[1])}
+        return self.pair(view.pair)
+
+    def pair(self, pair: tuple[str, str]) -> dict[str, str]:
+        """Two groups as the texts ask for them."""
+        return {"first": self.name(pair[0]), "second": self.name(pair[1])}
 
 
 def _signed(value: float, places: int) -> str:
