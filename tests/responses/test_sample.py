@@ -164,6 +164,31 @@ def test_a_model_that_looks_past_the_padding_gives_what_it_gives_alone(kind, cap
     assert caplog.text.count("differently next to prompts of other lengths") == 1
 
 
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert", "data2vec-text"])
+def test_a_model_whose_positions_do_not_begin_at_0_gives_its_own_responses(family):
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[family](
+        vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, is_decoder=True, bos_token_id=0, eos_token_id=0, pad_token_id=2,
+    )  # fmt: skip
+    model, sampling = (
+        AutoModelForCausalLM.from_config(config).eval(),
+        Sampling(max_new_tokens=6, num_responses=3),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(std=0.5)
+    for _ in range(2):
+        for ids, drawn in zip(PROMPTS, sample_responses(model, PROMPTS, sampling, ends=(0,)), strict=True):
+            for sample, response in enumerate(drawn):
+                assert_follows(model, ids, response, sample, sampling, (0,))
+    assert "prepare_inputs_for_generation" not in vars(model)
+
+
 def test_a_model_that_honours_the_mask_is_sampled_in_padded_batches(tiny_model, caplog, monkeypatch):
     for kind in KINDS:
         model, widths = tiny_model(kind), []
@@ -173,7 +198,7 @@ def test_a_model_that_honours_the_mask_is_sampled_in_padded_batches(tiny_model, 
         )
         for _ in range(2):
             sample_responses(model, PROMPTS, Sampling(), ends=(0,))
-        assert widths == [(1, 1), (2, 6), (6, 6), (6, 6)]  # the trial once, then all prompts at once
+        assert widths == [(1, 6), (1, 1), (2, 6), (6, 6), (6, 6)]  # the trials once, then all prompts at once
     assert not caplog.text
 
 

@@ -145,7 +145,11 @@ def sample_responses(
         max_new_tokens=sampling.max_new_tokens, do_sample=False, eos_token_id=list(ends), pad_token_id=ends[0]
     )
     device = model.device
-    with evaluating(model), precision(device, bf16), own_generation_config(model, config):
+    with contextlib.ExitStack() as way:
+        for context in (evaluating(model), precision(device, bf16), own_generation_config(model, config)):
+            way.enter_context(context)
+        if jobs and generates_otherwise(model, jobs[-1][0], sampling.max_new_tokens, ends[0]):
+            way.enter_context(plain_steps(model))
         together = may_share(model, jobs, sampling.max_new_tokens, ends[0])
         for batch in sampling_batches(jobs, sampling.max_new_tokens, together, tokens_a_batch(device)):
             rows, mask = left_padded([ids for ids, _ in batch], ends[0], device)
@@ -172,6 +176,8 @@ Jobs = Sequence[tuple[Tokens, int]]
 TRIAL_STEPS = 3
 _together: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Together, int, int]] = weakref.WeakKeyDictionary()
 """What the trial of a model said, and the longest prompt and the number of steps it was made with."""
+_otherwise: weakref.WeakKeyDictionary[torch.nn.Module, tuple[bool, int]] = weakref.WeakKeyDictionary()
+"""Whether ``generate()`` gives other logits than the model, and the longest row it was tried with."""
 
 
 def sampling_batches(
@@ -214,6 +220,46 @@ def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together
         )
     _together[model] = found, len(long), steps
     return found
+
+
+def generates_otherwise(model: Any, prompt: Tokens, max_new_tokens: int, pad: int) -> bool:
+    """Whether ``generate()`` gives other logits than the model itself, ``model(input_ids)``, at the first tokens.
+
+    It counts positions from 0 where RoBERTa begins behind the padding id, and it needs a cache that is right.
+    """
+    found, longest = _otherwise.get(model, (False, 0))
+    forced = (prompt * TRIAL_STEPS)[: min(TRIAL_STEPS, max_new_tokens)]
+    if found or len(prompt) + len(forced) <= longest:
+        return found
+    row = torch.tensor([[*prompt, *forced[:-1]]], device=model.device)
+    with precision(model.device, False):
+        plain = model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 :]
+    found = not same_logits(plain, first_logits(model, [prompt], [forced], pad))
+    if found:
+        log.warning(
+            "%s: generate() gives other predictions than the model itself; each token is sampled after a pass over all before it",
+            type(model).__name__,
+        )
+    _otherwise[model] = found, len(prompt) + len(forced)
+    return found
+
+
+@contextlib.contextmanager
+def plain_steps(model: Any) -> Iterator[None]:
+    """Each step of ``generate()`` inside the block reads its row from the start, as ``model(input_ids)`` does: slow, right."""
+
+    def prepare(input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        kept = {name: kwargs[name] for name in ("logits_to_keep",) if name in kwargs}
+        return {"input_ids": input_ids, "use_cache": False, **kept}
+
+    own = vars(model).get("prepare_inputs_for_generation")
+    model.prepare_inputs_for_generation = prepare
+    try:
+        yield
+    finally:
+        del model.prepare_inputs_for_generation
+        if own is not None:
+            model.prepare_inputs_for_generation = own
 
 
 def first_logits(model: Any, prompts: Sequence[Tokens], forced: Sequence[Tokens], pad: int) -> Tensor:
