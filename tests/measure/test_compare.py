@@ -11,6 +11,7 @@ from scipy import stats
 
 from isentropic.gap import unpaired_gap
 from isentropic.measure.compare import comparison
+from isentropic.measure.expectation import LogOdds
 from isentropic.measure.measurement import Measurement, make_items, measure
 from isentropic.measure.summary import summarise
 from isentropic.models.identity import model_sha256
@@ -90,6 +91,18 @@ def test_three_groups_compare_the_firsts_widest_pair():
     (row,) = comparison(["x", "y"], [before, after], [FREE, FREE])["differences"]
     assert before.summary["widest"] == ["a", "c"]
     assert row["gap_change"] == pytest.approx(np.mean([0.1, 0.1, 0.0]) - 0.5)
+
+
+@pytest.mark.parametrize(("second", "known"), [([0.9, 0.1], False), ([0.1, 0.9], True)])
+def test_an_expectation_of_other_groups_is_no_change_of_it(second, known):
+    """The log-odds are those of each model's own widest pair: a and c before; a and b, or a and c, after."""
+    groups = ("a", "b", "c")
+    before, after = measured([[0.0, 0.5], [0.1, 0.4]], groups), measured([second, second], groups)
+    before.log_odds = {"twins": LogOdds(np.array([0.1, 0.2]), None)}
+    after.log_odds = {"twins": LogOdds(np.array([0.4, 0.5]), None)}
+    (row,) = comparison(["x", "y"], [before, after], [FREE, FREE])["differences"]
+    assert (row["expectation_change"] is not None) is known
+    assert not known or row["expectation_change"]["change"] == pytest.approx(0.3)
 
 
 def test_without_pairs_each_prompt_is_its_own_control():

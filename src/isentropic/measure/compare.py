@@ -97,7 +97,11 @@ def difference(name: str, against: str, first: Measurement, second: Measurement)
         "abs_change": abs(after) - abs(before),
         "note": row.estimate.note,
         "group_changes": [change_row(change) for change in changes],
-        "expectation_change": expectation_change(first.log_odds, second.log_odds),
+        "expectation_change": (  # each has the log-odds of its own widest pair
+            expectation_change(first.log_odds, second.log_odds)
+            if second.summary["widest"] == widest
+            else None
+        ),
     }
 
 
