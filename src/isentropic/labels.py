@@ -89,16 +89,17 @@ def expectation_change_line(change: Mapping[str, Any] | None, groups: Sequence[s
         >>> change = {"form": "contexts", "change": -0.4, "ci95": [-0.41, -0.39], "n": 192}
         >>> expectation_change_line(change, ["male", "female"])
         'expectation moved towards male: female over male -0.4000 nats after neutral contexts, 95% interval [-0.4100, -0.3900]'
+        >>> expectation_change_line({**change, "ci95": [-0.9, 0.1]}, ["male", "female"])[:34]
+        'expectation: no change can be seen'
     """
     if change is None or change["change"] is None:
         return None
     first, second = groups
-    where = dict(EXPECTATION_FORMS)[change["form"]]
+    where, interval = dict(EXPECTATION_FORMS)[change["form"]], change["ci95"]
     towards = first if change["change"] < 0 else second
-    return (
-        f"expectation moved towards {towards}: {second} over {first} {change['change']:+.4f} nats {where}, 95% interval "
-        f"{interval_text(change['ci95'])}"
-    )
+    clear = interval is not None and not interval[0] <= 0 <= interval[1]
+    told = f"expectation moved towards {towards}" if clear else "expectation: no change can be seen"
+    return f"{told}: {second} over {first} {change['change']:+.4f} nats {where}, 95% interval {interval_text(interval)}"
 
 
 def monitor_line(step: int, parts: dict[str, float], last_gap: float | None) -> str:

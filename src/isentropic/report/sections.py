@@ -176,7 +176,7 @@ def expectation(view: View, words: Words) -> Section | None:
             blocks.append(table(words("table_expectation", where=where, **groups), head, rows))
     if not blocks:
         return None
-    hold = written(view.settings.get("hold")) if view.kind == "run" else ""
+    hold = written(view.settings.get("hold")) if view.kind == "run" and not view.unchanged else ""
     held = words(f"held_{hold}") if f"held_{hold}" in words.texts else ""
     note = text(words.joined([words("expectation_note", **groups), held]))
     return Section("expectation", words("section_expectation"), [note, *blocks])
