@@ -101,7 +101,7 @@ class CrashPoint:
         import safetensors.torch
         import torch
 
-        import isentropic.training.callbacks as callbacks
+        from isentropic.training import callbacks
 
         callbacks.draw_curves = small_picture
         sys.addaudithook(self.heard)

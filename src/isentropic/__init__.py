@@ -1,7 +1,7 @@
 """isentropic: equal entropy for every group.
 
-The public names, each beside the folder it comes from. They are imported at first use, so that ``import isentropic``
-and ``--help`` stay instant.
+The public names, each beside the folder it comes from. They are imported at first use, so that
+``import isentropic`` and ``--help`` stay instant.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ SETTINGS: dict[str, type] = {"train": TrainSettings, "measure": MeasureSettings,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code.
 
-    0: done, or stopped by Ctrl-C with a checkpoint; 1: the loss became NaN or infinite; 2: bad input or an error of the
-    disk; 128 and more: ended by a signal.
+    0: done, or stopped by Ctrl-C with a checkpoint; 1: the loss became NaN or infinite; 2: bad input or an
+    error of the disk; 128 and more: ended by a signal.
     """
     return guarded(lambda: run(**parse(parser(), arguments)))
 

@@ -17,13 +17,15 @@ from typing import Any
 from isentropic.errors import InputError
 
 MANIFEST = "manifest.json"
-"""In a sealed folder: the hash of every other file. It is written last, so a folder without it is not whole."""
+"""In a sealed folder: the hash of every other file. It is written last,
+so a folder without it is not whole."""
 TEMPORARY = ".{name}.{pid}.tmp"
 """A file on its way to its name, in the same folder."""
 
 
 def cache_folder() -> Path:
-    """``$ISENTROPIC_CACHE``, else ``isentropic`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``).
+    """``$ISENTROPIC_CACHE``, else ``isentropic`` in the user's cache folder (``$XDG_CACHE_HOME`` or
+    ``~/.cache``).
 
     A user without a home, as in some containers, has it among the temporary files.
     """
@@ -42,17 +44,18 @@ def check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"the disk of {str(folder)!r} has {free / 1e6:.1f} MB free and about {needed / 1e6:.1f} MB are needed; a "
-            f"half-written model is useless; free some space or choose another folder"
+            f"the disk of {str(folder)!r} has {free / 1e6:.1f} MB free and about {needed / 1e6:.1f} MB are "
+            "needed; a half-written model is useless; free some space or choose another folder"
         )
 
 
-# --- Writing --------------------------------------------------------------------------------------------------------
+# --- Writing ------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, which takes the place of ``path`` when the block ends without an error.
+    """Give a temporary path to write to, which takes the place of ``path`` when the block ends without an
+    error.
 
     A reader sees the old file or the new one, never a part, even after a crash or a power cut.
 
@@ -118,7 +121,7 @@ def json_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-# --- Reading --------------------------------------------------------------------------------------------------------
+# --- Reading ------------------------------------------------------------------------------------------------
 
 
 def load_object(path: Path) -> dict[str, Any]:
@@ -172,12 +175,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError) as error:
         reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error)
         raise InputError(
-            f"{str(path)!r} is damaged ({reason}); without it the run cannot be identified; restore the file, or give "
-            f"another --run_name"
+            f"{str(path)!r} is damaged ({reason}); without it the run cannot be identified; restore the "
+            "file, or give another --run_name"
         ) from error
 
 
-# --- Sealed folders -------------------------------------------------------------------------------------------------
+# --- Sealed folders -----------------------------------------------------------------------------------------
 
 
 def seal(folder: Path) -> None:
@@ -228,11 +231,13 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-# --- Errors of the disk ---------------------------------------------------------------------------------------------
+# --- Errors of the disk -------------------------------------------------------------------------------------
 
 _DISK = {
     getattr(errno, name)
-    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG EISDIR ENOTDIR EBUSY ESTALE EMFILE ENFILE".split()
+    for name in (
+        "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ENAMETOOLONG EISDIR ENOTDIR EBUSY ESTALE EMFILE ENFILE"
+    ).split()
     if hasattr(errno, name)
 }
 _WORDS = (  # of torch, whose writer keeps the reason to itself

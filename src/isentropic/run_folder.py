@@ -1,4 +1,5 @@
-"""The run folder: the only thing that passes between commands. What is written there, and how it is read back."""
+"""The run folder: the only thing that passes between commands. What is written there,
+and how it is read back."""
 
 from __future__ import annotations
 
@@ -47,13 +48,13 @@ STAGING = ".isentropic-"
 CONFIG_SCHEMA = "isentropic.config/1"
 
 FREE_ON_RESUME = frozenset(
-    "output_dir run_name model_path train_data use_test_data preset resume overwrite lang report_to log_steps "
-    "save_steps trust_remote_code max_steps".split()
+    "output_dir run_name model_path train_data use_test_data preset resume overwrite lang report_to "
+    "log_steps save_steps trust_remote_code max_steps".split()
 )
 """Settings that a resumed run may change. Model and data are compared by their hashes, not by their names."""
 
 
-# --- Making the folder ----------------------------------------------------------------------------------------------
+# --- Making the folder --------------------------------------------------------------------------------------
 
 
 def check_folder(folder: Path, settings: TrainSettings) -> None:
@@ -66,20 +67,20 @@ def check_folder(folder: Path, settings: TrainSettings) -> None:
     elif not is_free(folder):
         if not is_run(folder):
             raise InputError(
-                f"{str(folder)!r} exists and is not a run folder (no {CONFIG} of isentropic in it); a run would mix its "
-                f"files with those; give another --run_name"
+                f"{str(folder)!r} exists and is not a run folder (no {CONFIG} of isentropic in it); a run "
+                "would mix its files with those; give another --run_name"
             )
         raise InputError(
-            f"run folder {str(folder)!r} exists; its results would be lost; give another --run_name, --resume to "
-            f"continue it, or --overwrite to delete it"
+            f"run folder {str(folder)!r} exists; its results would be lost; give another --run_name, "
+            "--resume to continue it, or --overwrite to delete it"
         )
 
 
 def check_resumable(folder: Path, settings: TrainSettings) -> None:
     if not folder.is_dir() or is_free(folder):
         raise InputError(
-            f"run folder {str(folder)!r} does not exist or is empty; there is nothing to resume; check --run_name and "
-            f"--output_dir, or leave --resume out"
+            f"run folder {str(folder)!r} does not exist or is empty; there is nothing to resume; check "
+            "--run_name and --output_dir, or leave --resume out"
         )
     if not (folder / CONFIG).is_file():
         raise InputError(
@@ -97,20 +98,20 @@ def check_ours(folder: Path, settings: TrainSettings) -> None:
     name = repr(str(folder))
     if folder.is_symlink():
         raise InputError(
-            f"--overwrite would delete {name}, which is a link to {os.readlink(folder)!r}; only a folder itself is "
-            f"deleted; remove the link, or give another --run_name"
+            f"--overwrite would delete {name}, which is a link to {os.readlink(folder)!r}; only a folder "
+            "itself is deleted; remove the link, or give another --run_name"
         )
     if not is_run(folder):
         raise InputError(
-            f"--overwrite would delete {name}, which is not a run folder (no {CONFIG} of isentropic in it); give "
-            f"another --run_name"
+            f"--overwrite would delete {name}, which is not a run folder (no {CONFIG} of isentropic in it); "
+            "give another --run_name"
         )
     for flag in ("model_path", "train_data", "text_file"):
         given = getattr(settings, flag)
         if given and os.path.exists(given) and Path(given).resolve().is_relative_to(folder.resolve()):
             raise InputError(
-                f"--overwrite would delete {name}, and --{flag} {given!r} lies in it; the new run needs it; give "
-                f"another --run_name"
+                f"--overwrite would delete {name}, and --{flag} {given!r} lies in it; the new run needs it; "
+                "give another --run_name"
             )
 
 
@@ -151,8 +152,8 @@ def check_same_settings(folder: Path, config: Mapping[str, Any], settings: Mappi
             differ.append(f"--{name} (then {then}, now {now})")
     if differ:
         raise InputError(
-            f"run {str(folder)!r} was started with other settings: {', '.join(differ)}; the rest of it would be another "
-            f"run; give the old values, or another --run_name"
+            f"run {str(folder)!r} was started with other settings: {', '.join(differ)}; the rest of it would "
+            "be another run; give the old values, or another --run_name"
         )
 
 
@@ -171,13 +172,15 @@ def check_same_run(folder: Path, now: Mapping[str, Any]) -> None:
     ):
         if config.get(key) != now[key]:
             raise InputError(
-                f"run {str(folder)!r} was started with {what} ({key} {str(config.get(key))[:8]}, now {now[key][:8]}); "
-                f"the rest would be a different run; give the same {flag}, or another --run_name"
+                f"run {str(folder)!r} was started with {what} ({key} {str(config.get(key))[:8]}, now "
+                f"{now[key][:8]}); the rest would be a different run; give the same {flag}, or another "
+                "--run_name"
             )
 
 
 def note_resume(folder: Path, step: int, now: Mapping[str, Any]) -> None:
-    """Add to `config.json` what a resumed run changes, and from which step on. What was written there stays."""
+    """Add to `config.json` what a resumed run changes, and from which step on.
+    What was written there stays."""
     config = read_json(folder / CONFIG)
     before: dict[str, Any] = {**config}
     for earlier in config.get("resumed", []):
@@ -239,8 +242,8 @@ def take(handle: int, folder: Path) -> None:
 
 def busy(folder: Path) -> InputError:
     return InputError(
-        f"run folder {str(folder)!r} is in use by another process; two runs would mix their files; wait for it, stop "
-        f"it, or give another --run_name"
+        f"run folder {str(folder)!r} is in use by another process; two runs would mix their files; wait for "
+        "it, stop it, or give another --run_name"
     )
 
 
@@ -265,8 +268,8 @@ def new_folder(
         staging.mkdir()
     except OSError as error:
         raise InputError(
-            f"run folder {str(folder)!r} cannot be made ({disk_fault(error) or error.strerror}); a run needs a place to "
-            f"write; give another --output_dir"
+            f"run folder {str(folder)!r} cannot be made ({disk_fault(error) or error.strerror}); a run needs "
+            "a place to write; give another --output_dir"
         ) from error
     with contextlib.ExitStack() as stack:
         try:
@@ -325,7 +328,7 @@ def clean(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-# --- Metrics --------------------------------------------------------------------------------------------------------
+# --- Metrics ------------------------------------------------------------------------------------------------
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -348,21 +351,21 @@ def append_metrics(folder: Path, row: dict[str, Any]) -> None:
     append_jsonl(folder / METRICS, row)
 
 
-# --- Reading it back ------------------------------------------------------------------------------------------------
+# --- Reading it back ----------------------------------------------------------------------------------------
 
 
 def read_run(folder: str | Path, result: dict[str, Any] | None = None) -> dict[str, Any]:
     """Read the files of a run folder into one plain dict.
 
     Args:
-        folder: `runs/<run_name>`; `config.json` and `gap_before.json` must be there, the rest may be missing, as
-            after a run that was stopped early.
+        folder: `runs/<run_name>`; `config.json` and `gap_before.json` must be there, the rest may be missing,
+            as after a run that was stopped early.
         result: what `result.json` will hold, where it is not written yet.
 
     Returns:
-        `schema` ("isentropic.run/1"), `name`, `config`, `metrics` (rows), `before`, `after`, `comparison`, `result`
-        (None where missing), `examples` (three pairs with their responses), `curves` (is there a `curves.png`) and
-        `notes` on files that are missing or damaged. Gaps and entropies in nats.
+        `schema` ("isentropic.run/1"), `name`, `config`, `metrics` (rows), `before`, `after`, `comparison`,
+        `result` (None where missing), `examples` (three pairs with their responses), `curves` (is there a
+        `curves.png`) and `notes` on files that are missing or damaged. Gaps and entropies in nats.
 
     Raises:
         InputError: no such folder, or a file that must be there is missing or damaged.
@@ -410,7 +413,8 @@ def _required(path: Path) -> dict[str, Any]:
         return load_object(path)
     except FileNotFoundError:
         raise InputError(
-            f"{path} is missing; a report needs it, give the folder of a run that got past its first measurement"
+            f"{path} is missing; a report needs it, give the folder of a run that got past its first "
+            "measurement"
         ) from None
     except (ValueError, OSError) as error:
         raise InputError(
@@ -430,7 +434,8 @@ def _optional(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> 
 
 
 def _rows(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> list[dict[str, Any]]:
-    """Read JSON lines; a line that cannot be read is left out and noted, as a run killed in mid-write leaves one."""
+    """Read JSON lines; a line that cannot be read is left out and noted,
+    as a run killed in mid-write leaves one."""
     rows: list[dict[str, Any]] = []
     damaged: list[int] = []
     try:
@@ -453,7 +458,8 @@ def _rows(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> list
 def _examples(
     responses: list[dict[str, Any]], before: Mapping[str, Any], after: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Choose the pairs with the lowest, the middle and the highest gap before training, with their responses."""
+    """Choose the pairs with the lowest, the middle and the highest gap before training,
+    with their responses."""
     pairs: dict[str, list[dict[str, Any]]] = {}
     split = before.get("split") or "test"
     for row in responses:

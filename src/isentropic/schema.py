@@ -112,7 +112,8 @@ class Quality(TypedDict):
 
 
 class ExpectationRow(TypedDict):
-    """Log-odds of the second group over the first: mean, interval, mean size, share that prefers the second."""
+    """Log-odds of the second group over the first: mean, interval, mean size,
+    share that prefers the second."""
 
     gap: float | None
     ci95: Interval | None
@@ -132,8 +133,9 @@ class Expectation(TypedDict):
 class Findings(GapFigures):
     """What the entropies of a measurement say.
 
-    With more than two groups the figures at the top are those of the widest pair, `widest`, with an interval that holds
-    for all pairs of groups at once; the verdict is about all of them. Without `twins`, `n_pairs` counts prompts.
+    With more than two groups the figures at the top are those of the widest pair, `widest`, with an interval
+    that holds for all pairs of groups at once; the verdict is about all of them. Without `twins`, `n_pairs`
+    counts prompts.
     """
 
     groups: list[str]
@@ -175,7 +177,8 @@ class Summary(Findings):
 
 
 class Cost(TypedDict):
-    """What a change cost the model: KL to the first on neutral text, and figures of its own neutral answers."""
+    """What a change cost the model: KL to the first on neutral text,
+    and figures of its own neutral answers."""
 
     kl_to_first: float | None
     kl_ci95: Interval | None
@@ -222,7 +225,8 @@ class ExpectationChange(ExpectationShift):
 
 
 class Difference(GroupChange):
-    """How a model's gap differs from the first's: that of the first's widest pair, and of every two groups."""
+    """How a model's gap differs from the first's: that of the first's widest pair,
+    and of every two groups."""
 
     model: str
     against: str
@@ -247,8 +251,8 @@ class Comparison(TypedDict):
 
 
 Stopped = Literal["target", "max_steps", "max_kl", "already_within", "not_finite", "interrupted"]
-"""Why training stopped: the target was met, the steps were made, the model left its base too far, there was nothing to
-train, the loss became NaN or infinite, or a signal asked for it."""
+"""Why training stopped: the target was met, the steps were made, the model left its base too far,
+there was nothing to train, the loss became NaN or infinite, or a signal asked for it."""
 
 
 class RunResult(TypedDict):

@@ -1,4 +1,5 @@
-"""Every setting once: name, default and help. The command line, the trainer and config files read it from here.
+"""Every setting once: name, default and help. The command line,
+the trainer and config files read it from here.
 
 Nothing here imports torch, so ``--help`` is instant.
 """
@@ -20,8 +21,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The guide's "conservative" and "aggressive" settings.
     "conservative": {"learning_rate": 5e-6, "target_gap": 0.005},
     "aggressive": {"learning_rate": 2e-5, "target_gap": 0.02},
-    # The method of the public predecessor: unmatched prompts, own responses sampled again for every step, and the
-    # square of each micro-batch's gap. For comparison only.
+    # The method of the public predecessor: unmatched prompts, own responses sampled again for every step, and
+    # the square of each micro-batch's gap. For comparison only.
     "ancestor": {
         "matched": False,
         "responses": "own",
@@ -43,8 +44,8 @@ def option(default: Any, help: str, **extra: Any) -> Any:
     Args:
         default: the value where nothing is given.
         help: the text of ``--help``.
-        extra: ``section``, ``choices`` or ``metavar`` of the flag; ``must_be``, one of :data:`RANGES`, with the reason in
-            ``because``; ``after``, the flag behind which ``--help`` lists it.
+        extra: ``section``, ``choices`` or ``metavar`` of the flag; ``must_be``, one of :data:`RANGES`, with
+            the reason in ``because``; ``after``, the flag behind which ``--help`` lists it.
     """
     return field(default=default, metadata={"help": help, **extra})
 
@@ -97,8 +98,8 @@ class SamplingSettings:
     max_new_tokens: int = option(12, "longest response, in tokens", section="responses", **ABOVE_0)
     chat: bool | None = option(
         None,
-        "apply the tokenizer's chat template to prompts; by default if there is one and most prompts are complete "
-        "sentences",
+        "apply the tokenizer's chat template to prompts; by default if there is one and most prompts are "
+        "complete sentences",
         section="responses",
     )
     system: str | None = option(None, "system message of the chat", section="responses")
@@ -128,7 +129,8 @@ class DataSettings:
     )
     groups: str | None = option(
         None,
-        "groups to compare, separated by commas: some of a built-in set's, values of the group column, or columns of one group each; all by default",
+        "groups to compare, separated by commas: some of a built-in set's, values of the group column, or "
+        "columns of one group each; all by default",
         section="data",
     )
     male_column: str = option("male", "column with the male twin", section="data")
@@ -147,7 +149,8 @@ class CommandSettings:
 
 @dataclass
 class LossSettings(SamplingSettings):
-    """What is minimised, on which responses, and by which steps. The command line and :class:`DebiasingConfig` share it."""
+    """What is minimised, on which responses, and by which steps.
+    The command line and :class:`DebiasingConfig` share it."""
 
     target_gap: float = option(
         0.01, "the gap to reach on held-out prompts, in nats", section="stop", **ABOVE_0
@@ -167,31 +170,35 @@ class LossSettings(SamplingSettings):
     )
     estimator: str = option(
         "plain",
-        "how the squared gap is estimated: the guide's square, an unbiased estimate of it, or the mean over pairs",
+        "how the squared gap is estimated: the guide's square, an unbiased estimate of it, or the mean over "
+        "pairs",
         choices=("plain", "unbiased", "pairwise"),
         section="loss",
     )
     gap_over: str = option(
         "effective_batch",
-        "the batch whose gap enters the loss; micro_batch squares each micro-batch's gap as the public predecessor of the method does",
+        "the batch whose gap enters the loss; micro_batch squares each micro-batch's gap as the public "
+        "predecessor of the method does",
         choices=("effective_batch", "micro_batch"),
         section="loss",
     )
     steady: bool = option(
         True,
-        "scale the gradient with the held-out gap, updated by the batch (a control variate), instead of the batch's own gap",
+        "scale the gradient with the held-out gap, updated by the batch (a control variate), instead of the "
+        "batch's own gap",
         section="loss",
     )
     hold: str = option(
         "expectation",
-        "what a step must not move: which group the model expects (expectation), or nothing, as in the guide (none)",
+        "what a step must not move: which group the model expects (expectation), or nothing, as in the guide "
+        "(none)",
         choices=("expectation", "none"),
         section="loss",
     )
     hold_contexts: str | None = option(
         None,
-        "JSONL of neutral contexts, each with the words of every group that may follow it; held in place of the built-in "
-        "ones",
+        "JSONL of neutral contexts, each with the words of every group that may follow it; held in place of "
+        "the built-in ones",
         section="loss",
     )
     refresh_responses: int = option(
@@ -261,7 +268,8 @@ class LossSettings(SamplingSettings):
         faults = super().faults()
         if self.loss == "debiasing" and self.estimator == "unbiased" and self.use_l1:
             faults.append(
-                "--estimator unbiased with --use_l1; only a square has an unbiased estimate; drop one of the two"
+                "--estimator unbiased with --use_l1; only a square has an unbiased estimate; drop one of the "
+                "two"
             )
         if self.hold == "none" and self.hold_contexts:
             faults.append(
@@ -270,8 +278,8 @@ class LossSettings(SamplingSettings):
         sizes = self.max_steps, self.effective_batch
         if all(isinstance(size, int) for size in sizes) and sizes[0] * sizes[1] > MOST_PROMPTS:
             faults.append(
-                f"--max_steps {sizes[0]} times --effective_batch {sizes[1]} is more than {MOST_PROMPTS:.0e} prompts; their "
-                f"order is drawn before the first step, and that would not end; give fewer"
+                f"--max_steps {sizes[0]} times --effective_batch {sizes[1]} is more than {MOST_PROMPTS:.0e} "
+                "prompts; their order is drawn before the first step, and that would not end; give fewer"
             )
         return faults
 
@@ -284,31 +292,32 @@ class LossSettings(SamplingSettings):
             return []
         if micro < least:
             return [
-                f"--micro_batch_size is {micro}; every batch needs a prompt of each of the {least} groups, or there "
-                f"is no gap; give {least} or more"
+                f"--micro_batch_size is {micro}; every batch needs a prompt of each of the {least} groups, "
+                f"or there is no gap; give {least} or more"
             ]
         if groups and micro % groups:
             return [
-                f"--micro_batch_size is {micro}; pairs are never split, so it is a multiple of the {groups} groups; "
-                f"give {micro + groups - micro % groups}"
+                f"--micro_batch_size is {micro}; pairs are never split, so it is a multiple of the {groups} "
+                f"groups; give {micro + groups - micro % groups}"
             ]
         if effective < least:
             return [
-                f"--effective_batch is {effective}; every step needs a prompt of each of the {least} groups; give "
-                f"{least} or more"
+                f"--effective_batch is {effective}; every step needs a prompt of each of the {least} groups; "
+                f"give {least} or more"
             ]
         if micro * world_size > effective:
             across = f" on each of {world_size} processes" if world_size > 1 else ""
             return [
-                f"--micro_batch_size is {micro}{across} and --effective_batch {effective}; a micro-batch is a part of "
-                f"the batch; give a micro-batch of at most {effective // world_size}, or a larger effective batch"
+                f"--micro_batch_size is {micro}{across} and --effective_batch {effective}; a micro-batch is "
+                f"a part of the batch; give a micro-batch of at most {effective // world_size}, or a larger "
+                "effective batch"
             ]
         if effective % (micro * world_size):
             part = micro * world_size
             return [
-                f"--effective_batch is {effective}, not a multiple of {part} (--micro_batch_size {micro} times "
-                f"{world_size} process{'es' if world_size > 1 else ''}); the last micro-batch would be short; give "
-                f"{effective - effective % part} or {effective - effective % part + part}"
+                f"--effective_batch is {effective}, not a multiple of {part} (--micro_batch_size {micro} "
+                f"times {world_size} process{'es' if world_size > 1 else ''}); the last micro-batch would be "
+                f"short; give {effective - effective % part} or {effective - effective % part + part}"
             ]
         whole = self.gap_over == "effective_batch"
         if (
@@ -317,9 +326,9 @@ class LossSettings(SamplingSettings):
             and (effective if whole else micro) < 2 * least
         ):
             return [
-                f"--estimator unbiased with one pair in {'the' if whole else 'each micro-'}batch; it multiplies the "
-                f"differences of different pairs; give --{'effective_batch' if whole else 'micro_batch_size'} "
-                f"{2 * least} or more"
+                f"--estimator unbiased with one pair in {'the' if whole else 'each micro-'}batch; it "
+                "multiplies the differences of different pairs; give "
+                f"--{'effective_batch' if whole else 'micro_batch_size'} {2 * least} or more"
             ]
         return []
 
@@ -369,7 +378,8 @@ class RunSettings:
     )
     save_dtype: str = option(
         "auto",
-        "dtype of the saved weights, rounded so that small changes are left on average; auto takes the checkpoint's own",
+        "dtype of the saved weights, rounded so that small changes are left on average; auto takes the "
+        "checkpoint's own",
         choices=("auto", "float32", "bfloat16", "float16"),
         section="model",
     )
@@ -397,8 +407,8 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
         faults, name = super().faults(), self.run_name
         if name in ("", ".", "..") or any(mark in name for mark in ("/", "\\", "\0")) or ".." in name:
             faults.append(
-                f"--run_name is {name!r}; it names one folder in {self.output_dir!r}, and nothing may be written "
-                f"outside it; use letters, digits, '-' and '_'"
+                f"--run_name is {name!r}; it names one folder in {self.output_dir!r}, and nothing may be "
+                "written outside it; use letters, digits, '-' and '_'"
             )
         elif (
             visible(name) != name
@@ -406,8 +416,8 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
             or re.search("[\n\ud800-\udfff]", name)
         ):
             faults.append(
-                f"--run_name is {short(name)}; it names a folder, with up to 255 bytes and no line breaks; use letters, "
-                f"digits, '-' and '_'"
+                f"--run_name is {short(name)}; it names a folder, with up to 255 bytes and no line breaks; "
+                "use letters, digits, '-' and '_'"
             )
         if self.resume and self.overwrite:
             faults.append(
@@ -415,8 +425,8 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
             )
         if self.use_test_data and self.train_data:
             faults.append(
-                f"--use_test_data with --train_data {self.train_data}; the first means the built-in prompts; give one "
-                f"of them"
+                f"--use_test_data with --train_data {self.train_data}; the first means the built-in prompts; "
+                "give one of them"
             )
         return faults
 
@@ -436,7 +446,8 @@ class MeasureSettings(CommandSettings, SamplingSettings, DataSettings):
         SamplingSettings,
         "responses",
         "shared",
-        help="score twins on the same responses (shared, with the own ones shown beside it) or each prompt on its own (own)",
+        help="score twins on the same responses (shared, with the own ones shown beside it) or each prompt "
+        "on its own (own)",
         choices=("shared", "own"),
         aliases={"both": "shared"},  # an earlier word for it
     )
@@ -471,7 +482,8 @@ class MeasureSettings(CommandSettings, SamplingSettings, DataSettings):
 
 
 def in_order(settings: type) -> list[Field]:
-    """The settings as ``--help`` lists them: as they are declared, but those with ``after`` behind the one it names."""
+    """The settings as ``--help`` lists them: as they are declared,
+    but those with ``after`` behind the one it names."""
     known = {f.name: f for f in fields(settings)}
     names: list[str] = []
     for f in known.values():
@@ -518,8 +530,8 @@ def template_faults(text: str | None) -> list[str]:
     except (ValueError, RecursionError):
         pass
     return [
-        f"--chat_template_kwargs is {text!r}, which is not a JSON object; the chat template takes names with values; write "
-        f"it as '{{\"enable_thinking\": true}}'"
+        f"--chat_template_kwargs is {text!r}, which is not a JSON object; the chat template takes names with "
+        f"values; write it as '{{\"enable_thinking\": true}}'"
     ]
 
 

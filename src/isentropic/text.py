@@ -9,7 +9,8 @@ import unicodedata
 from typing import Any
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""C0 and C1 controls but for tab and line feed; the marks that turn the direction of writing; line separators."""
+"""C0 and C1 controls but for tab and line feed; the marks that turn the direction of writing;
+line separators."""
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
@@ -35,7 +36,8 @@ def never_fail(stream: object) -> None:
 
 
 def plain(text: str) -> str:
-    """What two texts have in common that look the same: NFC, without invisible characters, every gap one space.
+    """What two texts have in common that look the same: NFC, without invisible characters,
+    every gap one space.
 
     Example:
         >>> plain("cafe\\u0301\\u200b  now") == plain("caf\\u00e9 now")
@@ -45,7 +47,8 @@ def plain(text: str) -> str:
 
 
 def half_character(text: str) -> str | None:
-    """The first half of a surrogate pair without its other half, written out; such a text cannot be saved as UTF-8.
+    """The first half of a surrogate pair without its other half, written out;
+    such a text cannot be saved as UTF-8.
 
     Example:
         >>> half_character("a \\ud83d"), half_character("a")

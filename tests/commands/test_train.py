@@ -55,7 +55,7 @@ class Watcher(Screen):
     """A screen that remembers its lines and does something when one holds ``at``."""
 
     def __init__(self, at: str = "", do: Callable[[], None] = lambda: None) -> None:
-        super().__init__(console=Console(file=open(os.devnull, "w")))
+        super().__init__(console=Console(file=open(os.devnull, "w")))  # noqa: SIM115 - as long as the tests
         self.at, self.do = at, do
         self.lines: list[str] = []
 
@@ -835,7 +835,7 @@ def test_a_run_that_met_its_target_does_not_train_on_after_a_crash(go, monkeypat
         result, _, screen = go("cut", resume=True, **met)
         assert result["stopped"] == "target" and result["steps"] == 2 and "Step 3 |" not in screen.text
     assert_same_run(cut, whole)
-    assert {path for path in content(cut)} == {path for path in content(whole)}
+    assert set(content(cut)) == set(content(whole))
 
 
 def test_a_run_that_made_its_last_step_goes_straight_to_the_end_without_any_checkpoint(go, monkeypatch):

@@ -112,8 +112,8 @@ def assert_same_grads(
     ours: dict[str, torch.Tensor], truth: dict[str, torch.Tensor], rtol: float = 1e-9
 ) -> None:
     assert ours.keys() == truth.keys()
-    for name in truth:
-        assert (ours[name] - truth[name]).norm() <= rtol * truth[name].norm() + 1e-12, name
+    for name, true in truth.items():
+        assert (ours[name] - true).norm() <= rtol * true.norm() + 1e-12, name
 
 
 WEIGHTS = torch.tensor([0.7, -1.3, 0.4, 0.0], dtype=torch.float64)

@@ -18,13 +18,13 @@ TWO = ["male", "female"] * 5
 THREE = ["a", "b", "c"] * 4
 PAIRS = [i // 2 for i in range(10)]
 MAKERS: dict[str, Any] = {
-    "l2": lambda **k: DebiasingLoss(**k),
+    "l2": DebiasingLoss,
     "l1": lambda **k: DebiasingLoss(use_l1=True, **k),
     "scaled": lambda **k: DebiasingLoss(scale_factor=0.3, **k),
     "unbiased": lambda **k: DebiasingLoss(estimator="unbiased", **k),
     "pairwise": lambda **k: DebiasingLoss(estimator="pairwise", **k),
     "pairwise l1": lambda **k: DebiasingLoss(True, estimator="pairwise", **k),
-    "gee": lambda **k: GEELoss(**k),
+    "gee": GEELoss,
     "gee l1": lambda **k: GEELoss(use_l1=True, **k),
 }
 every_loss = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())

@@ -34,7 +34,7 @@ def moved(model, size: float = 0.02):
     torch.manual_seed(9)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += size * torch.randn_like(parameter)
+            parameter.add_(size * torch.randn_like(parameter))
     return model
 
 

@@ -56,7 +56,8 @@ def write_gguf(path: Path, model, tokenizer) -> Path:
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     writer.add_eos_token_id(0)
     writer.add_pad_token_id(1)
-    for name, parameter in model.named_parameters():
+    for name_here, parameter in model.named_parameters():
+        name = name_here
         for ours, theirs in GGUF_NAMES.items():
             name = name.replace(ours, theirs)
         writer.add_tensor(name, parameter.detach().numpy())

@@ -133,7 +133,7 @@ def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config |= {
         "model_type": "bomb",
-        "auto_map": {k: "bomb.Bomb" for k in ("AutoConfig", "AutoModelForCausalLM")},
+        "auto_map": dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "bomb.Bomb"),
     }
     (folder / "config.json").write_text(json.dumps(config))
     refusal(folder)

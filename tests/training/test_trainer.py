@@ -669,7 +669,7 @@ def summary_of(trainer: DebiasingTrainer, items: Sequence[Item]) -> float:
         (lambda: dataclasses.replace(make_prompts(), name="another name").split("validation"), True),
         (held_out_set, False),
         (lambda: held_out_set(split="validation"), False),
-        (lambda: make_prompts(), False),  # the training prompts are among them
+        (make_prompts, False),  # the training prompts are among them
     ],
 )
 def test_the_content_decides_what_is_pooled_with_the_training_prompts(held_out, pooled):

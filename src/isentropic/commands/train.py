@@ -218,7 +218,7 @@ class Run:
             train_dataset=parts["train"],
             eval_dataset=parts["validation"],
             callbacks=[self.monitor, self.best, self.stop, FiniteGuard(), self.interrupt],
-            progress=lambda stage: screen.bar(stage),
+            progress=screen.bar,
         )
         self.bf16 = bool(self.trainer.args.bf16)
         self.special_tokens = special_tokens(loaded.model)
@@ -566,7 +566,7 @@ def leave_together() -> None:
 
     A process that ends with its connections open may be aborted while its threads are still at work on them.
     """
-    import torch.distributed as distributed
+    from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
@@ -575,7 +575,7 @@ def leave_together() -> None:
 
 def lost_process(error: RuntimeError) -> bool:
     """Whether the error says that a process at the other end of a line is gone."""
-    import torch.distributed as distributed
+    from torch import distributed
 
     return distributed.is_available() and (
         isinstance(error, distributed.DistBackendError | distributed.DistNetworkError)

@@ -17,12 +17,13 @@ from isentropic.entropy.reference import token_entropy, token_surprisal
 from isentropic.errors import InputError
 
 DEFAULT_CHUNK_BYTES = {"cpu": 128 * 2**20, "gpu": 2**30}
-"""A CPU's caches want small chunks; on a GPU each chunk reads the whole head and adds to its whole gradient."""
+"""A CPU's caches want small chunks; on a GPU each chunk reads the whole head and adds to its whole
+gradient."""
 # On a CPU the passes after the matrix product run over this much at a time, which stays in a core's cache.
 CPU_TILE_BYTES = 16 * 2**20
 
 
-# ---- the head ------------------------------------------------------------------------------------------------
+# --- The head -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Head:
 
     @classmethod
     def of(cls, model: nn.Module) -> Head | None:
-        """The head of a transformers model, as far as its configuration tells; None without output embeddings.
+        """The head of a transformers model, as far as its configuration tells;
+        None without output embeddings.
 
         Args:
             model: a causal language model, not wrapped.
@@ -113,7 +115,7 @@ def call(thing: Any, method: str) -> Any:
     return getattr(thing, method)() if hasattr(thing, method) else None
 
 
-# ---- the engine ----------------------------------------------------------------------------------------------
+# --- The engine ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def _check_budget(chunk_bytes: int, row_bytes: int, vocab: int) -> None:
 def _tile_pass(
     z: Tensor, plan: _Plan, targets: Tensor | None, weights: Tensor | None, scratch: list[Tensor]
 ) -> Tensor:
-    """Values of a few rows of raw logits `z`; with `weights`, z is overwritten by d(sum weights * values)/dz."""
+    """Values of a few rows of raw logits `z`; with `weights`,
+    z is overwritten by d(sum weights * values)/dz."""
     if plan.fused:
         from isentropic.entropy.fused import row_pass
 
@@ -235,7 +238,8 @@ def _sweep(
     coefficients: Tensor | None = None,
     wanted: tuple[bool, bool, bool] = (False, False, False),
 ) -> tuple[Tensor, _Gradients]:
-    """The one pass through the head: values of all rows and the wanted gradients of sum_i coefficients_i values_i."""
+    """The one pass through the head: values of all rows and the wanted gradients of sum_i coefficients_i
+    values_i."""
     n, (vocab, width) = len(hidden), weight.shape
     values = hidden.new_empty(n, dtype=plan.work)
     d_hidden = torch.empty_like(hidden) if wanted[0] else None
@@ -282,7 +286,8 @@ def _sweep(
 def _add_product(total: Tensor, z: Tensor, x: Tensor, first: bool) -> None:
     """total += z^T x, or total = z^T x for the `first`, made and summed in the dtype of `total`.
 
-    Rounded to bfloat16 before they are summed, the products of many chunks lead the entropy away over some dozen steps.
+    Rounded to bfloat16 before they are summed, the products of many chunks lead the entropy away over some
+    dozen steps.
     """
     beta = 0.0 if first else 1.0
     if total.dtype == z.dtype:
@@ -333,7 +338,8 @@ class _Values(torch.autograd.Function):
 
 
 class _WeightedSum(torch.autograd.Function):
-    """sum_i c_i values_i for known c: the gradient is formed in the forward sweep, backward only scales it."""
+    """sum_i c_i values_i for known c: the gradient is formed in the forward sweep,
+    backward only scales it."""
 
     @staticmethod
     def forward(
@@ -373,9 +379,10 @@ def _wanted(hidden: Tensor, head: Head) -> tuple[bool, bool, bool]:
 
 
 def recomputed(values: Callable[..., Tensor], rows: int, first: Tensor, *others: Tensor | None) -> Tensor:
-    """values(first, *others) in chunks of rows; nothing of a chunk is kept for the backward pass but its inputs."""
-    # split, not slices: the backward of a slice would make a full-sized zero tensor for every chunk. With no rows
-    # there is one empty chunk, and the graph stays connected.
+    """values(first, *others) in chunks of rows;
+    nothing of a chunk is kept for the backward pass but its inputs."""
+    # split, not slices: the backward of a slice would make a full-sized zero tensor for every chunk. With no
+    # rows there is one empty chunk, and the graph stays connected.
     columns = [len(first.split(rows)) * [None] if x is None else x.split(rows) for x in (first, *others)]
     parts = [checkpoint(values, *chunk, use_reentrant=False) for chunk in zip(*columns, strict=True)]
     return torch.cat(parts)
@@ -445,8 +452,8 @@ def weighted_entropy(
 
     L = sum_i c_i H_i
 
-    The gradient is formed in the forward pass while the logits of a chunk are in memory; `backward` only scales
-    it, and may run once.
+    The gradient is formed in the forward pass while the logits of a chunk are in memory; `backward` only
+    scales it, and may run once.
 
     Args:
         hidden: (N, d) hidden states after the last norm.
@@ -456,14 +463,15 @@ def weighted_entropy(
         targets: (N,) token ids: weighs their surprisal -log p instead of entropies.
 
     Returns:
-        the scalar L, differentiable with respect to hidden states, weight and bias, and the (N,) values in nats,
-        detached.
+        the scalar L, differentiable with respect to hidden states, weight and bias, and the (N,) values in
+        nats, detached.
 
     Raises:
         InputError: chunk_bytes is too small for one row.
 
     Example:
-        >>> loss, values = weighted_entropy(torch.zeros(2, 3), Head(torch.ones(4, 3)), torch.tensor([1.0, -1.0]))
+        >>> head, weights = Head(torch.ones(4, 3)), torch.tensor([1.0, -1.0])
+        >>> loss, values = weighted_entropy(torch.zeros(2, 3), head, weights)
         >>> loss, values
         (tensor(0.), tensor([1.3863, 1.3863]))
 

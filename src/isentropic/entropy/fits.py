@@ -1,4 +1,5 @@
-"""Which ways of scoring are right for a model? Trials on the model itself, against its plain ``model(input_ids)``."""
+"""Which ways of scoring are right for a model? Trials on the model itself,
+against its plain ``model(input_ids)``."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ LONGEST_ROW = 512
 """In longer rows, attention over masked tokens costs more than sharing the prompt saves."""
 TRIAL_LENGTH = 16
 COMPARED = 32
-"""Positions whose logits are compared in a trial: enough to see a difference, few enough to hold in memory."""
+"""Positions whose logits are compared in a trial: enough to see a difference,
+few enough to hold in memory."""
 
 logger = logging.getLogger("isentropic")
 _warned: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
@@ -59,7 +61,7 @@ def warn_once(base: nn.Module, text: str) -> None:
         logger.warning("%s: %s", type(base).__name__, text)
 
 
-# ---- looking at a model --------------------------------------------------------------------------------------
+# --- Looking at a model -------------------------------------------------------------------------------------
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -114,7 +116,8 @@ def sharding_of(model: nn.Module, base: nn.Module) -> str | None:
 
 
 def ordinary_ids(base: Any, count: int) -> Tensor:
-    """(1, count) token ids from the middle of the vocabulary, none of them one that the configuration names."""
+    """(1, count) token ids from the middle of the vocabulary,
+    none of them one that the configuration names."""
     size = base.get_input_embeddings().weight.shape[0]
     special: set[Any] = set()
     for config in (getattr(base, "config", None), getattr(base, "generation_config", None)):
@@ -127,21 +130,24 @@ def ordinary_ids(base: Any, count: int) -> Tensor:
     return ids.to(next(base.parameters()).device)
 
 
-# ---- passing rows through it ---------------------------------------------------------------------------------
+# --- Passing rows through it --------------------------------------------------------------------------------
 
 
 def plain_inputs(input_ids: Tensor) -> dict[str, Any]:
     """What the model is given for rows padded on the right: their tokens alone.
 
-    A causal model needs no mask for them, since no token sees what follows it, and counts its positions itself.
+    A causal model needs no mask for them, since no token sees what follows it, and counts its positions
+    itself.
     """
     return {"input_ids": input_ids, "use_cache": False}
 
 
 def packed_inputs(base: Any, input_ids: Tensor, attention_mask: Tensor, owners: Tensor) -> dict[str, Any]:
-    """What the model is given for packed rows: a mask of our own, and positions that start again after the prompt."""
+    """What the model is given for packed rows: a mask of our own,
+    and positions that start again after the prompt."""
     seen = visible(attention_mask, owners)
-    # A token's position is the number of tokens that it sees before itself: each response starts where the prompt ends.
+    # A token's position is the number of tokens that it sees before itself: each response starts where the
+    # prompt ends.
     return {
         **plain_inputs(input_ids),
         "position_ids": seen.sum(dim=-1) - 1,
@@ -150,7 +156,8 @@ def packed_inputs(base: Any, input_ids: Tensor, attention_mask: Tensor, owners: 
 
 
 def visible(attention_mask: Tensor, owners: Tensor) -> Tensor:
-    """(B, T, T) bool, True where the token of the row sees that of the column: shared ones and those of its response."""
+    """(B, T, T) bool, True where the token of the row sees that of the column:
+    shared ones and those of its response."""
     related = (owners[:, None, :] < 0) | (owners[:, None, :] == owners[:, :, None])
     seen = (related & attention_mask[:, None, :].bool()).tril()
     # Padding sees itself: a softmax over nothing is nan.
@@ -167,7 +174,8 @@ def mask_of(base: Any, seen: Tensor) -> Tensor:
 
 @contextmanager
 def caught_hidden(base: nn.Module, replace: Callable[[Tensor], Tensor] | None = None) -> Iterator[list[Any]]:
-    """Catches the decoder's last hidden state, and the autocast it ran under, from inside the model's forward."""
+    """Catches the decoder's last hidden state, and the autocast it ran under,
+    from inside the model's forward."""
     caught: list[Any] = []
 
     def catch(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -182,7 +190,8 @@ def caught_hidden(base: nn.Module, replace: Callable[[Tensor], Tensor] | None = 
                 output = (hidden, *output[1:])
             else:
                 output.last_hidden_state = hidden
-        # Trainers may enter autocast inside the wrapped forward only: the head is to run as it would have there.
+        # Trainers may enter autocast inside the wrapped forward only: the head is to run as it would have
+        # there.
         caught.append((hidden, lambda: torch.autocast(kind, dtype=dtype, enabled=enabled)))
         return output
 
@@ -197,7 +206,8 @@ def caught_hidden(base: nn.Module, replace: Callable[[Tensor], Tensor] | None = 
 
 @contextmanager
 def trial(base: nn.Module, *, gradient: bool = False) -> Iterator[None]:
-    """No autocast, no dropout and, unless asked for, no gradient inside the block; each part in its mode after it."""
+    """No autocast, no dropout and, unless asked for, no gradient inside the block;
+    each part in its mode after it."""
     training = [part for part in base.modules() if part.training]
     base.eval()
     kind = next(base.parameters()).device.type
@@ -217,11 +227,12 @@ def plain_logits(base: Any, input_ids: Tensor, positions: Tensor) -> Tensor:
     return base(**inputs, logits_to_keep=positions).logits[0]
 
 
-# ---- comparing -----------------------------------------------------------------------------------------------
+# --- Comparing ----------------------------------------------------------------------------------------------
 
 
 def log_odds_error(truth: Tensor, ours: Tensor) -> Tensor:
-    """How far the log-probabilities of two (n, V) logits are apart at each position, in units of their spread.
+    """How far the log-probabilities of two (n, V) logits are apart at each position,
+    in units of their spread.
 
     e_i = rms_j(log p_ij - log q_ij) / std_j(log p_ij). Tokens of probability 0 in both do not count.
     """
@@ -238,7 +249,8 @@ def log_odds_error(truth: Tensor, ours: Tensor) -> Tensor:
 def same_logits(base: nn.Module, truth: Tensor, ours: Tensor) -> bool:
     """Whether (n, V) logits are equal within what rounding does in the dtype of the model.
 
-    In a narrow dtype a single position may be far off, where rounding sends a token to another expert: their mean counts.
+    In a narrow dtype a single position may be far off, where rounding sends a token to another expert: their
+    mean counts.
     """
     if truth.shape != ours.shape:
         return False
@@ -253,7 +265,7 @@ def same_logits(base: nn.Module, truth: Tensor, ours: Tensor) -> bool:
     return bool(error.max() <= 1e-4)
 
 
-# ---- trials --------------------------------------------------------------------------------------------------
+# --- Trials -------------------------------------------------------------------------------------------------
 
 
 def head_misfit(model: nn.Module, base: nn.Module) -> str | None:
@@ -279,7 +291,8 @@ def head_misfit(model: nn.Module, base: nn.Module) -> str | None:
 
 
 def depends_on_length(base: nn.Module, input_ids: Tensor) -> bool:
-    """Whether the model's predictions in a row depend on how long the row is, though not on what its later tokens are.
+    """Whether the model's predictions in a row depend on how long the row is,
+    though not on what its later tokens are.
 
     The logits of prefixes of the row, which they would be alone, are compared with those of the whole row.
 
@@ -288,7 +301,8 @@ def depends_on_length(base: nn.Module, input_ids: Tensor) -> bool:
         input_ids: (1, n) tokens of a row.
 
     Raises:
-        InputError: predictions depend on later tokens, or on nothing that can be given again; it cannot take so long a row.
+        InputError: predictions depend on later tokens, or on nothing that can be given again; it cannot take
+            so long a row.
     """
     n = input_ids.shape[1]
     positions = torch.linspace(0, n - 1, min(n, COMPARED), device=input_ids.device).long()
@@ -300,8 +314,8 @@ def depends_on_length(base: nn.Module, input_ids: Tensor) -> bool:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise InputError(
-                f"{name} cannot read a row of {n} tokens ({first_line(error)}); prompt and response must fit the "
-                f"model's context; shorten the prompts or the responses"
+                f"{name} cannot read a row of {n} tokens ({first_line(error)}); prompt and response must fit "
+                "the model's context; shorten the prompts or the responses"
             ) from error
         for length in sorted({min(8, n - 1), n // 4, n // 2} - {0}):
             before = positions < length
@@ -310,17 +324,17 @@ def depends_on_length(base: nn.Module, input_ids: Tensor) -> bool:
                 continue
             if not same_logits(base, whole, plain_logits(base, input_ids, positions)):
                 raise InputError(
-                    f"{name} gives different predictions for the same tokens each time; its entropy has no meaning; "
-                    f"switch its randomness off in its configuration"
+                    f"{name} gives different predictions for the same tokens each time; its entropy has no "
+                    "meaning; switch its randomness off in its configuration"
                 )
             changed = input_ids.clone()
             changed[:, length:] = input_ids.flip(1)[:, : n - length]
             other = plain_logits(base, changed, positions)
             if not same_logits(base, whole[before], other[before]):
                 raise InputError(
-                    f"{name} is not a causal language model: in a row of {n} tokens its prediction of token {length} "
-                    f"changes when later tokens change; the entropy of a response would have no meaning; give a model that "
-                    f"reads from left to right"
+                    f"{name} is not a causal language model: in a row of {n} tokens its prediction of token "
+                    f"{length} changes when later tokens change; the entropy of a response would have no "
+                    "meaning; give a model that reads from left to right"
                 )
             return True
     return False
@@ -367,7 +381,8 @@ def packed_row_misfit(base: Any, input_ids: Tensor, owners: Tensor, number: int)
 
 
 def gradient_misfit(base: Any) -> str | None:
-    """Why the model cannot be trained as it is measured, or None; tried by one small backward pass to its input."""
+    """Why the model cannot be trained as it is measured, or None;
+    tried by one small backward pass to its input."""
     if rewrites_weights(base):
         return "its forward pass changes its weights"
     size = torch.zeros((), device=base.device, requires_grad=True)
@@ -397,7 +412,8 @@ def gradient_misfit(base: Any) -> str | None:
 
 
 def rewrites_weights(base: Any) -> bool:
-    """Whether the model changes its weights by itself when it goes from training to evaluation mode or back."""
+    """Whether the model changes its weights by itself when it goes from training to evaluation mode or
+    back."""
     inputs = plain_inputs(ordinary_ids(base, 4))
     versions = [parameter._version for parameter in base.parameters()]
     with trial(base), torch.random.fork_rng():

@@ -1,4 +1,5 @@
-"""The passes after the matrix product as one GPU kernel: each row of logits is read twice and written once."""
+"""The passes after the matrix product as one GPU kernel:
+each row of logits is read twice and written once."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def _row(  # type: ignore[no-untyped-def]
             z, slope = _logits(row_ptr, columns, inside, scale, softcap, CAPPED)
             log_p = z - top - log_sum
             p = tl.exp(log_p)
-            if TARGETS:
+            if TARGETS:  # noqa: SIM108 - two formulas, one a line
                 d = p - tl.where(columns == target, 1.0, 0.0)
             else:
                 d = -p * (log_p + value)
@@ -100,7 +101,7 @@ def row_pass(
         _row[(len(z),)](
             z, z.stride(0), values, values if weights is None else weights.contiguous(),
             values if targets is None else targets.contiguous(), z.shape[1], scale, softcap or 1.0,
-            CAPPED=softcap is not None, TARGETS=targets is not None, GRADIENT=weights is not None, BLOCK=BLOCK,
-            num_warps=8,
+            CAPPED=softcap is not None, TARGETS=targets is not None, GRADIENT=weights is not None,
+            BLOCK=BLOCK, num_warps=8,
         )  # fmt: skip
     return values

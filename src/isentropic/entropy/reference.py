@@ -13,7 +13,7 @@ from isentropic.errors import InputError
 Quantity = Literal["entropy", "surprisal"]
 
 
-# ---- the reference -------------------------------------------------------------------------------------------
+# --- The reference ------------------------------------------------------------------------------------------
 
 
 def token_entropy(logits: Tensor) -> Tensor:
@@ -64,7 +64,8 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 class EntropySums(NamedTuple):
-    """What adds up over micro-batches and processes: the sum and the number of token entropies of each response.
+    """What adds up over micro-batches and processes:
+    the sum and the number of token entropies of each response.
 
     H_i = sums_i / counts_i
 
@@ -103,6 +104,6 @@ def refuse_empty(counts: Tensor, matters: Tensor) -> None:
     empty = ((counts == 0) & (matters != 0)).nonzero().flatten().tolist()
     if empty:
         raise InputError(
-            f"rows {empty[:8]} of {len(counts)} have no response token; the mean entropy of an empty response is "
-            "undefined; leave these rows out"
+            f"rows {empty[:8]} of {len(counts)} have no response token; the mean entropy of an empty "
+            "response is undefined; leave these rows out"
         )

@@ -1,7 +1,8 @@
 """Response entropies of a model: rows of tokens in, sums and counts out, one door to both engines.
 
-The model's own forward gives the hidden states, the engine their entropies. What is right for a model is tried on that
-model, against its plain ``model(input_ids)``: once on a small row, and again on each row that is longer than those before.
+The model's own forward gives the hidden states, the engine their entropies. What is right for a model is
+tried on that model, against its plain ``model(input_ids)``: once on a small row, and again on each row that
+is longer than those before.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ ALONE = "each response is scored in a row of its own, prompt included"
 
 @dataclass
 class _Rows:
-    """Rows padded on the right. ``numbers`` names the response that each token belongs to, -1 for a shared one."""
+    """Rows padded on the right. ``numbers`` names the response that each token belongs to,
+    -1 for a shared one."""
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -72,11 +74,12 @@ class EntropyScorer:
     positions: always right, but tokens x vocabulary large. `auto` compares both once on a small input, uses
     `logits` where they differ or the head is unknown or sharded, and logs that once.
 
-    A row may be packed: a prompt with several responses behind it, each of which sees the prompt and itself. `owners`
-    says which token belongs to which response. If a model cannot be scored this way, packed rows are split.
+    A row may be packed: a prompt with several responses behind it, each of which sees the prompt and itself.
+    `owners` says which token belongs to which response. If a model cannot be scored this way, packed rows are
+    split.
 
-    The first trials are on a small row of ordinary tokens. Each row longer than all earlier ones is tried too:
-    attention windows and scaled positions matter only there.
+    The first trials are on a small row of ordinary tokens. Each row longer than all earlier ones is tried
+    too: attention windows and scaled positions matter only there.
 
     Args:
         model: the model to choose the engine for now; left out, it is chosen at the first call.
@@ -125,16 +128,17 @@ class EntropyScorer:
             input_ids: (B, T) token ids, padded on either side.
             attention_mask: (B, T), 1 for tokens, 0 for padding.
             predicts: (B, T) bool, True at t when token t + 1 is a response token.
-            owners: (B, T) for packed rows, the number of the response that a token belongs to, -1 for what all
-                responses of the row share. The last token of the prompt is repeated before each response and belongs to it.
+            owners: (B, T) for packed rows, the number of the response that a token belongs to, -1 for what
+                all responses of the row share. The last token of the prompt is repeated before each response
+                and belongs to it.
 
         Returns:
-            `EntropySums` of B rows, or of the responses by number, nats. A row without True has sum 0, still part of
-            the graph, and count 0.
+            `EntropySums` of B rows, or of the responses by number, nats. A row without True has sum 0, still
+            part of the graph, and count 0.
 
         Raises:
-            InputError: shapes that differ; True in the last column, where no next token is; a model that is not causal,
-                or whose context is shorter than a row.
+            InputError: shapes that differ; True in the last column, where no next token is; a model that is
+                not causal, or whose context is shorter than a row.
         """
         counts = _counts(input_ids, attention_mask, predicts, owners)
         rows = _rows(input_ids, attention_mask, predicts, owners)
@@ -197,7 +201,8 @@ class EntropyScorer:
             model: a causal language model, wrapped or not.
 
         Returns:
-            the most tokens of a packed row; 0 where each response needs a row of its own, which is logged once.
+            the most tokens of a packed row; 0 where each response needs a row of its own, which is logged
+            once.
 
         Raises:
             InputError: as `engine_for`.
@@ -211,15 +216,16 @@ class EntropyScorer:
             model: a causal language model, wrapped or not.
 
         Raises:
-            InputError: its backward pass fails or does not reach its input; its forward pass changes its weights.
+            InputError: its backward pass fails or does not reach its input; its forward pass changes its
+                weights.
         """
         base = unwrapped(model)
         self.fit_of(model)
         misfit = None if sharding_of(model, base) else gradient_misfit(base)
         if misfit:
             raise InputError(
-                f"{type(base).__name__} cannot be trained in evaluation mode, as it is measured: {misfit}; measuring it "
-                f"works; train another model, or change its configuration"
+                f"{type(base).__name__} cannot be trained in evaluation mode, as it is measured: {misfit}; "
+                "measuring it works; train another model, or change its configuration"
             )
 
     def fit_of(self, model: nn.Module) -> Fit:
@@ -258,7 +264,8 @@ class EntropyScorer:
         if misfit:
             warn_once(
                 base,
-                f"{misfit}; using the model's own logits, which are right but hold tokens x vocabulary in memory",
+                f"{misfit}; using the model's own logits, which are right but hold tokens x vocabulary in "
+                "memory",
             )
         fit.engine = "logits" if misfit or self.engine == "logits" else "chunked"
 
@@ -366,7 +373,7 @@ class EntropyScorer:
         return recomputed(values_of, rows, logits, targets)
 
 
-# ---- rows ------------------------------------------------------------------------------------------------------
+# --- Rows ---------------------------------------------------------------------------------------------------
 
 
 def _rows(input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners: Tensor | None) -> _Rows:
@@ -419,21 +426,21 @@ def _counts(input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners:
     shapes = [tuple(x.shape) for x in (input_ids, attention_mask, predicts, owners) if x is not None]
     if len(set(shapes)) > 1:
         raise InputError(
-            f"input_ids, attention_mask and predicts (and owners) have shapes {shapes}; they describe the same tokens; "
-            "give tensors of the same shape"
+            f"input_ids, attention_mask and predicts (and owners) have shapes {shapes}; they describe the "
+            "same tokens; give tensors of the same shape"
         )
     if bool(predicts[:, -1].any()):
         raise InputError(
-            f"predicts is True in the last column {predicts.shape[1] - 1}; no token follows there; set it at the "
-            "position before each response token"
+            f"predicts is True in the last column {predicts.shape[1] - 1}; no token follows there; set it at "
+            "the position before each response token"
         )
     if owners is None:
         return predicts.sum(dim=1)
     scored = owners[predicts]
     if bool((scored < 0).any()):
         raise InputError(
-            "predicts is True where owners is -1; a shared token belongs to no single response; repeat the last token "
-            "of the prompt before each response"
+            "predicts is True where owners is -1; a shared token belongs to no single response; repeat the "
+            "last token of the prompt before each response"
         )
     return torch.bincount(scored)
 

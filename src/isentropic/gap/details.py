@@ -69,7 +69,7 @@ class GapChange(_Record):
     note: str | None = None
 
 
-# ---- beside the one number ---------------------------------------------------------------------------------
+# --- Beside the one number ----------------------------------------------------------------------------------
 
 
 def holm(p_values: ArrayLike) -> Array:
@@ -101,14 +101,15 @@ def topic_gaps(
 ) -> list[TopicGap]:
     """The gap within each topic, since gaps of opposite sign cancel in the mean (arXiv 2505.20343).
 
-    Within a topic pairs are the unit. p-values are Holm-corrected for the number of topics that could be tested.
+    Within a topic pairs are the unit. p-values are Holm-corrected for the number of topics that could be
+    tested.
 
     Args:
         differences: (n,) nats.
         topics: (n,) topic of each pair.
         alpha: `clear` means `p_holm <= alpha`.
-        comparisons: how many gaps these differences were picked from, such as the widest of 3 pairs of groups;
-            intervals and p-values are corrected for it (Bonferroni).
+        comparisons: how many gaps these differences were picked from, such as the widest of 3 pairs of
+            groups; intervals and p-values are corrected for it (Bonferroni).
 
     Returns:
         One TopicGap per topic, ordered by topic; one pair, or no spread, gives no interval and no p.
@@ -171,7 +172,8 @@ def decompose(
     *,
     comparisons: int = 1,
 ) -> Decomposition:
-    """Split the gap on own responses into the part on the same text and the part that comes through different text.
+    """Split the gap on own responses into the part on the same text and the part that comes through different
+    text.
 
     `d_own = d_same + (d_own - d_same)`, pair by pair; each part is a paired gap with its interval.
 

@@ -22,7 +22,7 @@ _ROUNDING = 1e-12
 _FEW_TOPICS = 5
 
 
-# ---- records -----------------------------------------------------------------------------------------------
+# --- Records ------------------------------------------------------------------------------------------------
 
 
 def _plain(value: Any) -> Any:
@@ -105,7 +105,7 @@ class Clusters(NamedTuple):
     note: str | None = None
 
 
-# ---- checks ------------------------------------------------------------------------------------------------
+# --- Checks -------------------------------------------------------------------------------------------------
 
 
 def _values(values: ArrayLike, what: str) -> Array:
@@ -117,8 +117,8 @@ def _values(values: ArrayLike, what: str) -> Array:
     bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
         raise InputError(
-            f"{what} holds {array[bad[0]]} at row {bad[0]} ({bad.size} such rows); one of them would make the gap "
-            "unknown, leave the rows out and say so"
+            f"{what} holds {array[bad[0]]} at row {bad[0]} ({bad.size} such rows); one of them would make "
+            "the gap unknown, leave the rows out and say so"
         )
     return array
 
@@ -126,8 +126,8 @@ def _values(values: ArrayLike, what: str) -> Array:
 def _same_length(first: Array, second: Array, what: str) -> None:
     if first.size != second.size:
         raise InputError(
-            f"{what} have {first.size} and {second.size} rows; they are compared pair by pair, give both in the same "
-            "order over the same pairs"
+            f"{what} have {first.size} and {second.size} rows; they are compared pair by pair, give both in "
+            "the same order over the same pairs"
         )
 
 
@@ -143,14 +143,14 @@ def _tail(t: float, df: float) -> float:
     return float(stdtr(df, -t))
 
 
-# ---- the one partition -------------------------------------------------------------------------------------
+# --- The one partition --------------------------------------------------------------------------------------
 
 
 def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: str = "pair") -> Clusters:
     """The independent units of `n` rows: the single source of truth for standard error, df and noise floor.
 
-    No labels: every row is a unit. One label for all rows: every row is a unit too, with a note, since one topic
-    cannot say how topics vary. Clusters are ordered by label, so the order of the rows does not matter.
+    No labels: every row is a unit. One label for all rows: every row is a unit too, with a note, since one
+    topic cannot say how topics vary. Clusters are ordered by label, so the order of the rows does not matter.
 
     Args:
         labels: (n,) topic of each row, or None.
@@ -174,48 +174,54 @@ def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: 
         return rows
     if len(labels) != n:
         raise InputError(
-            f"{len(labels)} topics were given for {n} {unit}s; each {unit} belongs to one topic, give one for each"
+            f"{len(labels)} topics were given for {n} {unit}s; each {unit} belongs to one topic, give one "
+            "for each"
         )
     if isinstance(labels, np.ndarray):
         labels = labels.tolist()
     for row, label in enumerate(labels):
         if label is None or label != label:
             raise InputError(
-                f"the topic of row {row} is {label}; a row of unknown topic cannot be clustered, give every {unit} a "
-                "topic or none"
+                f"the topic of row {row} is {label}; a row of unknown topic cannot be clustered, give every "
+                f"{unit} a topic or none"
             )
     # The type joins the key so that 1 and "1" stay two topics and still have an order.
     order = sorted(set(labels), key=lambda label: (type(label).__name__, label))
     if len(order) == 1:
         note = (
-            f"all {n} {unit}s share one topic, so {unit}s are counted as independent; the interval is about this "
-            "topic only"
+            f"all {n} {unit}s share one topic, so {unit}s are counted as independent; the interval is about "
+            "this topic only"
         )
         return rows._replace(note=note)
     number = {label: g for g, label in enumerate(order)}
     index = np.fromiter((number[label] for label in labels), dtype=np.intp, count=n)
     few = None
     if len(order) < _FEW_TOPICS:
-        few = f"only {len(order)} topics; how topics vary is hardly known, so the interval is wide, add topics not {unit}s"
+        few = (
+            f"only {len(order)} topics; how topics vary is hardly known, so the interval is wide, add topics "
+            f"not {unit}s"
+        )
     return Clusters(index, np.bincount(index, minlength=len(order)), tuple(order), "topic", few)
 
 
-# ---- estimate ----------------------------------------------------------------------------------------------
+# --- Estimate -----------------------------------------------------------------------------------------------
 
 
 def _standard_error(
     parts: list[tuple[float, Array, NDArray[np.intp]]], n_clusters: int
 ) -> tuple[Array, float]:
-    """CR2 scores and Satterthwaite df of `sum_k sign_k * mean(values_k)`; the standard error is the scores' norm.
+    """CR2 scores and Satterthwaite df of `sum_k sign_k * mean(values_k)`;
+    the standard error is the scores' norm.
 
     `parts` holds (sign, values, cluster of each value): one part for paired differences, two for two groups.
     With e = values - mean, R_gk = sum of e in cluster g, n_gk its rows, w_gk = n_gk / n_k:
 
         S_g = sum_k sign_k R_gk / (n_k sqrt(1 - w_gk)),   se^2 = sum_g S_g^2,   df = tr(O)^2 / tr(O O)
 
-    where O = Cov(S) under a working model of equal variance plus a random effect of each cluster, fitted by moments
-    (Imbens and Kolesar 2016). `1 / sqrt(1 - w)` is the closed form of the CR2 adjustment when only means are fitted.
-    Single-row clusters give the ordinary t interval (df = n - 1) and Welch's interval exactly.
+    where O = Cov(S) under a working model of equal variance plus a random effect of each cluster, fitted by
+    moments (Imbens and Kolesar 2016). `1 / sqrt(1 - w)` is the closed form of the CR2 adjustment when only
+    means are fitted. Single-row clusters give the ordinary t interval (df = n - 1) and Welch's interval
+    exactly.
     """
     k = len(parts)
     rows = np.zeros((n_clusters, k))  # n_gk
@@ -246,8 +252,8 @@ def _standard_error(
             covariance = (residual[:, i] * residual[:, j]).sum() / shared
             effect[i, j] = effect[j, i] = min(max(covariance, -bound), bound)
 
-    # Cov of the cluster totals is block diagonal: C_g = diag(n_gk * noise_k) + n_gk n_gl effect_kl. Centring makes
-    # Cov(S) = diag(a) + Z M Z' with few columns, so no clusters-by-clusters matrix is formed.
+    # Cov of the cluster totals is block diagonal: C_g = diag(n_gk * noise_k) + n_gk n_gl effect_kl. Centring
+    # makes Cov(S) = diag(a) + Z M Z' with few columns, so no clusters-by-clusters matrix is formed.
     noise = spread - np.diag(effect)
     blocks = rows[:, :, None] * rows[:, None, :] * effect + rows[:, :, None] * (np.eye(k) * noise)
     p = np.einsum("gk,gkl->gl", weight, blocks)
@@ -284,8 +290,8 @@ def _scored(gap: float, parts: list[tuple[float, Array, NDArray[np.intp]]], clus
         if not se > _ROUNDING * max(float(np.abs(values).max()) for _, values, _ in parts):
             se, df = math.nan, math.nan
             note = (
-                f"the {clusters.unit}s show no spread at all, which does not prove certainty; check that the model "
-                "answers and that the rows differ"
+                f"the {clusters.unit}s show no spread at all, which does not prove certainty; check that the "
+                "model answers and that the rows differ"
             )
     bare = GapEstimate(gap, se, (math.nan, math.nan), df, n, n_clusters, clusters.unit, note)
     return ScoredGap(replace(bare, ci95=bare.interval(0.95)), clusters, scores, parts[0][1].size)
@@ -296,8 +302,8 @@ def paired_gap(
 ) -> GapEstimate:
     """The mean difference of pairs, with a 95% interval that respects topics.
 
-    `gap = mean(d)`, `ci95 = gap ± t_df(0.975) * se`. Without topics `se = sd(d) / sqrt(n)`, `df = n - 1`. With topics
-    of n_g pairs, residual sums R_g and w_g = n_g / n, the bias-reduced cluster-robust error CR2
+    `gap = mean(d)`, `ci95 = gap ± t_df(0.975) * se`. Without topics `se = sd(d) / sqrt(n)`, `df = n - 1`.
+    With topics of n_g pairs, residual sums R_g and w_g = n_g / n, the bias-reduced cluster-robust error CR2
 
         se^2 = sum_g R_g^2 / (1 - w_g) / n^2
 
@@ -321,8 +327,8 @@ def paired_gap(
         >>> paired_gap([-0.1]).to_dict()["ci95"] is None
         True
 
-    Source: Bell and McCaffrey 2002 (CR2); Imbens and Kolesar 2016, REStat 98(4) (degrees of freedom); on clusters in
-    evaluation of language models Miller 2024, arXiv 2411.00640, which uses the uncorrected error.
+    Source: Bell and McCaffrey 2002 (CR2); Imbens and Kolesar 2016, REStat 98(4) (degrees of freedom); on
+    clusters in evaluation of language models Miller 2024, arXiv 2411.00640, which uses the uncorrected error.
     """
     return scored_pairs(differences, clusters).estimate
 
@@ -344,9 +350,9 @@ def unpaired_gap(
 ) -> GapEstimate:
     """The difference of two group means when no prompt has a twin.
 
-    `gap = mean(h_second) - mean(h_first)`, `se^2 = var_1 / n_1 + var_2 / n_2`, Welch-Satterthwaite df. With topics, the
-    CR2 error of `paired_gap` for two means; a topic may hold prompts of both groups. Prefer `paired_gap` where twins
-    exist: it removes what a pair has in common.
+    `gap = mean(h_second) - mean(h_first)`, `se^2 = var_1 / n_1 + var_2 / n_2`, Welch-Satterthwaite df. With
+    topics, the CR2 error of `paired_gap` for two means; a topic may hold prompts of both groups. Prefer
+    `paired_gap` where twins exist: it removes what a pair has in common.
 
     Args:
         h_first: (n_1,) response entropies of the first group, nats.
@@ -355,8 +361,8 @@ def unpaired_gap(
         clusters_second: (n_2,) topics, or None; give both or neither.
 
     Returns:
-        GapEstimate with `cluster_unit` "prompt" (or "topic") and `n = n_1 + n_2`. Where one group has a single topic,
-        prompts are the unit and a note says so.
+        GapEstimate with `cluster_unit` "prompt" (or "topic") and `n = n_1 + n_2`. Where one group has a
+        single topic, prompts are the unit and a note says so.
 
     Raises:
         InputError: as `paired_gap`, or topics for one group only.
@@ -381,7 +387,8 @@ def scored_groups(
     first, second = _values(h_first, "h_first"), _values(h_second, "h_second")
     if (clusters_first is None) != (clusters_second is None):
         raise InputError(
-            "topics were given for one group only; a topic may hold prompts of both, give topics for both or for none"
+            "topics were given for one group only; a topic may hold prompts of both, give topics for both or "
+            "for none"
         )
     n = first.size + second.size
     rows = clusters_of(None, n, "prompt")
@@ -391,7 +398,10 @@ def scored_groups(
             clusters_of(topics, values.size, "prompt")  # a wrong length is named for its own group
         part = clusters_of([*clusters_first, *clusters_second], n, "prompt")
         if len(set(clusters_first)) < 2 or len(set(clusters_second)) < 2:
-            note = "one group has a single topic, so prompts are counted as independent; topics may vary more than this"
+            note = (
+                "one group has a single topic, so prompts are counted as independent; topics may vary more "
+                "than this"
+            )
             part = rows._replace(note=note)
     gap = float(second.mean() - first.mean())
     parts = [(-1.0, first, part.member[: first.size]), (1.0, second, part.member[first.size :])]

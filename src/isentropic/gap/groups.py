@@ -33,7 +33,8 @@ Topics = Sequence[Hashable] | NDArray[Any]
 class GroupGap(NamedTuple):
     """The gap between two named groups, `H[groups[1]] - H[groups[0]]`, among the gaps of all pairs of groups.
 
-    `estimate.ci95` holds for all pairs at once, `p` (two-sided, against a gap of 0) is corrected for all of them.
+    `estimate.ci95` holds for all pairs at once, `p` (two-sided, against a gap of 0) is corrected for all of
+    them.
     """
 
     groups: tuple[str, str]
@@ -49,10 +50,11 @@ def group_gaps(
 ) -> list[GroupGap]:
     """The gap of every pair of groups, in the order of the mapping.
 
-    Whoever looks at k gaps and picks the widest needs intervals that hold for all k at once: `gap_i ± q_i se_i`, where
-    q_i is the quantile of `max_j |T_j|` under the multivariate t distribution with the df of gap i and the correlation
-    `sum_g S_gi S_gj / (se_i se_j)` of the gaps over clusters (S as in `paired_gap`'s error). With two groups this is the
-    interval of `paired_gap` or `unpaired_gap`, to the last digit.
+    Whoever looks at k gaps and picks the widest needs intervals that hold for all k at once:
+    `gap_i ± q_i se_i`, where q_i is the quantile of `max_j |T_j|` under the multivariate t distribution with
+    the df of gap i and the correlation `sum_g S_gi S_gj / (se_i se_j)` of the gaps over clusters (S as in
+    `paired_gap`'s error). With two groups this is the interval of `paired_gap` or `unpaired_gap`, to the last
+    digit.
 
     Args:
         entropies: group name -> (n,) response entropies, nats; row i of every group is one pair when paired.
@@ -72,7 +74,8 @@ def group_gaps(
         >>> widest_pair(rows).groups
         ('male', 'female')
 
-    Source: Hothorn, Bretz and Westfall 2008 (simultaneous intervals); Hasler and Hothorn 2008 (each gap its own df).
+    Source: Hothorn, Bretz and Westfall 2008 (simultaneous intervals); Hasler and Hothorn 2008 (each gap its
+    own df).
     """
     scored = scored_gaps(entropies, clusters, paired=paired)
     if len(scored) == 1:
@@ -124,7 +127,8 @@ def scored_gaps(
 
 
 def score_matrix(scored: Mapping[tuple[str, str], ScoredGap]) -> Array:
-    """The scores as (gaps, clusters of all gaps). Gaps that count other units share no cluster: uncorrelated."""
+    """The scores as (gaps, clusters of all gaps).
+    Gaps that count other units share no cluster: uncorrelated."""
     places: dict[Hashable, int] = {}
     columns = []
     for (first, second), gap in scored.items():
@@ -142,8 +146,8 @@ def score_matrix(scored: Mapping[tuple[str, str], ScoredGap]) -> Array:
 def _reach(scores: Array) -> tuple[Array, int]:
     """How far the widest of the standardised gaps reaches in each direction u of their r-dimensional space.
 
-    The multivariate t vector is `radius * u` with u uniform on the sphere and `radius^2 / r` distributed as F(r, df);
-    with `corr = L L'`, `max_j |T_j| = radius * max_j |(L u)_j|`.
+    The multivariate t vector is `radius * u` with u uniform on the sphere and `radius^2 / r` distributed as
+    F(r, df); with `corr = L L'`, `max_j |T_j| = radius * max_j |(L u)_j|`.
     """
     unit = scores / np.linalg.norm(scores, axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(unit @ unit.T)

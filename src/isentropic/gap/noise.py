@@ -44,7 +44,8 @@ def _check_draws(rng: np.random.Generator, splits: int) -> None:
 
 
 def _by_signs(parts: Array, rng: np.random.Generator, splits: int) -> float:
-    """95th percentile of `max over gaps |sum_g s_g parts_g|`, s_g = ±1 at random; `parts` is (clusters, gaps)."""
+    """95th percentile of `max over gaps |sum_g s_g parts_g|`, s_g = ±1 at random;
+    `parts` is (clusters, gaps)."""
     chance = np.empty(splits)
     step = max(1, _BLOCK // len(parts))
     for start in range(0, splits, step):
@@ -67,13 +68,14 @@ def noise_floor(
     `reseed`: the same model and pairs measured again with another seed. Every pair's two gaps have the same
     expectation, so with c = d - d_again the error of one measurement that comes from sampling responses is
     `sqrt(sum c^2 / (2 n^2))`; the floor is its 95% half-width `t_n(0.975)` times that.
-    `same_group`: a gap between groups that do not exist. Each split assigns the names of the groups to the twins at
-    random (for whole clusters at once), `|sum_g s_g D_g| / n` with s_g = ±1 and D_g the cluster's sum; the floor is
-    its 95th percentile over splits. It has the precision of the measured gap, which male prompts split against male
-    prompts would not: those differ in topic, which twins do not. It is the exact sign-flip test at 5%, so with fewer
-    than 6 clusters every gap is under it.
+    `same_group`: a gap between groups that do not exist. Each split assigns the names of the groups to the
+    twins at random (for whole clusters at once), `|sum_g s_g D_g| / n` with s_g = ±1 and D_g the cluster's
+    sum; the floor is its 95th percentile over splits. It has the precision of the measured gap, which male
+    prompts split against male prompts would not: those differ in topic, which twins do not. It is the exact
+    sign-flip test at 5%, so with fewer than 6 clusters every gap is under it.
 
-    With more than two groups give a column for each pair of groups: every figure is then that of the widest gap.
+    With more than two groups give a column for each pair of groups: every figure is then that of the widest
+    gap.
 
     Args:
         differences: (n,) per-pair gaps, nats; or (n, k) for k gaps looked at together.
@@ -127,8 +129,9 @@ def group_noise_floor(
 ) -> NoiseFloor:
     """As `noise_floor` for groups without twins that share topics, or for more than two of them.
 
-    `same_group`: every cluster's part S_g in the error of the gap (as in `unpaired_gap`) gets a random sign; the floor
-    is the 95th percentile of `|sum_g s_g S_g|`, with more than two groups of the largest over all pairs of groups.
+    `same_group`: every cluster's part S_g in the error of the gap (as in `unpaired_gap`) gets a random sign;
+    the floor is the 95th percentile of `|sum_g s_g S_g|`, with more than two groups of the largest over all
+    pairs of groups.
 
     Args:
         entropies: group name -> (n,) response entropies, nats.
@@ -168,10 +171,10 @@ def unpaired_noise_floor(
 ) -> NoiseFloor:
     """As `noise_floor` for unpaired prompts.
 
-    `reseed` adds the groups' errors, `sqrt(sum_k sum c_k^2 / (2 n_k^2))`. `same_group`: each group is split into
-    two random halves; the difference of the halves' means is scaled by `sqrt(h_1 h_2) / n_k` (halves h_1 + h_2 = n_k)
-    to the error that the group's whole mean has, and the two groups' scaled differences are added. The floor is the
-    95th percentile of its absolute value.
+    `reseed` adds the groups' errors, `sqrt(sum_k sum c_k^2 / (2 n_k^2))`. `same_group`: each group is split
+    into two random halves; the difference of the halves' means is scaled by `sqrt(h_1 h_2) / n_k` (halves h_1
+    + h_2 = n_k) to the error that the group's whole mean has, and the two groups' scaled differences are
+    added. The floor is the 95th percentile of its absolute value.
 
     Args:
         h_first: (n_1,) response entropies, nats.

@@ -20,8 +20,8 @@ _MOST_PAIRS = 100_000_000
 class Verdict(_Record):
     """What the data say about `|gap| <= target_gap`: certified, exceeds or insufficient.
 
-    `pairs_needed` is given only for 'insufficient': pairs (prompts, if unpaired) of the same kind that would decide.
-    `margin` is the smallest target that these data certify, nats.
+    `pairs_needed` is given only for 'insufficient': pairs (prompts, if unpaired) of the same kind that would
+    decide. `margin` is the smallest target that these data certify, nats.
     """
 
     verdict: str
@@ -39,7 +39,7 @@ def _check_target(target_gap: float) -> None:
         raise InputError(f"target_gap is {target_gap}; it is a distance in nats, give a number above 0")
 
 
-# ---- verdict -----------------------------------------------------------------------------------------------
+# --- Verdict ------------------------------------------------------------------------------------------------
 
 
 def _p_within(gap: float, se: float, df: float, target: float) -> float:
@@ -51,7 +51,8 @@ def _p_exceeds(gap: float, se: float, df: float, target: float) -> float:
 
 
 def _pairs_needed(estimate: GapEstimate, target: float, alpha: float, power: float) -> int | None:
-    """Fewest pairs that decide with chance `power` if the true gap is the observed one; None where none would."""
+    """Fewest pairs that decide with chance `power` if the true gap is the observed one;
+    None where none would."""
     gap = abs(estimate.gap)
     if not estimate.known or gap == target:
         return None
@@ -82,23 +83,24 @@ def verdict(
 
     'certified': two one-sided t tests reject both `gap >= target` and `gap <= -target`; that is, the
     (1 - 2 alpha) = 90% interval lies inside ±target. `p_within = P(T >= (target - |gap|) / se)`.
-    'exceeds': the test of `|gap| <= target` rejects, `p_exceeds = P(T >= (|gap| - target) / se) +
-    P(T >= (|gap| + target) / se) <= alpha`. The second term keeps the error at alpha when the target is small beside
-    se; the 90% interval then lies wholly outside ±target. Otherwise 'insufficient'.
+    'exceeds': the test of `|gap| <= target` rejects,
+    `p_exceeds = P(T >= (|gap| - target) / se) + P(T >= (|gap| + target) / se) <= alpha`. The second term
+    keeps the error at alpha when the target is small beside se; the 90% interval then lies wholly outside
+    ±target. Otherwise 'insufficient'.
 
     Args:
         estimate: the gap.
         target_gap: nats, above 0.
         alpha: chance of a wrong 'certified' at a true gap of the target, and of a wrong 'exceeds'.
         power: chance of a decision that `pairs_needed` is meant to give.
-        comparisons: how many gaps are looked at together; `p_exceeds` is multiplied by it (Bonferroni), so that the
-            chance of any wrong 'exceeds' among them stays at alpha. 'certified' needs no correction.
+        comparisons: how many gaps are looked at together; `p_exceeds` is multiplied by it (Bonferroni), so
+            that the chance of any wrong 'exceeds' among them stays at alpha. 'certified' needs no correction.
 
     Returns:
-        Verdict. `pairs_needed` (only when insufficient) supposes that the true gap is the observed one, that the
-        spread stays as observed, and, with topics, that topics grow in number as pairs do. None where no number is
-        enough (the gap sits on the target, or there is no standard error). `margin = |gap| + t_df(1 - alpha) se` is the
-        target at which `p_within` is alpha.
+        Verdict. `pairs_needed` (only when insufficient) supposes that the true gap is the observed one, that
+        the spread stays as observed, and, with topics, that topics grow in number as pairs do. None where no
+        number is enough (the gap sits on the target, or there is no standard error).
+        `margin = |gap| + t_df(1 - alpha) se` is the target at which `p_within` is alpha.
 
     Raises:
         InputError: a target, alpha or power out of range.
@@ -134,15 +136,19 @@ def verdict(
         return Verdict("exceeds", target_gap, alpha, within, exceeds, None, margin, reason)
     share = alpha / comparisons if abs(estimate.gap) > target_gap else alpha
     needed = _pairs_needed(estimate, target_gap, share, power)
-    reason = f"{shown}, too wide to decide about ±{target_gap:g}; what is certified: |gap| is below {margin:.4f} nats"
+    reason = (
+        f"{shown}, too wide to decide about ±{target_gap:g}; what is certified: |gap| is below {margin:.4f} "
+        "nats"
+    )
     return Verdict("insufficient", target_gap, alpha, within, exceeds, needed, margin, reason)
 
 
 def joint_verdict(estimates: Sequence[GapEstimate], target_gap: float, alpha: float = 0.05) -> Verdict:
     """One verdict for several gaps, such as all pairs of groups.
 
-    'certified' needs every gap certified at alpha (an intersection-union test: no correction). 'exceeds' needs one gap
-    beyond the target at alpha divided by the number of gaps (Bonferroni). For one gap this is `verdict`.
+    'certified' needs every gap certified at alpha (an intersection-union test: no correction). 'exceeds'
+    needs one gap beyond the target at alpha divided by the number of gaps (Bonferroni). For one gap this is
+    `verdict`.
 
     Args:
         estimates: at least one gap.
@@ -150,7 +156,8 @@ def joint_verdict(estimates: Sequence[GapEstimate], target_gap: float, alpha: fl
         alpha: as in `verdict`, for the whole.
 
     Returns:
-        Verdict with the largest `p_within` and `margin`, the smallest corrected `p_exceeds`, the largest `pairs_needed`.
+        Verdict with the largest `p_within` and `margin`, the smallest corrected `p_exceeds`, the largest
+        `pairs_needed`.
 
     Raises:
         InputError: no estimates, or a target or alpha out of range.

@@ -36,14 +36,14 @@ class DebiasingLoss:
         estimator: how the square of the gap is estimated from a batch.
 
             - ``"plain"``: ``gap_hat^2``, the guide's formula. In expectation it is ``gap^2 + variance``.
-            - ``"unbiased"``: an estimate whose expectation is ``gap^2``. For n pairs with differences d and sum S
-              it is ``(S^2 - sum d^2) / (n(n-1))``; for unpaired groups ``gap_hat^2 - s_f^2/n_f - s_m^2/n_m``. It
-              can be negative.
+            - ``"unbiased"``: an estimate whose expectation is ``gap^2``. For n pairs with differences d and
+              sum S it is ``(S^2 - sum d^2) / (n(n-1))``; for unpaired groups
+              ``gap_hat^2 - s_f^2/n_f - s_m^2/n_m``. It can be negative.
             - ``"pairwise"``: ``mean d^2``, which asks that every pair be equal, not only the mean.
 
-    Calling it returns ``(loss, metrics)``. ``loss`` is a scalar tensor that carries the gradient; ``metrics`` is a
-    dict of floats: ``loss``, ``entropy_gap`` (absolute), ``entropy_gap_signed`` (female minus male), ``H_male``,
-    ``H_female`` and ``H_mean``, all in nats except the loss.
+    Calling it returns ``(loss, metrics)``. ``loss`` is a scalar tensor that carries the gradient; ``metrics``
+    is a dict of floats: ``loss``, ``entropy_gap`` (absolute), ``entropy_gap_signed`` (female minus male),
+    ``H_male``, ``H_female`` and ``H_mean``, all in nats except the loss.
 
     Raises:
         InputError: a group is missing, a name is unknown, or the shapes do not fit.
@@ -77,7 +77,8 @@ class DebiasingLoss:
             )
         if use_l1 and estimator == "unbiased":
             raise InputError(
-                "use_l1 with estimator 'unbiased'; only a square has an unbiased estimate; drop one of the two"
+                "use_l1 with estimator 'unbiased'; only a square has an unbiased estimate; drop one of the "
+                "two"
             )
         self.use_l1 = use_l1
         self.scale_factor = scale_factor
@@ -86,13 +87,15 @@ class DebiasingLoss:
 
     @property
     def of_one_gap(self) -> bool:
-        """Whether the loss depends on the entropies through one signed gap alone, so that its gradient's direction is known."""
+        """Whether the loss depends on the entropies through one signed gap alone,
+        so that its gradient's direction is known."""
         return self.estimator == "plain" and len(self.groups) == 2
 
     def __call__(
         self, entropies: Tensor, groups: Sequence[str], pairs: Sequence[Hashable] | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        """Args: ``entropies`` (n,) in nats; ``groups`` n names; ``pairs`` n pair ids, where the prompts are twins."""
+        """Args: ``entropies`` (n,) in nats; ``groups`` n names; ``pairs`` n pair ids,
+        where the prompts are twins."""
         check_entropies(entropies, groups)
         members = membership(groups, self.groups, entropies.device)
         means = group_means(entropies, members)
@@ -101,7 +104,8 @@ class DebiasingLoss:
         elif pairs is None:
             if self.estimator == "pairwise":
                 raise InputError(
-                    "estimator 'pairwise' without pairs; the difference of a pair needs to know which prompts are twins; pass pairs=..."
+                    "estimator 'pairwise' without pairs; the difference of a pair needs to know which "
+                    "prompts are twins; pass pairs=..."
                 )
             loss = unbiased_square_of_groups(entropies, members)
         else:
@@ -130,20 +134,21 @@ def unbiased_square_of_pairs(differences: Tensor) -> Tensor:
     count = len(differences)
     if count < 2:
         raise InputError(
-            f"{count} pair in the batch; the unbiased square multiplies different pairs; use an effective batch of "
-            f"at least two pairs"
+            f"{count} pair in the batch; the unbiased square multiplies different pairs; use an effective "
+            "batch of at least two pairs"
         )
     return ((differences.sum(0).square() - differences.square().sum(0)) / (count * (count - 1))).mean()
 
 
 def unbiased_square_of_groups(entropies: Tensor, members: Tensor) -> Tensor:
-    """``(H_b - H_a)^2 - s_a^2/n_a - s_b^2/n_b``, the mean over pairs of groups, for prompts that are not twins."""
+    """``(H_b - H_a)^2 - s_a^2/n_a - s_b^2/n_b``, the mean over pairs of groups,
+    for prompts that are not twins."""
     means = group_means(entropies, members)
     counts = members.sum(1)
     if int(counts.min()) < 2:
         raise InputError(
-            "one prompt of a group in the batch; its spread is unknown, so the unbiased square cannot be formed; use "
-            "an effective batch with at least two prompts per group"
+            "one prompt of a group in the batch; its spread is unknown, so the unbiased square cannot be "
+            "formed; use an effective batch with at least two prompts per group"
         )
     variances = torch.stack([entropies[member].var() for member in members]) / counts
     first, second = (list(side) for side in zip(*pairs_of_groups(len(means)), strict=True))

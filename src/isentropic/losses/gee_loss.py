@@ -51,7 +51,8 @@ class GEELoss:
     ) -> None:
         if not 0 <= lambda_weight < float("inf"):
             raise InputError(
-                f"lambda_weight is {lambda_weight}; a negative weight would widen the gap; give 0 or a number above"
+                f"lambda_weight is {lambda_weight}; a negative weight would widen the gap; give 0 or a "
+                "number above"
             )
         self.lambda_weight = lambda_weight
         self.use_l1 = use_l1
@@ -60,7 +61,8 @@ class GEELoss:
     def __call__(
         self, entropies: Tensor, groups: Sequence[str], pairs: Sequence[Hashable] | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        """Args: ``entropies`` (n,) in nats; ``groups`` n names; ``pairs`` is taken for symmetry and not used."""
+        """Args: ``entropies`` (n,) in nats; ``groups`` n names;
+        ``pairs`` is taken for symmetry and not used."""
         check_entropies(entropies, groups)
         means = group_means(entropies, membership(groups, self.groups, entropies.device))
         loss = entropies.mean() + self.lambda_weight * gap_between(means, self.use_l1)

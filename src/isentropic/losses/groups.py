@@ -40,8 +40,8 @@ def membership(groups: Sequence[str], names: Sequence[str], device: torch.device
     for name in names:
         if name not in groups:
             raise InputError(
-                f"no sample of group {name!r} among {len(groups)}; a missing group has no entropy and so there "
-                f"is no gap; put at least one prompt of each group in every batch"
+                f"no sample of group {name!r} among {len(groups)}; a missing group has no entropy and so "
+                "there is no gap; put at least one prompt of each group in every batch"
             )
     return torch.tensor([[group == name for group in groups] for name in names], device=device)
 
@@ -50,8 +50,8 @@ def check_entropies(entropies: Tensor, groups: Sequence[str]) -> None:
     """Refuse anything but a vector of one entropy per sample."""
     if entropies.dim() != 1 or len(entropies) != len(groups):
         raise InputError(
-            f"entropies have shape {tuple(entropies.shape)} but there are {len(groups)} group names; the loss "
-            f"needs one response entropy per sample; pass a tensor of shape (n,) and n names"
+            f"entropies have shape {tuple(entropies.shape)} but there are {len(groups)} group names; the "
+            "loss needs one response entropy per sample; pass a tensor of shape (n,) and n names"
         )
 
 
@@ -90,7 +90,8 @@ def pair_entropies(entropies: Tensor, members: Tensor, pairs: Sequence[Hashable]
     if bool((counts == 0).any()):
         lost = list(index)[int((counts == 0).nonzero()[0]) // shape[1]]
         raise InputError(
-            f"pair {lost!r} lacks one of its twins in this batch; its difference cannot be formed; keep pairs whole"
+            f"pair {lost!r} lacks one of its twins in this batch; its difference cannot be formed; keep "
+            "pairs whole"
         )
     sums = torch.zeros(shape[0] * shape[1], dtype=entropies.dtype, device=entropies.device)
     return (sums.index_add(0, cells, entropies) / counts).view(shape)
@@ -99,8 +100,8 @@ def pair_entropies(entropies: Tensor, members: Tensor, pairs: Sequence[Hashable]
 def named_metrics(loss: Tensor, entropies: Tensor, means: Tensor, names: Sequence[str]) -> dict[str, float]:
     """The parts every loss reports: the gap, each group's entropy, and the mean over all samples, in nats.
 
-    ``entropy_gap`` is the distance of the two groups furthest apart; with two groups ``entropy_gap_signed`` is the
-    second minus the first (female minus male).
+    ``entropy_gap`` is the distance of the two groups furthest apart; with two groups ``entropy_gap_signed``
+    is the second minus the first (female minus male).
     """
     values = means.detach()
     metrics = {

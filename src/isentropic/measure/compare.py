@@ -1,4 +1,5 @@
-"""Several models on the same pairs and the same responses: who has which gap, and what is sure about the difference."""
+"""Several models on the same pairs and the same responses: who has which gap,
+and what is sure about the difference."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ def comparison(
     Args:
         names: one name per model; the first is the base that the others are compared with.
         measurements: of the same items in the same order.
-        costs: ``kl``, ``kl_ci95`` and ``perplexity`` of each model, None where not measured, and what `answers_of`
-            says of its own answers: the measurements are of one model's responses.
+        costs: ``kl``, ``kl_ci95`` and ``perplexity`` of each model, None where not measured, and what
+            `answers_of` says of its own answers: the measurements are of one model's responses.
     """
     notes: list[str] = []
     models: list[ComparedModel] = [
@@ -77,8 +78,8 @@ def cell_rows(
 def difference(name: str, against: str, first: Measurement, second: Measurement) -> Difference:
     """How the signed gap changed, prompt by prompt, with interval and p-value.
 
-    It is the gap of the first model's widest pair of groups. Interval and p hold for the changes of all pairs of groups
-    at once, which are listed too.
+    It is the gap of the first model's widest pair of groups. Interval and p hold for the changes of all pairs
+    of groups at once, which are listed too.
     """
     groups, widest = first.summary["groups"], first.summary["widest"]
     changes = group_changes(first, second, groups)

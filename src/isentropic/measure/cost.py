@@ -1,4 +1,5 @@
-"""What a change cost the model: KL to the base on neutral text, length and repetition of its answers, perplexity."""
+"""What a change cost the model: KL to the base on neutral text,
+length and repetition of its answers, perplexity."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ class NeutralReference:
 
     .. math:: KL = \\frac{1}{T} \\sum_t \\sum_j p_{tj} (\\log p_{tj} - \\log q_{tj})
 
-    with p of the base, q of the later model and t over the response tokens, in nats a token. Neutral texts are the
-    unit of the interval.
+    with p of the base, q of the later model and t over the response tokens, in nats a token. Neutral texts
+    are the unit of the interval.
 
     Args:
         model: the base model, before any change.
@@ -61,7 +62,8 @@ class NeutralReference:
 
     @torch.no_grad()
     def log_probs(self, model: nn.Module) -> Iterator[Tensor]:
-        """Log-probabilities at the positions that predict the responses: one (tokens, vocabulary) tensor a text."""
+        """Log-probabilities at the positions that predict the responses: one (tokens, vocabulary)
+        tensor a text."""
         device = next(model.parameters()).device
         with evaluating(model), precision(device, self.bf16):
             for rows in token_batches(self.examples, len, KL_TOKENS_A_BATCH):
@@ -87,7 +89,8 @@ class NeutralReference:
 
 
 def ratio_with_interval(totals: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-    """``sum(totals) / sum(counts)`` and its 95 % interval: each text a cluster of its tokens (linearised ratio)."""
+    """``sum(totals) / sum(counts)`` and its 95 % interval:
+    each text a cluster of its tokens (linearised ratio)."""
     ratio = float(totals.sum() / counts.sum())
     if len(totals) < 2 or not math.isfinite(ratio):
         return {"kl": ratio, "kl_ci95": None}
@@ -131,7 +134,8 @@ def text_tokens(loaded: LoadedModel, file: str) -> list[int]:
 
 
 def begin_tokens(loaded: LoadedModel) -> list[int]:
-    """The begin token, where the tokenizer puts one before a text; a model trained with it needs it in each window."""
+    """The begin token, where the tokenizer puts one before a text;
+    a model trained with it needs it in each window."""
     begin = loaded.tokenizer.bos_token_id
     first = loaded.tokenizer("a", verbose=False).input_ids[:1]
     return [begin] if begin is not None and first == [begin] else []
@@ -141,8 +145,8 @@ def begin_tokens(loaded: LoadedModel) -> list[int]:
 def perplexity(loaded: LoadedModel, file: str, *, window: int = 512, bf16: bool = False) -> float:
     """``exp(-mean log p)`` over a text file, in windows that do not overlap.
 
-    Where the tokenizer begins a text with a token of its own, so does each window, and every token of the text is
-    scored; else the first token of each window is not. A mean too large for a float gives infinity.
+    Where the tokenizer begins a text with a token of its own, so does each window, and every token of the
+    text is scored; else the first token of each window is not. A mean too large for a float gives infinity.
     """
     ids, begin = text_tokens(loaded, file), begin_tokens(loaded)
     width = min(window, context_length(loaded.model) or window) - len(begin)

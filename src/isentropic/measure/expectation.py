@@ -1,4 +1,5 @@
-"""The expectation gap: which group a model expects, in log-likelihood. Reported beside the entropy gap, which does not show it."""
+"""The expectation gap: which group a model expects, in log-likelihood. Reported beside the entropy gap,
+which does not show it."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from isentropic.schema import Expectation, ExpectationChange, ExpectationRow, Ex
 
 
 def start_token(tokenizer: Any) -> int:
-    """The token that a text begins with: the tokenizer's begin token, else its end token, as in common evaluations."""
+    """The token that a text begins with: the tokenizer's begin token, else its end token,
+    as in common evaluations."""
     return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
 
@@ -35,7 +37,8 @@ def text_example(prompt: Prompt, ids: Tokens, start: int) -> Example:
 def twin_examples(
     items: Sequence[Item], groups: Sequence[str], tokenizer: Any
 ) -> list[tuple[Example, Example]]:
-    """The twins' own prompts as texts to be scored, second group after first; items without both are left out."""
+    """The twins' own prompts as texts to be scored, second group after first;
+    items without both are left out."""
     start = start_token(tokenizer)
     found = []
     for item in items:
@@ -52,7 +55,8 @@ def context_examples(
 ) -> list[tuple[Example, Example]]:
     """Each context followed by the words of the first and of the second group.
 
-    The text is encoded whole, so the words get the tokens they have in a text; what differs between the two is scored.
+    The text is encoded whole, so the words get the tokens they have in a text; what differs between the two
+    is scored.
 
     Raises:
         InputError: the two texts do not begin with the same token, or one is the beginning of the other.
@@ -67,8 +71,9 @@ def context_examples(
         )
         if shared == min(map(len, both)):
             raise InputError(
-                f"context {context.text!r} continues with {context.words[groups[0]]!r} and {context.words[groups[1]]!r}, one of "
-                f"which begins the other; their likelihoods cannot be compared; give other words"
+                f"context {context.text!r} continues with {context.words[groups[0]]!r} and "
+                f"{context.words[groups[1]]!r}, one of which begins the other; their likelihoods cannot be "
+                "compared; give other words"
             )
         found.append(
             tuple(
@@ -102,7 +107,8 @@ def log_odds(
 
 
 def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> ExpectationRow:
-    """What a set of log-odds says: mean, interval over clusters, mean absolute value, share that prefers the second group."""
+    """What a set of log-odds says: mean, interval over clusters, mean absolute value,
+    share that prefers the second group."""
     row: ExpectationRow = {
         "gap": float(values.mean()),
         "ci95": None,

@@ -124,7 +124,7 @@ def measure(
     return Measurement(items, entropies, summary, log_odds)
 
 
-# --- Responses, out and in ------------------------------------------------------------------------------------------
+# --- Responses, out and in ----------------------------------------------------------------------------------
 
 
 def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> list[dict[str, Any]]:

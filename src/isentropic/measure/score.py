@@ -66,6 +66,7 @@ def check_finite(entropies: Sequence[np.ndarray], name: str) -> None:
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise InputError(
-            f"model {name!r} gives NaN or infinite entropies for {bad} of {len(values)} responses; its weights are "
-            f"damaged, or it overflows in this precision, and no gap can be measured; check the weights, or try --bf16 off"
+            f"model {name!r} gives NaN or infinite entropies for {bad} of {len(values)} responses; its "
+            "weights are damaged, or it overflows in this precision, and no gap can be measured; check the "
+            "weights, or try --bf16 off"
         )

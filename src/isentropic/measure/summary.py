@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-# --- Entropies of the groups ----------------------------------------------------------------------------------------
+# --- Entropies of the groups --------------------------------------------------------------------------------
 
 
 def group_entropies(
@@ -93,8 +93,8 @@ def prompt_entropies(
 ) -> tuple[dict[str, list[float]], dict[str, list[str]] | None]:
     """Mean response entropy and topic of each prompt, group by group, for prompts without twins.
 
-    A prompt that is in several items, as when the smaller group is reused to fill a batch, counts once. Topics are None
-    where some prompt has none.
+    A prompt that is in several items, as when the smaller group is reused to fill a batch, counts once.
+    Topics are None where some prompt has none.
     """
     scored: dict[int, list[float]] = {}
     prompts = {}
@@ -116,7 +116,7 @@ def gaps_of(table: Array, groups: Sequence[str], topics: Sequence[str] | None) -
     return statistics.group_gaps(dict(zip(groups, table.T, strict=True)), topics)
 
 
-# --- The summary ----------------------------------------------------------------------------------------------------
+# --- The summary --------------------------------------------------------------------------------------------
 
 
 def summarise(
@@ -262,7 +262,7 @@ def difference(table: Array, findings: Findings) -> Array:
     return table[:, second] - table[:, first]
 
 
-# --- The noise floor ------------------------------------------------------------------------------------------------
+# --- The noise floor ----------------------------------------------------------------------------------------
 
 
 def floor_of(
@@ -273,7 +273,8 @@ def floor_of(
     *,
     own: bool = False,
 ) -> Floor | None:
-    """The gap that chance alone shows. With several responses a prompt, their halves are two runs of other seeds."""
+    """The gap that chance alone shows. With several responses a prompt,
+    their halves are two runs of other seeds."""
     rng = np.random.default_rng([seed, 11])
     if not are_twins(items):
         by_group, topics = prompt_entropies(items, entropies, groups)
@@ -292,14 +293,15 @@ def floor_of(
     reseeded = None
     count = 1 + max(example.sample for item in items for example in item.examples)
     if count > 1:
-        # The halves (-(-count // 2) and count // 2 responses) differ more than two runs of all the responses would.
+        # The halves (-(-count // 2) and count // 2 responses) differ more than two runs of all the responses
+        # would.
         shrink = (2 * -(-count // 2) * (count // 2)) ** 0.5 / count
         reseeded = gaps() - shrink * (gaps((0, count)) - gaps((1, count)))
     floor = statistics.noise_floor(gaps(), reseeded, topics_of(items), rng=rng)
     return cast(Floor, floor.to_dict())
 
 
-# --- The responses --------------------------------------------------------------------------------------------------
+# --- The responses ------------------------------------------------------------------------------------------
 
 
 def quality(items: Sequence[Item], entropies: Sequence[Array], ends: Sequence[int]) -> Quality:

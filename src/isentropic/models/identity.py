@@ -28,12 +28,13 @@ NOT_THE_MODEL = {
     "transformers_version",
     "use_cache",
 }
-"""Entries of a configuration that change no logit: where the model came from, and what the weights say themselves."""
+"""Entries of a configuration that change no logit: where the model came from,
+and what the weights say themselves."""
 
 
 def model_sha256(model: nn.Module) -> str:
-    """A hash of all that makes the logits: parameters and stored buffers by name, dtype, shape and value, and the
-    configuration, because the same weights with another ``rope_theta`` are another model.
+    """A hash of all that makes the logits: parameters and stored buffers by name, dtype, shape and value,
+    and the configuration, because the same weights with another ``rope_theta`` are another model.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(stored_tensors(model)):

@@ -1,4 +1,5 @@
-"""What ``--model_path`` may name: a folder, a hub id, a GGUF file, the embedded default. Loading and saving."""
+"""What ``--model_path`` may name: a folder, a hub id, a GGUF file, the embedded default.
+Loading and saving."""
 
 from __future__ import annotations
 
@@ -46,9 +47,10 @@ def load_model(
     """Load a causal language model and its tokenizer.
 
     Args:
-        name: ``smollm2-135m`` (the embedded default), a folder with safetensors (a LoRA adapter's folder too), a
-            ``.gguf`` file, or a hub id such as ``org/name``.
-        dtype: of the weights. Use float32 for training on a CPU; autocast decides the dtype of matrix products.
+        name: ``smollm2-135m`` (the embedded default), a folder with safetensors (a LoRA adapter's folder
+            too), a ``.gguf`` file, or a hub id such as ``org/name``.
+        dtype: of the weights. Use float32 for training on a CPU; autocast decides the dtype of matrix
+            products.
         trust_remote_code: run code that comes with the model. Off unless asked for.
         load_in_4bit: quantise the weights on a GPU with bitsandbytes, for QLoRA.
 
@@ -86,8 +88,8 @@ def located(name: str) -> str:
     """The folder or the hub id that a name means."""
     if not name.strip():
         raise InputError(
-            f"the model's name is {name!r}; nothing can be loaded by it; give a folder, a .gguf file, a hub id such as "
-            f"org/name, or {EMBEDDED!r}"
+            f"the model's name is {name!r}; nothing can be loaded by it; give a folder, a .gguf file, a hub "
+            f"id such as org/name, or {EMBEDDED!r}"
         )
     if name == EMBEDDED:
         return str(embedded_folder())
@@ -99,13 +101,13 @@ def located(name: str) -> str:
         return str(dequantised_folder(Path(path)))
     if os.path.exists(path):
         raise InputError(
-            f"model path {name!r} is a file but not a .gguf file; a model is a folder with config.json and safetensors, "
-            f"a .gguf file or a hub id; give one of these"
+            f"model path {name!r} is a file but not a .gguf file; a model is a folder with config.json and "
+            "safetensors, a .gguf file or a hub id; give one of these"
         )
     if looks_like_a_path(name):
         raise InputError(
-            f"model path {shortened(name)!r} does not exist; without it there is nothing to measure or train; give a "
-            f"folder, a .gguf file, a hub id such as org/name, or {EMBEDDED!r}"
+            f"model path {shortened(name)!r} does not exist; without it there is nothing to measure or "
+            f"train; give a folder, a .gguf file, a hub id such as org/name, or {EMBEDDED!r}"
         )
     return name
 
@@ -116,8 +118,8 @@ def shortened(name: str) -> str:
 
 @contextmanager
 def without_network(name: str, source: str) -> Iterator[None]:
-    """Ask the hub once whether it is there. Where it is not, only what was downloaded before is looked at, instead of
-    trying again for a minute.
+    """Ask the hub once whether it is there. Where it is not,
+    only what was downloaded before is looked at, instead of trying again for a minute.
     """
     from huggingface_hub import constants, get_session
 
@@ -142,14 +144,14 @@ def without_network(name: str, source: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = False
 
 
-# --- Model and tokenizer --------------------------------------------------------------------------------------------
+# --- Model and tokenizer ------------------------------------------------------------------------------------
 
 
 def reading_model(name: str) -> AbstractContextManager[None]:
     return reading(
         f"model {shortened(name)!r} cannot be loaded as a causal language model",
-        "give a folder with config.json, safetensors weights and a tokenizer, a .gguf file, or a hub id that can be "
-        "reached",
+        "give a folder with config.json, safetensors weights and a tokenizer, a .gguf file, or a hub id that "
+        "can be reached",
     )
 
 
@@ -171,13 +173,13 @@ def read_model(source: str, name: str, options: dict[str, Any]) -> tuple[PreTrai
             )
         except GatedRepoError as error:
             raise InputError(
-                f"hub model {name!r} is gated; its owner asks for a login; accept its terms on the hub, then run "
-                f"'hf auth login'"
+                f"hub model {name!r} is gated; its owner asks for a login; accept its terms on the hub, then "
+                "run 'hf auth login'"
             ) from error
         except RepositoryNotFoundError as error:
             raise InputError(
-                f"hub model {name!r} does not exist or is private; check the spelling, or run 'hf auth login' if it is "
-                f"yours"
+                f"hub model {name!r} does not exist or is private; check the spelling, or run 'hf auth "
+                "login' if it is yours"
             ) from error
     model, found = read
     check_complete(name, found)
@@ -189,8 +191,8 @@ def check_one_part(name: str, config: Any) -> None:
     """Refuse a checkpoint of two parts: transformers would load its decoder alone and say nothing."""
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
-            f"model {name!r} is an encoder and a decoder ({type(config).__name__}); its decoder alone, without what it was "
-            f"trained to read, would be measured; give a causal language model"
+            f"model {name!r} is an encoder and a decoder ({type(config).__name__}); its decoder alone, "
+            "without what it was trained to read, would be measured; give a causal language model"
         )
 
 
@@ -200,13 +202,14 @@ def check_complete(name: str, found: dict[str, Any]) -> None:
     if unfit:
         key, stored, wanted = min(unfit)
         raise InputError(
-            f"model {name!r} cannot be loaded: {key} has the shape {tuple(stored)} in its weights and {tuple(wanted)} by "
-            f"config.json; one of the two belongs to another model; give the config.json of these weights"
+            f"model {name!r} cannot be loaded: {key} has the shape {tuple(stored)} in its weights and "
+            f"{tuple(wanted)} by config.json; one of the two belongs to another model; give the config.json "
+            "of these weights"
         )
     if missing:
         raise InputError(
-            f"model {name!r} lacks {len(missing)} of its weights, {min(missing)} among them; they would be random "
-            f"numbers; give a checkpoint that was saved from the causal language model"
+            f"model {name!r} lacks {len(missing)} of its weights, {min(missing)} among them; they would be "
+            "random numbers; give a checkpoint that was saved from the causal language model"
         )
     if unused:
         log.warning(
@@ -232,15 +235,15 @@ def check_numbers(model: Any, name: str) -> None:
     for key, parameter in model.named_parameters():
         if parameter.is_floating_point() and bool(parameter.isnan().any()):
             raise InputError(
-                f"model {name!r} holds nan in its weights, in {key} for one; no entropy can be computed with it; give a "
-                f"checkpoint that was saved whole"
+                f"model {name!r} holds nan in its weights, in {key} for one; no entropy can be computed with "
+                "it; give a checkpoint that was saved whole"
             )
 
 
 @torch.no_grad()
 def on_the_fastest_kernel(model: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Take plain attention on a CPU, where it trains a third faster on short texts than the fused kernel, if a trial
-    gives the logits that the model gives as it is loaded by anyone else.
+    """Take plain attention on a CPU, where it trains a third faster on short texts than the fused kernel,
+    if a trial gives the logits that the model gives as it is loaded by anyone else.
     """
     ids = ordinary_text(tokenizer, vocabulary_size(model))
     if torch.cuda.is_available() or not ids:
@@ -253,8 +256,8 @@ def on_the_fastest_kernel(model: Any, tokenizer: PreTrainedTokenizerBase, name: 
         truth = logits()
     if truth.isnan().any():
         raise InputError(
-            f"model {name!r} gives nan for an ordinary sentence; no entropy can be computed with it; check the numbers in "
-            f"its config.json and its weights"
+            f"model {name!r} gives nan for an ordinary sentence; no entropy can be computed with it; check "
+            "the numbers in its config.json and its weights"
         )
     own = text_config(model)._attn_implementation
     if own == "eager" or not model._can_set_attn_implementation():
@@ -264,7 +267,7 @@ def on_the_fastest_kernel(model: Any, tokenizer: PreTrainedTokenizerBase, name: 
         model.set_attn_implementation(own)
 
 
-# --- Adapters -------------------------------------------------------------------------------------------------------
+# --- Adapters -----------------------------------------------------------------------------------------------
 
 
 def adapter_settings(source: str, name: str) -> dict[str, Any] | None:
@@ -276,8 +279,8 @@ def adapter_settings(source: str, name: str) -> dict[str, Any] | None:
         content = json.loads(Path(file).read_text(encoding="utf-8")) if file else None
     if file and not isinstance(content, dict):
         raise InputError(
-            f"adapter {name!r} cannot be loaded: its adapter_config.json contains no settings; save the adapter again with "
-            f"save_pretrained(...)"
+            f"adapter {name!r} cannot be loaded: its adapter_config.json contains no settings; save the "
+            "adapter again with save_pretrained(...)"
         )
     return content
 
@@ -290,25 +293,27 @@ def reading_adapter(name: str) -> AbstractContextManager[None]:
 
 
 def load_base(source: str, name: str, adapter: dict[str, Any], options: dict[str, Any]) -> LoadedModel:
-    """The base model of an adapter; a path is looked up from the working folder, then from the adapter's own."""
+    """The base model of an adapter; a path is looked up from the working folder,
+    then from the adapter's own."""
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise InputError(
-            f"adapter {name!r} names no base model (base_model_name_or_path is {base!r} in adapter_config.json); it changes "
-            f"a model that is not there; write the base's folder or hub id there"
+            f"adapter {name!r} names no base model (base_model_name_or_path is {base!r} in "
+            "adapter_config.json); it changes a model that is not there; write the base's folder or hub id "
+            "there"
         )
     if "quantization_config" in options:
         raise InputError(
-            f"load_in_4bit with {name!r}, an adapter: it is merged into its base, and 4-bit weights cannot take it in; "
-            f"leave it out, or give the merged model"
+            f"load_in_4bit with {name!r}, an adapter: it is merged into its base, and 4-bit weights cannot "
+            "take it in; leave it out, or give the merged model"
         )
     beside = os.path.join(source, base)
     if os.path.isdir(source) and not os.path.exists(base) and os.path.isdir(beside):
         base = beside
     if os.path.realpath(base) == os.path.realpath(source):
         raise InputError(
-            f"adapter {name!r} names itself as its base model; it changes a model that is not there; write the base's "
-            f"folder or hub id into adapter_config.json"
+            f"adapter {name!r} names itself as its base model; it changes a model that is not there; write "
+            "the base's folder or hub id into adapter_config.json"
         )
     try:
         return load_model(base, dtype=options["dtype"], trust_remote_code=options["trust_remote_code"])
@@ -330,8 +335,9 @@ def merged(base: PreTrainedModel, source: str, name: str) -> PreTrainedModel:
         config = PeftConfig.from_pretrained(source)
         if config.is_prompt_learning:
             raise InputError(
-                f"adapter {name!r} is of the kind {config.peft_type.value}; its virtual tokens are placed before the prompt and "
-                f"cannot be merged into the weights; give an adapter inside the layers, such as LoRA"
+                f"adapter {name!r} is of the kind {config.peft_type.value}; its virtual tokens are placed "
+                "before the prompt and cannot be merged into the weights; give an adapter inside the layers, "
+                "such as LoRA"
             )
     with reading(
         f"adapter {shortened(name)!r} does not fit its base model {base.name_or_path!r}",
@@ -341,13 +347,13 @@ def merged(base: PreTrainedModel, source: str, name: str) -> PreTrainedModel:
         there, wanted = set(load_peft_weights(source, device="cpu")), set(get_peft_model_state_dict(model))
         if not hasattr(model, "merge_and_unload"):
             raise InputError(
-                f"adapter {name!r} is of the kind {config.peft_type.value}, which cannot be merged into its base; give one "
-                f"that can, such as LoRA"
+                f"adapter {name!r} is of the kind {config.peft_type.value}, which cannot be merged into its "
+                "base; give one that can, such as LoRA"
             )
     if there ^ wanted:
         raise InputError(
-            f"adapter {name!r} does not fit its base model: {min(there ^ wanted)} is in one of them only; it was made for "
-            f"another one; give the base it names"
+            f"adapter {name!r} does not fit its base model: {min(there ^ wanted)} is in one of them only; it "
+            "was made for another one; give the base it names"
         )
     with reading_adapter(name):
         whole = model.merge_and_unload()
@@ -367,15 +373,15 @@ def has_tokenizer(source: str, name: str) -> bool:
         )
 
 
-# --- Refusals before reading ----------------------------------------------------------------------------------------
+# --- Refusals before reading --------------------------------------------------------------------------------
 
 
 def four_bit_options() -> dict[str, Any]:
     """What transformers needs to load 4-bit weights, or why that cannot be here."""
     if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
-            "load_in_4bit needs a CUDA GPU and the package bitsandbytes; one of them is missing; leave it out, or "
-            "pip install bitsandbytes on a machine with a GPU"
+            "load_in_4bit needs a CUDA GPU and the package bitsandbytes; one of them is missing; leave it "
+            "out, or pip install bitsandbytes on a machine with a GPU"
         )
     from transformers import BitsAndBytesConfig
 
@@ -399,16 +405,16 @@ def check_folder(folder: Path) -> None:
     for file in sorted(folder.iterdir()):
         if file.suffix in (".json", ".safetensors", ".model") and is_lfs_pointer(file):
             raise InputError(
-                f"{file.name} in the model folder {str(folder)!r} is a pointer of Git LFS; the file itself was not "
-                f"downloaded; run 'git lfs pull' there"
+                f"{file.name} in the model folder {str(folder)!r} is a pointer of Git LFS; the file itself "
+                "was not downloaded; run 'git lfs pull' there"
             )
     if (folder / "adapter_config.json").is_file():
         check_weights(folder, "adapter", "adapter_model*.safetensors")
         return
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"model folder {str(folder)!r} has no config.json; it is not a model that transformers can load; give the "
-            f"folder that holds config.json and the weights"
+            f"model folder {str(folder)!r} has no config.json; it is not a model that transformers can load; "
+            "give the folder that holds config.json and the weights"
         )
     check_weights(folder, "model", "*.safetensors")
 
@@ -430,28 +436,30 @@ def check_weights(folder: Path, what: str, pattern: str) -> None:
     ]
     if pickles:
         raise InputError(
-            f"{what} folder {str(folder)!r} holds a pickle checkpoint ({pickles[0]}) and no safetensors; loading a "
-            f"pickle can run any code; convert it with save_pretrained(...) if you trust it"
+            f"{what} folder {str(folder)!r} holds a pickle checkpoint ({pickles[0]}) and no safetensors; "
+            "loading a pickle can run any code; convert it with save_pretrained(...) if you trust it"
         )
     raise InputError(
-        f"{what} folder {str(folder)!r} has no {pattern} file; there are no weights to load; give the folder that "
-        f"holds them"
+        f"{what} folder {str(folder)!r} has no {pattern} file; there are no weights to load; give the folder "
+        "that holds them"
     )
 
 
 def ready_tokenizer(
     tokenizer: PreTrainedTokenizerBase, name: str, vocabulary: int
 ) -> PreTrainedTokenizerBase:
-    """Give the tokenizer a pad token if it has none that the model knows. Masks never look at it: end-of-text will do."""
+    """Give the tokenizer a pad token if it has none that the model knows. Masks never look at it:
+    end-of-text will do."""
     if tokenizer.eos_token_id is None:
         raise InputError(
-            f"the tokenizer of {name!r} has no end-of-text token; a response could never end; set eos_token in its "
-            f"tokenizer_config.json"
+            f"the tokenizer of {name!r} has no end-of-text token; a response could never end; set eos_token "
+            "in its tokenizer_config.json"
         )
     if tokenizer.eos_token_id >= vocabulary:
         raise InputError(
-            f"the tokenizer of {name!r} ends a text with {tokenizer.eos_token!r}, id {tokenizer.eos_token_id}, and the model's "
-            f"ids end at {vocabulary - 1}; a response could never end; give the tokenizer that belongs to the model"
+            f"the tokenizer of {name!r} ends a text with {tokenizer.eos_token!r}, id "
+            f"{tokenizer.eos_token_id}, and the model's ids end at {vocabulary - 1}; a response could never "
+            "end; give the tokenizer that belongs to the model"
         )
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= vocabulary:
         tokenizer.pad_token = tokenizer.eos_token

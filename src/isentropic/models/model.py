@@ -21,7 +21,8 @@ log = logging.getLogger("isentropic")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, its tokenizer, the name the user gave, a hash, and the dtype of the checkpoint where that is known."""
+    """A model, its tokenizer, the name the user gave, a hash,
+    and the dtype of the checkpoint where that is known."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -97,7 +98,8 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def special_tokens(model: PreTrainedModel) -> list[tuple[Any, str, Any]]:
-    """The begin, end and pad tokens that a model's configurations name: the object, the attribute, its value."""
+    """The begin, end and pad tokens that a model's configurations name: the object, the attribute,
+    its value."""
     holders = (getattr(model, "config", None), getattr(model, "generation_config", None))
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     return [

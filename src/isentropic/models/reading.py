@@ -1,4 +1,5 @@
-"""The one rule for what others wrote: whatever a library raises while it reads that becomes one line with its reason."""
+"""The one rule for what others wrote: whatever a library raises while it reads that becomes one line with its
+reason."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errn
 def reading(failure: str, advice: str) -> Iterator[None]:
     """Turn what a library raises while it reads a model, a tokenizer, an adapter or a template into one line.
 
-    Put it around calls of that library only: an exception of our own code is a bug, and keeps its traceback. A full disk
-    is not a fault of what is read, and is raised as it is.
+    Put it around calls of that library only: an exception of our own code is a bug, and keeps its traceback.
+    A full disk is not a fault of what is read, and is raised as it is.
 
     Example:
         >>> with reading("the chat template cannot be used", "give --no-chat"):
@@ -36,7 +37,10 @@ def reading(failure: str, advice: str) -> Iterator[None]:
         if str(disk_fault(error)).endswith(FULL):
             raise
         if "trust_remote_code" in str(error):
-            advice = "that code is not run unless you give --trust_remote_code, which you should only do if you trust it"
+            advice = (
+                "that code is not run unless you give --trust_remote_code, which you should only do if you "
+                "trust it"
+            )
         raise InputError(f"{failure} ({reason(error)}); {advice}") from error
 
 

@@ -17,8 +17,8 @@ def round_stochastically(
 
     .. math:: P(x \\to b) = (x - a) / (b - a) for the neighbours a <= x <= b, so that E[rounded] = x
 
-    Rounding to the nearest undoes small changes: a weight that moved by less than half the distance to its neighbour is
-    the old weight again. Rounded by chance, the changes of many weights survive in their sums.
+    Rounding to the nearest undoes small changes: a weight that moved by less than half the distance to its
+    neighbour is the old weight again. Rounded by chance, the changes of many weights survive in their sums.
 
     Args:
         values: float32 or float64.
@@ -26,11 +26,12 @@ def round_stochastically(
         generator: fixes the draws; on the device of the values.
 
     Returns:
-        The rounded values. What the dtype holds exactly stays as it is; values beyond its range become what a plain
-        cast makes of them.
+        The rounded values. What the dtype holds exactly stays as it is; values beyond its range become what a
+        plain cast makes of them.
 
     Example:
-        >>> halfway = torch.full((10_000,), 1 + 2**-9)  # a quarter of the way from 1 to its neighbour 1 + 2**-7
+        >>> # a quarter of the way from 1 to its neighbour 1 + 2**-7
+        >>> halfway = torch.full((10_000,), 1 + 2**-9)
         >>> draws = torch.Generator().manual_seed(0)
         >>> rounded = round_stochastically(halfway, torch.bfloat16, draws).float()
         >>> sorted(set(rounded.tolist())), round((rounded > 1).float().mean().item(), 1)
@@ -49,7 +50,8 @@ def round_stochastically(
 
 
 def rounded_state(state: Mapping[str, Tensor], dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
-    """The floating-point tensors of a state dict in ``dtype``; each tensor's draws depend on its name and the seed alone."""
+    """The floating-point tensors of a state dict in ``dtype``;
+    each tensor's draws depend on its name and the seed alone."""
     return {
         name: _rounded(name, tensor, dtype, seed) if tensor.is_floating_point() else tensor
         for name, tensor in state.items()
@@ -57,7 +59,8 @@ def rounded_state(state: Mapping[str, Tensor], dtype: torch.dtype, seed: int) ->
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype, seed: int) -> None:
-    """Give the weights, in place, values that a narrower dtype holds; their own dtype stays, so they are computed with as before.
+    """Give the weights, in place, values that a narrower dtype holds; their own dtype stays,
+    so they are computed with as before.
 
     Args:
         model: its weights are whole, not sharded.
@@ -71,7 +74,8 @@ def round_weights(model: nn.Module, dtype: torch.dtype, seed: int) -> None:
 
 @contextlib.contextmanager
 def in_dtype(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """The model with its weights in ``dtype`` inside the block; nothing is lost where that holds their values."""
+    """The model with its weights in ``dtype`` inside the block;
+    nothing is lost where that holds their values."""
     kept = {p: p.dtype for p in model.parameters() if p.is_floating_point()}
     for parameter in kept:
         parameter.data = parameter.data.to(dtype)

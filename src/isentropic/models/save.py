@@ -35,10 +35,11 @@ def save_model(
 
 
 def make_savable(model: Any) -> list[str]:
-    """Make generation settings that can be read, but not written, such that they can; returns what was left out.
+    """Make generation settings that can be read, but not written, such that they can;
+    returns what was left out.
 
-    transformers reads a temperature beside ``do_sample: false`` and refuses to save it, so that a trained model could not
-    be saved. Responses are sampled without these settings anyway.
+    transformers reads a temperature beside ``do_sample: false`` and refuses to save it, so that a trained
+    model could not be saved. Responses are sampled without these settings anyway.
     """
     for name in getattr(model.config, "_get_generation_parameters", dict)():
         if not hasattr(model.generation_config, name):
@@ -66,7 +67,7 @@ def refused(config: Any) -> bool:
     return False
 
 
-# --- What was saved, looked at again --------------------------------------------------------------------------------
+# --- What was saved, looked at again ------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -106,4 +107,7 @@ def saved_otherwise(
     if same_logits(truth, found):
         return None
     largest = float((truth.float() - found.float()).abs().max())
-    return f"loaded by transformers it is not the model that was measured: its logits differ by up to {largest:.2g}"
+    return (
+        "loaded by transformers it is not the model that was measured: its logits differ by up to "
+        f"{largest:.2g}"
+    )

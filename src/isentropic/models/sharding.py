@@ -1,4 +1,5 @@
-"""Weights that are spread over processes (FSDP2, ZeRO-3): tell, gather, put back. All else is left as it is."""
+"""Weights that are spread over processes (FSDP2, ZeRO-3): tell, gather, put back.
+All else is left as it is."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ def is_sharded(parameter: Tensor) -> bool:
 
 
 def whole(parameter: Tensor) -> Tensor:
-    """The whole of a tensor, without gradient. Where it is sharded, all processes must ask for it together."""
+    """The whole of a tensor, without gradient. Where it is sharded,
+    all processes must ask for it together."""
     if hasattr(parameter, "ds_id"):
         from deepspeed import zero
 

@@ -13,7 +13,8 @@ TEXT = "The nurse told us that the road to the town was closed, and that we had 
 
 
 def ordinary_text(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[int]:
-    """Token ids of a plain sentence, without special tokens, which some models treat in a way of their own."""
+    """Token ids of a plain sentence, without special tokens,
+    which some models treat in a way of their own."""
     ids = tokenizer(TEXT, add_special_tokens=False).input_ids
     return [token for token in ids if token < vocabulary]
 

@@ -4,8 +4,9 @@ A template is the start of a text that a language model continues. Words in brac
 ``{he}`` is *he*, *she* or *they*, so the twins of a pair are equal but for these words. ``{filler}`` is an
 occupation, a hobby, a school subject or a thing to count. ``a/an`` is resolved by the word after it.
 
-The texts are in ``builtin.yaml``. Templates and fillers are both dealt out to train, validation and test. Nothing here is random: every call
-gives the same rows in the same order, and the first n rows of a split visit the templates evenly.
+The texts are in ``builtin.yaml``. Templates and fillers are both dealt out to train, validation and test.
+Nothing here is random: every call gives the same rows in the same order, and the first n rows of a split
+visit the templates evenly.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ Words = Mapping[str, Mapping[str, str]]
 
 
 class Template(NamedTuple):
-    """The start of a sentence with slots; its name is the topic of the pairs made from it, unless the filler has one."""
+    """The start of a sentence with slots; its name is the topic of the pairs made from it,
+    unless the filler has one."""
 
     name: str
     kind: str
@@ -36,14 +38,15 @@ class Template(NamedTuple):
 
 
 class Filler(NamedTuple):
-    """What goes into a template beside the group: a name, each group's words, and a topic where it varies most."""
+    """What goes into a template beside the group: a name, each group's words,
+    and a topic where it varies most."""
 
     name: str
     words: Words
     topic: str | None = None
 
 
-# --- the texts ------------------------------------------------------------------------------------------------
+# --- The texts ----------------------------------------------------------------------------------------------
 
 
 def _texts() -> dict[str, Any]:
@@ -77,7 +80,7 @@ PERSON_TEMPLATES: tuple[Template, ...] = tuple(
     for name, text in texts.items()
 )
 
-# --- combining ------------------------------------------------------------------------------------------------
+# --- Combining ----------------------------------------------------------------------------------------------
 
 
 def with_articles(text: str) -> str:
@@ -164,7 +167,8 @@ def _held_out(
     cell: str,
     rounds: tuple[int, int, int, int, int],
 ) -> list[Prompt]:
-    """All splits of a set: nothing of validation in train; of test, neither, the template, or the filler in train.
+    """All splits of a set: nothing of validation in train; of test, neither, the template,
+    or the filler in train.
 
     `cell` names the test pairs whose filler alone is new; `rounds` are the pairs a template, part by part.
     """
@@ -225,7 +229,8 @@ def builtin(name: str = "gender", groups: Sequence[str] | None = None) -> Prompt
     """A set of prompts written for this project, with its held-out splits.
 
     Args:
-        name: ``gender``, ``gender_neutral`` (with singular *they*), ``names`` (by perceived origin) or ``age``.
+        name: ``gender``, ``gender_neutral`` (with singular *they*), ``names`` (by perceived origin) or
+            ``age``.
         groups: Some of the set's groups, in the order wanted; all if None.
 
     Returns:

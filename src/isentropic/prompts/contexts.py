@@ -1,4 +1,5 @@
-"""Neutral contexts: beginnings of sentences about nobody in particular, which continue with a word of one group or another."""
+"""Neutral contexts: beginnings of sentences about nobody in particular,
+which continue with a word of one group or another."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def builtin_contexts(groups: Sequence[str], split: str) -> list[Context]:
 
     Args:
         groups: the two groups, in the order of the signed gap.
-        split: ``train`` (what a run may hold) or ``test`` (what reports); they share no frame and no occupation.
+        split: ``train`` (what a run may hold) or ``test`` (what reports); they share no frame and no
+            occupation.
 
     Returns:
         The contexts; none where the groups are not male and female.
@@ -75,7 +77,8 @@ def read_contexts(file: str, groups: Sequence[str]) -> list[Context]:
         lines = Path(file).expanduser().read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"--hold_contexts {file!r} cannot be read ({error}); without contexts nothing can be held; check the path"
+            f"--hold_contexts {file!r} cannot be read ({error}); without contexts nothing can be held; check "
+            "the path"
         ) from error
     found = []
     for number, line in enumerate(lines, 1):
@@ -88,7 +91,8 @@ def read_contexts(file: str, groups: Sequence[str]) -> list[Context]:
                 raise TypeError("each field must hold text")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"--hold_contexts {file!r} line {number} cannot be used ({type(error).__name__}: {str(error)[:80]}); a "
+                f"--hold_contexts {file!r} line {number} cannot be used "
+                f"({type(error).__name__}: {str(error)[:80]}); a "
                 f'line looks like {{"context": "The nurse said that", '
                 + ", ".join(f'"{group}": " ..."' for group in groups)
                 + "}; fix or delete the line"

@@ -74,24 +74,25 @@ def load_prompts(
 ) -> PromptSet:
     """Read prompts, pair them, and make sure that train, validation and test share nothing.
 
-    Rows are pairs (one column a group: `male_column` and `female_column`, or the columns named in `groups`), or
-    single prompts with a group, twins sharing a ``pair_id``, or text alone, whose group is then read from its words.
-    Columns ``pair_id``, ``topic`` and ``split`` are used if they exist. A missing split is taken from
-    train by a hash of the content: the order of the rows does not matter, and pairs (with 12 topics or more, whole
-    topics) stay together.
+    Rows are pairs (one column a group: `male_column` and `female_column`, or the columns named in `groups`),
+    or single prompts with a group, twins sharing a ``pair_id``, or text alone, whose group is then read from
+    its words. Columns ``pair_id``, ``topic`` and ``split`` are used if they exist. A missing split is taken
+    from train by a hash of the content: the order of the rows does not matter, and pairs (with 12 topics or
+    more, whole topics) stay together.
 
     Args:
-        source: None or the name of a built-in set, a file, a hub id ``org/name``, a `datasets` object, or dicts.
+        source: None or the name of a built-in set, a file, a hub id ``org/name``, a `datasets` object, or
+            dicts.
         text_column: Column of single prompts; else ``prompt``, ``input`` or ``text``.
-        group_column: Column of their groups, any names; ``"gender,age"`` makes intersections such as ``female+old``.
-            Else ``gender`` or ``group``, which must hold male and female.
+        group_column: Column of their groups, any names; ``"gender,age"`` makes intersections such as
+            ``female+old``. Else ``gender`` or ``group``, which must hold male and female.
         male_column: Column of the male twins.
         female_column: Column of the female twins.
         groups: The groups to keep, in the order of the signed gap; else male, female, then the alphabet.
         seed: Seed of the hash that splits.
         split_fractions: Shares of train, validation and test if no row names a split.
-        swap: Write the missing twin of single prompts with `isentropic.prompts.swap.swap`, or with the function given (such
-            as that one with a language model to choose); what it flags is left out.
+        swap: Write the missing twin of single prompts with `isentropic.prompts.swap.swap`, or with the
+            function given (such as that one with a language model to choose); what it flags is left out.
 
     Returns:
         The prompts that can be used. `notes` says how they were read and what was left out.
@@ -115,7 +116,8 @@ def load_prompts(
     if isinstance(source, str) and re.fullmatch(r"[\w-]+", source) and not os.path.exists(source):
         names = _listed(BUILTIN)
         raise InputError(
-            f"{short(source)} is neither a file nor a built-in set; give {names}, a file, or a hub id org/name"
+            f"{short(source)} is neither a file nor a built-in set; give {names}, a file, or a hub id "
+            "org/name"
         )
 
     table, notes = read_table(source), list[str]()
@@ -143,7 +145,7 @@ def load_prompts(
     return PromptSet(tuple(p for unit in units for p in unit), order, table.name, tuple(notes))
 
 
-# --- reading rows ---------------------------------------------------------------------------------------------
+# --- Reading rows -------------------------------------------------------------------------------------------
 
 
 def _pair_columns(
@@ -199,7 +201,8 @@ def _read_pairs(table: Table, columns: dict[str, str], notes: list[str]) -> list
 
 
 def _look_alike(texts: Sequence[str]) -> bool:
-    """Whether two of the texts differ in nothing that can be seen: invisible characters, the way accents are stored."""
+    """Whether two of the texts differ in nothing that can be seen: invisible characters,
+    the way accents are stored."""
     return len({plain(text) for text in texts}) < len(texts)
 
 
@@ -230,8 +233,9 @@ def _read_singles(
                 f"{_listed(table.columns)}; name a column for each group, or values of a group column"
             )
         raise InputError(
-            f"{table.name} has the columns {_listed(table.columns)}; prompts are read from 'male' and 'female', or "
-            "'prompt' and 'gender'; name them with text_column and group_column, or male_column and female_column"
+            f"{table.name} has the columns {_listed(table.columns)}; prompts are read from 'male' and "
+            "'female', or 'prompt' and 'gender'; name them with text_column and group_column, or male_column "
+            "and female_column"
         )
     _need(table, text_column)
     group_columns = [] if group_column is None else [c.strip() for c in group_column.split(",")]
@@ -249,8 +253,9 @@ def _read_singles(
         notes.append(f"{left} rows of other groups than {_listed(wanted or ())} left out")
     if not kept and wanted and found:
         raise InputError(
-            f"{table.name} has no prompt of the groups {_listed(wanted)}, only of {_listed(_group_order({g for _, g in found}))}; "
-            "nothing would be compared; give some of these, or the columns that hold one group each"
+            f"{table.name} has no prompt of the groups {_listed(wanted)}, only of "
+            f"{_listed(_group_order({g for _, g in found}))}; nothing would be compared; give some of these, "
+            "or the columns that hold one group each"
         )
     if not kept:
         raise InputError(
@@ -259,8 +264,8 @@ def _read_singles(
     with_id = [_mark(table, i, "pair_id") is not None for i, _ in kept]
     if any(with_id) and not all(with_id):
         raise InputError(
-            f"{table.at(kept[with_id.index(False)][0])}: pair_id is empty while other rows have one; twins and single "
-            "prompts do not mix; fill it in or drop the column"
+            f"{table.at(kept[with_id.index(False)][0])}: pair_id is empty while other rows have one; twins "
+            "and single prompts do not mix; fill it in or drop the column"
         )
     return [_prompt(table, i, texts[i], g, _mark(table, i, "pair_id")) for i, g in kept]
 
@@ -281,8 +286,9 @@ def _groups(table: Table, columns: list[str], any_name: bool) -> list[str]:
         elif not any_name:
             i = gender.index(None)
             raise InputError(
-                f"{table.at(i)}: group {short(values[i])} in column {column!r} is unknown; the groups here are male "
-                "and female; correct it, or name your groups with groups, or allow any name with group_column"
+                f"{table.at(i)}: group {short(values[i])} in column {column!r} is unknown; the groups here "
+                "are male and female; correct it, or name your groups with groups, or allow any name with "
+                "group_column"
             )
         parts.append(values)
     return ["+".join(values) for values in zip(*parts, strict=True)]
@@ -321,7 +327,8 @@ def _swapped(singles: list[Prompt], swap: bool | Swapper, table: Table, notes: l
     for prompt in singles:
         if prompt.group not in other:
             raise InputError(
-                f"{table.name} {table.unit} {prompt.row}: group {prompt.group!r} cannot be swapped; the swap engine knows male and female"
+                f"{table.name} {table.unit} {prompt.row}: group {prompt.group!r} cannot be swapped; the swap "
+                "engine knows male and female"
             )
         result = write(prompt.text)
         if result.flagged or result.text == prompt.text:
@@ -348,8 +355,9 @@ def _join_twins(units: list[Unit], groups: tuple[str, ...], table: Table, notes:
         twins = pairs.setdefault(prompt.pair_id or "", {})
         if prompt.group in twins:
             raise InputError(
-                f"{table.name} {table.unit} {prompt.row}: pair_id {prompt.pair_id!r} has a second {prompt.group!r} "
-                f"prompt (the first on {table.unit} {twins[prompt.group].row}); a pair has one of each; correct the id"
+                f"{table.name} {table.unit} {prompt.row}: pair_id {prompt.pair_id!r} has a second "
+                f"{prompt.group!r} prompt (the first on {table.unit} {twins[prompt.group].row}); a pair has "
+                "one of each; correct the id"
             )
         twins[prompt.group] = prompt
     whole = [tuple(twins[g] for g in groups) for twins in pairs.values() if len(twins) == len(groups)]
@@ -374,8 +382,8 @@ def _join_twins(units: list[Unit], groups: tuple[str, ...], table: Table, notes:
             )
         if len({p.split for p in members}) > 1:
             raise InputError(
-                f"{place}: the twins of pair {members[0].pair_id!r} are in different splits; what stops the run would "
-                "report it; put them in one"
+                f"{place}: the twins of pair {members[0].pair_id!r} are in different splits; what stops the "
+                "run would report it; put them in one"
             )
         if _look_alike(texts):
             alike.append(members)
@@ -441,15 +449,17 @@ def _name(value: object, where: str) -> str:
 
 
 def _whole(text: str, where: str) -> str:
-    """The text, unless it contains half a character, as JSON's ``\\ud83d`` alone does: no file could take it."""
+    """The text, unless it contains half a character, as JSON's ``\\ud83d`` alone does:
+    no file could take it."""
     if half := half_character(text):
         raise InputError(
-            f"{where} contains half a character ({half}); it is not valid Unicode and cannot be saved; correct the text"
+            f"{where} contains half a character ({half}); it is not valid Unicode and cannot be saved; "
+            "correct the text"
         )
     return text
 
 
-# --- splits ---------------------------------------------------------------------------------------------------
+# --- Splits -------------------------------------------------------------------------------------------------
 
 
 def _drop_duplicates(units: list[Unit], table: Table, notes: list[str]) -> list[Unit]:

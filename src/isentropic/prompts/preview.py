@@ -11,7 +11,8 @@ from isentropic.prompts.prompt_set import SPLITS, PromptSet, _marks
 
 
 def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
-    """What would be used, in plain values: counts by split and group, topics, notes and the first examples."""
+    """What would be used, in plain values: counts by split and group, topics,
+    notes and the first examples."""
     topics = {p.topic for p in prompt_set.prompts if p.topic is not None}
     shown = [p for g in prompt_set.groups for p in [q for q in prompt_set.prompts if q.group == g][:examples]]
     return {
@@ -31,7 +32,8 @@ def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
 def prompt_rows(prompt_set: PromptSet) -> list[dict[str, str]]:
     """Rows that `load_prompts` reads back: one for each pair of male and female, or one for each prompt.
 
-    Other groups than these two must be named when they are read: ``load_prompts(path, group_column="group")``.
+    Other groups than these two must be named when they are read:
+    ``load_prompts(path, group_column="group")``.
 
     Example:
         >>> from isentropic.prompts.load import load_prompts

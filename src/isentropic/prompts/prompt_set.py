@@ -58,7 +58,8 @@ class PromptSet:
 
     @property
     def whole_sha256(self) -> str:
-        """The SHA-256 of the whole set that this one was split from, or of this one. A name says nothing about content."""
+        """The SHA-256 of the whole set that this one was split from, or of this one.
+        A name says nothing about content."""
         return self.split_from or self.sha256
 
     def first(self, most: int | None) -> PromptSet:
@@ -87,8 +88,8 @@ class PromptSet:
             for group, count in part.counts().items():
                 if count < 2:
                     raise InputError(
-                        f"the {name} split of {self.name!r} has {count} prompts of group {group!r}; a gap with an "
-                        f"interval needs at least two; give more rows, or a column 'split'"
+                        f"the {name} split of {self.name!r} has {count} prompts of group {group!r}; a gap "
+                        "with an interval needs at least two; give more rows, or a column 'split'"
                     )
         return parts
 
@@ -148,8 +149,8 @@ def _check_groups(units: list[Unit], groups: tuple[str, ...], name: str, least: 
     for g in groups:
         if counts[g] < least:
             raise InputError(
-                f"{name}: group {g!r} has {counts[g]} prompt{'s' * (counts[g] != 1)}; its entropy would depend on chance; "
-                f"add more or leave the group out"
+                f"{name}: group {g!r} has {counts[g]} prompt{'s' * (counts[g] != 1)}; its entropy would "
+                "depend on chance; add more or leave the group out"
             )
 
 
@@ -172,7 +173,7 @@ def _content_id(texts: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=False).encode()).hexdigest()[:12]
 
 
-# --- words for notes and errors -------------------------------------------------------------------------------
+# --- Words for notes and errors -----------------------------------------------------------------------------
 
 
 def _marks(prompt: Prompt) -> dict[str, str]:

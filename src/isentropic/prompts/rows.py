@@ -51,9 +51,9 @@ def read_table(source: str | Path | Any) -> Table:
     """Read rows from a file, a folder, a hub id, a `datasets` object, a table in memory or a list of dicts.
 
     Args:
-        source: Path with one of the endings in `FILE_TYPES`, a folder written by `Dataset.save_to_disk`, a hub id
-            ``org/name`` or ``org/name:config``, a `datasets.Dataset` or `DatasetDict`, a table of pyarrow, pandas or
-            polars, a dict of columns, or an iterable of dicts.
+        source: Path with one of the endings in `FILE_TYPES`, a folder written by `Dataset.save_to_disk`, a
+            hub id ``org/name`` or ``org/name:config``, a `datasets.Dataset` or `DatasetDict`, a table of
+            pyarrow, pandas or polars, a dict of columns, or an iterable of dicts.
 
     Returns:
         The rows. Where a data set has several splits and no ``split`` column, their names become that column.
@@ -142,15 +142,15 @@ def _from_json(text: str, name: str) -> Table:
         data = json_value(text)
     except ValueError as error:
         raise InputError(
-            f"{name}: not valid JSON ({error}); nothing can be read; fix it, or name the file .jsonl if each line is "
-            "one object"
+            f"{name}: not valid JSON ({error}); nothing can be read; fix it, or name the file .jsonl if each "
+            "line is one object"
         ) from error
     if not isinstance(data, list):
         raise InputError(f"{name} holds {_kind(data)}; rows are needed; give a list of objects")
     return _from_objects(data, name)
 
 
-# --- CSV ------------------------------------------------------------------------------------------------------------
+# --- CSV ----------------------------------------------------------------------------------------------------
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -179,8 +179,9 @@ def _from_csv(text: str, name: str, ending: str) -> Table:
                 continue
             if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
                 raise InputError(
-                    f"{name} line {start}: {len(cells)} cells under {len(header)} columns; cells would land in the "
-                    f"wrong column; quote cells that hold {_DELIMITERS.get(delimiter, repr(delimiter))}"
+                    f"{name} line {start}: {len(cells)} cells under {len(header)} columns; cells would land "
+                    "in the wrong column; quote cells that hold "
+                    f"{_DELIMITERS.get(delimiter, repr(delimiter))}"
                 )
             rows.append({column: cell for column, cell in zip(header, cells, strict=False) if column})
             places.append(start)
@@ -194,7 +195,8 @@ def _from_csv(text: str, name: str, ending: str) -> Table:
 def _delimiter(text: str, usual: str) -> tuple[int, str, str]:
     """The number of the first line, the text from there, and what parts its cells.
 
-    A first line ``sep=;``, as spreadsheet programs write, says it. Else the one that parts the header into most columns.
+    A first line ``sep=;``, as spreadsheet programs write, says it. Else the one that parts the header into
+    most columns.
     """
     head, _, rest = text.partition("\n")
     if said := re.fullmatch(r"\"?sep=(.)\"?\s*", head, re.IGNORECASE):
@@ -210,7 +212,7 @@ def _delimiter(text: str, usual: str) -> tuple[int, str, str]:
     return 1, text, max((usual, *_DELIMITERS), key=columns)
 
 
-# --- Parquet, data sets, objects ------------------------------------------------------------------------------------
+# --- Parquet, data sets, objects ----------------------------------------------------------------------------
 
 
 def _from_parquet(path: Path) -> Table:
@@ -238,7 +240,8 @@ def _from_disk(path: Path) -> Table:
     # A folder that was saved by half makes datasets raise whatever its first missing or cut file leads to.
     except Exception as error:
         raise InputError(
-            f"data set {path} cannot be read ({_one_line(error)}); it may have been saved only in part; save it again"
+            f"data set {path} cannot be read ({_one_line(error)}); it may have been saved only in part; save "
+            "it again"
         ) from error
 
 
@@ -248,7 +251,8 @@ def _from_hub(name: str) -> Table:
     repo, _, config = name.partition(":")
     try:
         loaded = datasets.load_dataset(repo, config or None)
-    # What a download raises depends on the HTTP library below; each of them means that the data is not to be had.
+    # What a download raises depends on the HTTP library below; each of them means that the data is not to be
+    # had.
     except Exception as error:
         why = _one_line(error)
         low = why.lower()
@@ -260,8 +264,8 @@ def _from_hub(name: str) -> Table:
             ) from error
         if isinstance(error, datasets.exceptions.DatasetNotFoundError):
             raise InputError(
-                f"{name} is neither a file here nor a data set that the hub shows; check the spelling, or log in with "
-                "`hf auth login` if it is private"
+                f"{name} is neither a file here nor a data set that the hub shows; check the spelling, or "
+                "log in with `hf auth login` if it is private"
             ) from error
         raise InputError(
             f"data set {name} cannot be fetched; check the network or give a file ({why})"
@@ -291,7 +295,8 @@ class NotRead:
 
 
 def _plain(dataset: Any) -> list[dict[str, Any]]:
-    """Rows of a `datasets.Dataset`: class labels as names; values that are not plain (images, lists) are not read."""
+    """Rows of a `datasets.Dataset`: class labels as names; values that are not plain (images, lists)
+    are not read."""
     import datasets
 
     plain, other = {}, {}

@@ -42,8 +42,8 @@ def _split(
             chosen |= _cut(part, shares, seed, _identity)
     counts = Counter(chosen[_identity(unit)] for unit in pool)
     notes.append(
-        f"{' and '.join(reversed(missing))} cut from {'all' if '' in present else 'train'} by hash (seed {seed})"
-        f"{', whole topics' if by_topic else ''}: "
+        f"{' and '.join(reversed(missing))} cut from {'all' if '' in present else 'train'} by hash (seed "
+        f"{seed}){', whole topics' if by_topic else ''}: "
         + ", ".join(f"{name} {counts[name]}" for name in SPLITS if counts[name])
         + f" {_noun(units)}"
     )
@@ -56,7 +56,8 @@ def _split(
 
 
 def _cut(pool: list[Unit], shares: dict[str, float], seed: int, key: Callable[[Unit], str]) -> dict[str, str]:
-    """Identity of each unit -> split; units of one key stay together, keys are taken in the order of their hash."""
+    """Identity of each unit -> split; units of one key stay together,
+    keys are taken in the order of their hash."""
     together: dict[str, list[Unit]] = {}
     for unit in pool:
         together.setdefault(key(unit), []).append(unit)

@@ -1,4 +1,5 @@
-"""The unit of a batch is a tuple with one prompt of each group: pairs are never split, groups always balanced."""
+"""The unit of a batch is a tuple with one prompt of each group: pairs are never split,
+groups always balanced."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Item:
 
 
 def prompt_tuples(prompt_set: PromptSet, *, matched: bool = True, seed: int = 0) -> list[tuple[Prompt, ...]]:
-    """One prompt of each group at a time: the twins, or, without twins, prompts drawn to the length of the largest group.
+    """One prompt of each group at a time: the twins, or, without twins,
+    prompts drawn to the length of the largest group.
 
     Args:
         matched: ``False`` parts the twins on purpose, as a tool without pairs would.
@@ -44,8 +46,8 @@ def prompt_tuples(prompt_set: PromptSet, *, matched: bool = True, seed: int = 0)
     for group, prompts in zip(prompt_set.groups, by_group, strict=True):
         if not prompts:
             raise InputError(
-                f"{prompt_set.name!r} has no prompt of group {group!r}; a batch needs each group, or there is no gap; "
-                f"add some, or leave the group out"
+                f"{prompt_set.name!r} has no prompt of group {group!r}; a batch needs each group, or there "
+                "is no gap; add some, or leave the group out"
             )
     longest = max(len(prompts) for prompts in by_group)
     columns = []
@@ -58,9 +60,9 @@ def prompt_tuples(prompt_set: PromptSet, *, matched: bool = True, seed: int = 0)
 class StratifiedSampler(Sampler[int]):
     """Endless shuffled passes over the items, each topic spread evenly over a pass, cut at ``total``.
 
-    An item's place in a pass is ``(rank within its shuffled topic + u) / (items in the topic)``, u uniform in [0, 1):
-    any stretch of a pass then holds every topic in proportion. The order depends on the seed alone, so every process
-    draws the same one and a resumed run continues where it was.
+    An item's place in a pass is ``(rank within its shuffled topic + u) / (items in the topic)``, u uniform in
+    [0, 1): any stretch of a pass then holds every topic in proportion. The order depends on the seed alone,
+    so every process draws the same one and a resumed run continues where it was.
 
     Example:
         >>> sampler = StratifiedSampler(["a", "a", "b", "b"], total=6, seed=0)
@@ -100,8 +102,10 @@ def pack(examples: Sequence[Example], longest: int) -> list[list[Example]]:
     Example:
         >>> p = Prompt("", "male")
         >>> a, b, c = (Example(p, ids, (7, 9), "male") for ids in [(5, 6), (5, 6), (5, 8)])
-        >>> [len(row) for row in pack([a, b, c], longest=64)], [len(row) for row in pack([a, b, c], longest=0)]
-        ([2, 1], [1, 1, 1])
+        >>> [len(row) for row in pack([a, b, c], longest=64)]
+        [2, 1]
+        >>> [len(row) for row in pack([a, b, c], longest=0)]
+        [1, 1, 1]
     """
     rows: list[list[Example]] = []
     for example in examples:
@@ -119,21 +123,24 @@ def row_length(row: Sequence[Example]) -> int:
 
 
 def collate_rows(rows: Sequence[Sequence[Example]], pad: int) -> dict[str, torch.Tensor]:
-    """Lay the responses of a row behind its prompt, pad on the right, mark the positions that predict a response token.
+    """Lay the responses of a row behind its prompt, pad on the right,
+    mark the positions that predict a response token.
 
-    A row is ``prompt[:-1]``, then for each example the prompt's last token and the response. So the token at position
-    t predicts the one at t + 1 everywhere: a prompt of p tokens and one response of r are scored at p-1 ... p+r-2.
+    A row is ``prompt[:-1]``, then for each example the prompt's last token and the response. So the token at
+    position t predicts the one at t + 1 everywhere: a prompt of p tokens and one response of r are scored at
+    p-1 ... p+r-2.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and ``predicts`` (bool), each of shape (rows, longest). Where a row holds
-        several examples also ``owners``: the number of the example that a token belongs to, in the order of the rows,
-        and -1 for what all examples of the row share.
+        ``input_ids``, ``attention_mask`` and ``predicts`` (bool), each of shape (rows, longest). Where a row
+        holds several examples also ``owners``: the number of the example that a token belongs to, in the
+        order of the rows, and -1 for what all examples of the row share.
 
     Example:
         The responses (7, 9) and (8, 9) to the prompt (5, 6).
 
         >>> p = Prompt("", "male")
-        >>> batch = collate_rows([[Example(p, (5, 6), (7, 9), "male"), Example(p, (5, 6), (8, 9), "female")]], pad=9)
+        >>> row = [Example(p, (5, 6), (7, 9), "male"), Example(p, (5, 6), (8, 9), "female")]
+        >>> batch = collate_rows([row], pad=9)
         >>> batch["input_ids"].tolist(), batch["predicts"].int().tolist(), batch["owners"].tolist()
         ([[5, 6, 7, 9, 6, 8, 9]], [[0, 1, 1, 0, 1, 1, 0]], [[-1, 0, 0, 0, 1, 1, 1]])
     """
@@ -162,10 +169,12 @@ def collate_examples(examples: Sequence[Example], pad: int, longest: int = 0) ->
     """The examples as tensors, packed into rows of at most ``longest`` tokens; 0 gives each a row of its own.
 
     Example:
-        A prompt of two tokens with a response of two, and one of three with the end token (9) alone; pad is 9 too.
+        A prompt of two tokens with a response of two, and one of three with the end token (9) alone; pad is 9
+        too.
 
         >>> p = Prompt("", "male")
-        >>> batch = collate_examples([Example(p, (5, 6), (7, 9), "male"), Example(p, (5, 6, 8), (9,), "male")], pad=9)
+        >>> examples = [Example(p, (5, 6), (7, 9), "male"), Example(p, (5, 6, 8), (9,), "male")]
+        >>> batch = collate_examples(examples, pad=9)
         >>> batch["input_ids"].tolist(), batch["predicts"].int().tolist()
         ([[5, 6, 7, 9], [5, 6, 8, 9]], [[0, 1, 1, 0], [0, 0, 1, 0]])
     """

@@ -29,7 +29,8 @@ def kept_file(key: str) -> Path:
 
 
 def read_kept(key: str) -> list[list[Tokens]] | None:
-    """The responses kept under a key; None where there are none, or where the file is not as it was written."""
+    """The responses kept under a key; None where there are none,
+    or where the file is not as it was written."""
     try:
         content = json.loads(kept_file(key).read_text(encoding="utf-8"))
         responses = content["responses"]
@@ -41,7 +42,8 @@ def read_kept(key: str) -> list[list[Tokens]] | None:
 
 
 def keep(key: str, responses: Sequence[Sequence[Tokens]]) -> None:
-    """Keep responses for the next time. A cache that cannot be written is done without, and that is said once."""
+    """Keep responses for the next time. A cache that cannot be written is done without,
+    and that is said once."""
     file = kept_file(key)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     content = {"sha256": sha256_of([key, responses]), "responses": responses}
@@ -51,7 +53,8 @@ def keep(key: str, responses: Sequence[Sequence[Tokens]]) -> None:
         temporary.replace(file)
     except OSError as error:
         tell_once(
-            f"responses cannot be kept in {str(file.parent)!r} ({error.strerror}); continuing without that cache"
+            f"responses cannot be kept in {str(file.parent)!r} ({error.strerror}); continuing without that "
+            "cache"
         )
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -21,7 +21,7 @@ QUESTION, ANSWER = "How many legs has a dog?", "A dog has four."
 """A turn of a chat, to see what a template puts behind an answer."""
 
 
-# --- Prompts --------------------------------------------------------------------------------------------------------
+# --- Prompts ------------------------------------------------------------------------------------------------
 
 
 def encode_prompts(
@@ -38,8 +38,8 @@ def encode_prompts(
         vocabulary: how many token ids the model knows; not looked at where left out.
 
     Raises:
-        InputError: a prompt with its response is longer than the model's context, has no token at all, or holds a token
-            that the model does not know; or the chat template cannot be used.
+        InputError: a prompt with its response is longer than the model's context, has no token at all, or
+            holds a token that the model does not know; or the chat template cannot be used.
     """
     if sampling.chat:
         check_template(tokenizer, sampling)
@@ -51,8 +51,9 @@ def encode_prompts(
             raise InputError(f"{where} has no token; a response needs something to follow; leave it out")
         if context is not None and len(ids) + sampling.max_new_tokens > context:
             raise InputError(
-                f"{where} has {len(ids)} tokens and its response up to {sampling.max_new_tokens}, but the model's "
-                f"context is {context}; the model cannot read all of it; shorten it or lower --max_new_tokens"
+                f"{where} has {len(ids)} tokens and its response up to {sampling.max_new_tokens}, but the "
+                f"model's context is {context}; the model cannot read all of it; shorten it or lower "
+                "--max_new_tokens"
             )
         if vocabulary is not None:
             check_vocabulary(ids, tokenizer, vocabulary, where)
@@ -71,10 +72,11 @@ def encode_prompt(
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """Token ids of a text that continues: what a tokenizer adds before it is kept, what it adds after it is removed.
+    """Token ids of a text that continues: what a tokenizer adds before it is kept,
+    what it adds after it is removed.
 
-    Tokenizers of embedding models and some fine-tuned ones end every text with their end token, and nothing sensible
-    follows an end.
+    Tokenizers of embedding models and some fine-tuned ones end every text with their end token, and nothing
+    sensible follows an end.
     """
     whole = tokenizer(text, verbose=False).input_ids
     plain = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
@@ -94,13 +96,13 @@ def check_vocabulary(
     for token in ids:
         if not 0 <= token < vocabulary:
             raise InputError(
-                f"{where} holds the token {tokenizer.convert_ids_to_tokens(token)!r} with id {token}, and the model's ids "
-                f"end at {vocabulary - 1}; the tokenizer has more tokens than the model; give the tokenizer that "
-                f"belongs to it"
+                f"{where} holds the token {tokenizer.convert_ids_to_tokens(token)!r} with id {token}, and "
+                f"the model's ids end at {vocabulary - 1}; the tokenizer has more tokens than the model; "
+                "give the tokenizer that belongs to it"
             )
 
 
-# --- Chat -----------------------------------------------------------------------------------------------------------
+# --- Chat ---------------------------------------------------------------------------------------------------
 
 
 def follows_chat(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -134,24 +136,25 @@ def check_template(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> No
     """Refuse a template that is not there, that fails, or that leaves out what it is given."""
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
-            "chat is on but the tokenizer has no chat template; the model would see plain text; give --no-chat"
+            "chat is on but the tokenizer has no chat template; the model would see plain text; give "
+            "--no-chat"
         )
     rendered = render(tokenizer, sampling, [("user", QUESTION)])
     if QUESTION not in rendered and rendered == render(tokenizer, sampling, [("user", ANSWER)]):
         raise InputError(
-            "the tokenizer's chat template leaves out the text of the prompt; every prompt would be the same to the "
-            "model; give a template that takes plain text, or --no-chat"
+            "the tokenizer's chat template leaves out the text of the prompt; every prompt would be the same "
+            "to the model; give a template that takes plain text, or --no-chat"
         )
     if sampling.system and rendered == render(tokenizer, sampling, [("user", QUESTION)], system=None):
         raise InputError(
-            f"--system is {sampling.system!r} and the tokenizer's chat template leaves it out; the model would not see "
-            f"it; leave --system out"
+            f"--system is {sampling.system!r} and the tokenizer's chat template leaves it out; the model "
+            "would not see it; leave --system out"
         )
 
 
 def template_arguments(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> dict[str, Any]:
-    """Options of the chat template besides the messages. If it knows a thinking mode, that is off unless asked for:
-    the first tokens of a thought are boilerplate.
+    """Options of the chat template besides the messages. If it knows a thinking mode,
+    that is off unless asked for: the first tokens of a thought are boilerplate.
     """
     given: dict[str, Any] = json.loads(sampling.chat_template_kwargs or "{}")
     with reading_template():
@@ -167,7 +170,8 @@ def render(
 ) -> str:
     """The text of a chat. If the last turn is the user's, the beginning of an answer follows it.
 
-    A template is a program that came with the model. transformers runs it in a sandbox, but nothing bounds its time.
+    A template is a program that came with the model. transformers runs it in a sandbox, but nothing bounds
+    its time.
     """
     system = sampling.system if system == "" else system
     messages = [{"role": role, "content": text} for role, text in turns]
@@ -188,14 +192,14 @@ def reading_template() -> Any:
     )
 
 
-# --- The end of a response ------------------------------------------------------------------------------------------
+# --- The end of a response ----------------------------------------------------------------------------------
 
 
 def end_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling | None = None
 ) -> Tokens:
-    """The tokens that end a response: the tokenizer's end-of-text, those the model's own settings name, and in a chat
-    the one that the template puts behind an answer.
+    """The tokens that end a response: the tokenizer's end-of-text, those the model's own settings name,
+    and in a chat the one that the template puts behind an answer.
     """
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
@@ -225,7 +229,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> int |
     if behind in vocabulary:
         return int(vocabulary[behind])
     log.warning(
-        "the chat template puts %r behind an answer, which is not a single token: a response ends at the end of text alone",
+        "the chat template puts %r behind an answer, which is not a single token: a response ends at the end "
+        "of text alone",
         behind[:40],
     )
     return None

@@ -1,4 +1,5 @@
-"""Responses: sampled from the model once, in equal number from each twin, and appended to the prompts that are scored on them."""
+"""Responses: sampled from the model once, in equal number from each twin,
+and appended to the prompts that are scored on them."""
 
 from __future__ import annotations
 
@@ -78,8 +79,8 @@ class Sampling:
 class Example:
     """A prompt with a response after it: what is scored.
 
-    With own responses ``source`` is the prompt's own group. With shared responses each prompt is scored on the
-    responses of all its twins, and ``source`` says whose it was.
+    With own responses ``source`` is the prompt's own group. With shared responses each prompt is scored on
+    the responses of all its twins, and ``source`` says whose it was.
     """
 
     prompt: Prompt
@@ -92,14 +93,14 @@ class Example:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-# --- Sampling -------------------------------------------------------------------------------------------------------
+# --- Sampling -----------------------------------------------------------------------------------------------
 
 
 class InverseSampler:
     """A logits processor that draws each row's token from that row's own uniform numbers.
 
-    Token = the first j with ``cumsum(softmax(z / T))_j > u``. One number a token, fixed by seed, prompt and sample,
-    so a row's response does not depend on the batch it is in.
+    Token = the first j with ``cumsum(softmax(z / T))_j > u``. One number a token, fixed by seed, prompt and
+    sample, so a row's response does not depend on the batch it is in.
     """
 
     def __init__(self, uniforms: Tensor, temperature: float, start: int) -> None:
@@ -131,8 +132,8 @@ def sample_responses(
 ) -> list[list[Tokens]]:
     """Draw ``num_responses`` responses to each encoded prompt, up to and including the end token.
 
-    Generation uses the key-value cache and pads on the left, or, where the model looks past the padding, takes prompts
-    of one length, or one prompt, at a time. Equal prompts are sampled once.
+    Generation uses the key-value cache and pads on the left, or, where the model looks past the padding,
+    takes prompts of one length, or one prompt, at a time. Equal prompts are sampled once.
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
@@ -169,7 +170,7 @@ def sample_responses(
     return [[drawn[ids, sample] for sample in range(sampling.num_responses)] for ids in encoded]
 
 
-# --- What may share a batch -----------------------------------------------------------------------------------------
+# --- What may share a batch ---------------------------------------------------------------------------------
 
 Together = Literal["padded", "of one length", "alone"]
 Jobs = Sequence[tuple[Tokens, int]]
@@ -194,8 +195,9 @@ def sampling_batches(
 def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together:
     """Which prompts may be in a batch such that each gives the logits that it gives alone.
 
-    Recurrent models and some others look past the attention mask, or mix the rows of a batch. Tried at the first tokens
-    of a response: the shortest prompt alone, beside the longest one, and beside one of its own length.
+    Recurrent models and some others look past the attention mask, or mix the rows of a batch. Tried at the
+    first tokens of a response: the shortest prompt alone, beside the longest one, and beside one of its own
+    length.
     """
     found, longest, steps = _together.get(model, ("padded", 0, 0))
     if len(jobs) < 2 or found == "alone":
@@ -214,7 +216,8 @@ def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together
             found = "alone"
     if found != "padded" and model not in _together:
         log.warning(
-            "%s answers a prompt differently next to prompts of other lengths; responses are sampled from prompts %s",
+            "%s answers a prompt differently next to prompts of other lengths; responses are sampled from "
+            "prompts %s",
             type(model).__name__,
             found,
         )
@@ -263,7 +266,8 @@ def plain_steps(model: Any) -> Iterator[None]:
 
 
 def first_logits(model: Any, prompts: Sequence[Tokens], forced: Sequence[Tokens], pad: int) -> Tensor:
-    """(steps, vocabulary) logits that follow the first prompt, if each row continues with the tokens ``forced``."""
+    """(steps, vocabulary) logits that follow the first prompt,
+    if each row continues with the tokens ``forced``."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     rows, mask = left_padded(prompts, pad, model.device)
@@ -298,7 +302,7 @@ def left_padded(prompts: Sequence[Tokens], pad: int, device: torch.device) -> tu
     return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
 
 
-# --- The end of a response, and batches -----------------------------------------------------------------------------
+# --- The end of a response, and batches ---------------------------------------------------------------------
 
 
 def until_end(row: Sequence[int], ends: Tokens) -> Tokens:
@@ -315,14 +319,16 @@ def until_end(row: Sequence[int], ends: Tokens) -> Tokens:
 
 
 def tokens_a_batch(device: torch.device) -> int:
-    """How many padded tokens go through the model at once on a device, where nothing is kept for a backward pass."""
+    """How many padded tokens go through the model at once on a device,
+    where nothing is kept for a backward pass."""
     return TOKENS_A_BATCH if device.type == "cpu" else GPU_TOKENS_A_BATCH
 
 
 def token_batches(
     items: Sequence[Any], length: Callable[[Any], int], budget: int = TOKENS_A_BATCH
 ) -> Iterator[list]:
-    """Cut items, sorted by length beforehand, into batches of at most ``budget`` padded tokens (one item at least)."""
+    """Cut items, sorted by length beforehand,
+    into batches of at most ``budget`` padded tokens (one item at least)."""
     batch: list = []
     longest = 0
     for item in items:
@@ -357,7 +363,7 @@ def own_generation_config(model: PreTrainedModel, config: Any) -> Iterator[None]
         model.generation_config = kept
 
 
-# --- Own and shared -------------------------------------------------------------------------------------------------
+# --- Own and shared -----------------------------------------------------------------------------------------
 
 
 def own_examples(
@@ -378,8 +384,8 @@ def shared_examples(
 ) -> list[Example]:
     """Each twin on the responses of every twin of its pair, its own among them.
 
-    A pair of two with k responses a prompt gives 2 * 2k examples. What differs between the twins is then the prompt
-    alone, and because every source counts equally the swap of the groups flips the sign of the gap.
+    A pair of two with k responses a prompt gives 2 * 2k examples. What differs between the twins is then the
+    prompt alone, and because every source counts equally the swap of the groups flips the sign of the gap.
     """
     return [
         Example(prompt, ids, response, source.group, sample)
@@ -391,7 +397,8 @@ def shared_examples(
 
 
 class ResponseSampler:
-    """Prompts in, examples out; responses kept on disk by content, so the same question is never sampled twice.
+    """Prompts in, examples out; responses kept on disk by content,
+    so the same question is never sampled twice.
 
     Args:
         model, tokenizer: what answers.

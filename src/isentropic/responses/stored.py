@@ -36,17 +36,17 @@ def stored_items(
 ) -> tuple[PromptSet, list[Item]]:
     """Prompts and responses of a JSONL file, to be scored without generating.
 
-    Rows need ``group``, ``prompt`` and ``response_ids`` or ``response``; ``pair_id``, ``topic``, ``source``, ``sample``
-    are used where they are there. Text without ids is encoded together with its prompt, which goes through the chat
-    template where ``sampling.chat`` is on (:func:`stored_chat`).
+    Rows need ``group``, ``prompt`` and ``response_ids`` or ``response``; ``pair_id``, ``topic``, ``source``,
+    ``sample`` are used where they are there. Text without ids is encoded together with its prompt, which goes
+    through the chat template where ``sampling.chat`` is on (:func:`stored_chat`).
 
     Args:
-        writer: the model whose ids the file holds, where its tokenizer is another one than that of ``loaded``: the text is
-            encoded then, and the ids are not used.
+        writer: the model whose ids the file holds, where its tokenizer is another one than that of
+            ``loaded``: the text is encoded then, and the ids are not used.
 
     Raises:
-        InputError: the file is missing, a line is malformed, an id is not in the model's vocabulary, or the ids are not
-            those of the text.
+        InputError: the file is missing, a line is malformed, an id is not in the model's vocabulary, or the
+            ids are not those of the text.
     """
     sampling = sampling or Sampling(chat=stored_chat(file, writer or loaded))
     rows = read_rows(file)
@@ -64,16 +64,16 @@ def stored_items(
     items = paired_items(by_pair.values(), groups, notes) or single_items(by_pair.values(), notes)
     if not items:
         raise InputError(
-            f"responses file {file!r} scores no prompt on its own responses, and no pair on the same ones; there is nothing to "
-            f"compare; check pair_id, source and sample"
+            f"responses file {file!r} scores no prompt on its own responses, and no pair on the same ones; "
+            "there is nothing to compare; check pair_id, source and sample"
         )
     prompts = dict.fromkeys(prompt for item in items for prompt in item.prompts)
     return PromptSet(tuple(prompts), groups, file, tuple(notes)), items
 
 
 def stored_chat(file: str, loaded: LoadedModel, asked: bool | None = None) -> bool:
-    """Whether the prompts of a file go through the chat template: their ids say so. Where there are none it is as asked
-    for, or else by the rule for prompts that are sampled.
+    """Whether the prompts of a file go through the chat template: their ids say so.
+    Where there are none it is as asked for, or else by the rule for prompts that are sampled.
 
     Raises:
         InputError: the ids say something else than what was asked for.
@@ -88,8 +88,9 @@ def stored_chat(file: str, loaded: LoadedModel, asked: bool | None = None) -> bo
     chat = bool(getattr(loaded.tokenizer, "chat_template", None)) and not plain
     if asked is not None and asked != chat:
         raise InputError(
-            f"--{'chat' if asked else 'no-chat'} with responses file {file!r}, whose prompt_ids are {'' if chat else 'not '}"
-            f"those of a chat; the ids decide; leave the flag out, or leave out prompt_ids to encode the text"
+            f"--{'chat' if asked else 'no-chat'} with responses file {file!r}, whose prompt_ids are "
+            f"{'' if chat else 'not '}those of a chat; the ids decide; leave the flag out, or leave out "
+            "prompt_ids to encode the text"
         )
     return chat
 
@@ -101,7 +102,8 @@ def reproduced(row: Row, loaded: LoadedModel, sampling: Sampling) -> bool:
 
 
 def as_text(file: str, row: Row, writer: LoadedModel, loaded: LoadedModel, sampling: Sampling) -> Row:
-    """A row without ids, for a model of another tokenizer. The end token of the one becomes that of the other.
+    """A row without ids, for a model of another tokenizer.
+    The end token of the one becomes that of the other.
 
     Raises:
         InputError: the settings do not give the prompts of the file; they would be scored on other prompts.
@@ -110,8 +112,9 @@ def as_text(file: str, row: Row, writer: LoadedModel, loaded: LoadedModel, sampl
     if row.prompt_ids is not None and not reproduced(row, writer, sampling):
         how = "with" if sampling.chat else "without"
         raise InputError(
-            f"{file!r} line {row.number} has prompt_ids that are not those of its prompt {how} the chat template; the "
-            f"responses were sampled with other settings; give the --chat, --system and --chat_template_kwargs that were used then"
+            f"{file!r} line {row.number} has prompt_ids that are not those of its prompt {how} the chat "
+            "template; the responses were sampled with other settings; give the --chat, --system and "
+            "--chat_template_kwargs that were used then"
         )
     text = row.response
     if row.response_ids is not None:
@@ -121,7 +124,7 @@ def as_text(file: str, row: Row, writer: LoadedModel, loaded: LoadedModel, sampl
     return replace(row, prompt_ids=None, response_ids=None, response=text)
 
 
-# --- Lines ----------------------------------------------------------------------------------------------------------
+# --- Lines --------------------------------------------------------------------------------------------------
 
 
 def read_rows(file: str) -> list[Row]:
@@ -136,7 +139,8 @@ def read_rows(file: str) -> list[Row]:
         ) from error
     except OSError as error:
         raise InputError(
-            f"responses file {file!r} cannot be read ({error.strerror}); there is nothing to score; check its rights"
+            f"responses file {file!r} cannot be read ({error.strerror}); there is nothing to score; check "
+            "its rights"
         ) from error
     rows = [read_row(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
@@ -165,8 +169,8 @@ def read_row(file: str, number: int, line: str) -> Row:
             raise TypeError(f"sample is {sample!r}, not a whole number of 0 or more")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{file!r} line {number} cannot be used ({type(error).__name__}: {error}); a row is a JSON object with "
-            f"group, prompt and response_ids or response; correct or delete the line"
+            f"{file!r} line {number} cannot be used ({type(error).__name__}: {error}); a row is a JSON "
+            "object with group, prompt and response_ids or response; correct or delete the line"
         ) from error
     empty = response_ids == () or (response_ids is None and not response)
     if empty or prompt_ids == () or (prompt_ids is None and not prompt.text):
@@ -209,12 +213,13 @@ def groups_of(file: str, rows: Sequence[Row]) -> tuple[str, ...]:
         if row.source not in found:
             raise InputError(
                 f"{file!r} line {row.number} has the source {row.source!r}, which is not a group of the file "
-                f"({', '.join(groups)}); a response comes from the prompt of one of them; correct it or leave it out"
+                f"({', '.join(groups)}); a response comes from the prompt of one of them; correct it or "
+                "leave it out"
             )
     return groups
 
 
-# --- Token ids ------------------------------------------------------------------------------------------------------
+# --- Token ids ----------------------------------------------------------------------------------------------
 
 
 def encoded(
@@ -234,26 +239,27 @@ def encoded(
                 apart += not joined
         if not prompt_ids or not ids:
             raise InputError(
-                f"{file!r} line {row.number} has an empty prompt or response; it has no entropy; delete the line"
+                f"{file!r} line {row.number} has an empty prompt or response; it has no entropy; delete the "
+                "line"
             )
         strange = [i for i in ids + prompt_ids if not 0 <= i < vocabulary]
         if strange:
             raise InputError(
                 f"{file!r} line {row.number} has token id {strange[0]} and the model's vocabulary ends at "
-                f"{vocabulary - 1}; the responses belong to another tokenizer; leave out prompt_ids and response_ids to "
-                f"encode the text"
+                f"{vocabulary - 1}; the responses belong to another tokenizer; leave out prompt_ids and "
+                "response_ids to encode the text"
             )
         if context is not None and len(prompt_ids) + len(ids) > context:
             raise InputError(
-                f"{file!r} line {row.number} has {len(prompt_ids) + len(ids)} tokens and the model's context is "
-                f"{context}; the model cannot read all of it; leave the line out"
+                f"{file!r} line {row.number} has {len(prompt_ids) + len(ids)} tokens and the model's context "
+                f"is {context}; the model cannot read all of it; leave the line out"
             )
         prompt = prompts.setdefault(row.prompt, row.prompt)
         examples.append(Example(prompt, prompt_ids, ids, row.source, row.sample))
     if apart:
         notes.append(
-            f"{apart} of {len(rows)} responses are encoded apart from their prompt, because the tokenizer joins the two; a "
-            f"model would have written other tokens"
+            f"{apart} of {len(rows)} responses are encoded apart from their prompt, because the tokenizer "
+            "joins the two; a model would have written other tokens"
         )
     return examples
 
@@ -290,8 +296,9 @@ def check_text(file: str, row: Row, loaded: LoadedModel) -> None:
             fits = {part for part in wanted if part in without_spaces(there)}
         if not fits:
             raise InputError(
-                f"{file!r} line {row.number} has {key}_ids that say {there[:60]!r} and the {key} {text[:60]!r}; the ids "
-                f"belong to another tokenizer; leave out prompt_ids and response_ids to encode the text"
+                f"{file!r} line {row.number} has {key}_ids that say {there[:60]!r} and the {key} "
+                f"{text[:60]!r}; the ids belong to another tokenizer; leave out prompt_ids and response_ids "
+                "to encode the text"
             )
 
 
@@ -304,11 +311,12 @@ def without_spaces(text: str) -> str:
     return "".join(text.split())
 
 
-# --- Pairs ----------------------------------------------------------------------------------------------------------
+# --- Pairs --------------------------------------------------------------------------------------------------
 
 
 def paired_items(pairs: Iterable[Sequence[Example]], groups: tuple[str, ...], notes: list[str]) -> list[Item]:
-    """Pairs with one prompt of each group, scored on the same responses; what has no counterpart is left out and counted."""
+    """Pairs with one prompt of each group, scored on the same responses;
+    what has no counterpart is left out and counted."""
     items: list[Item] = []
     parted = unmatched = 0
     for examples in pairs:

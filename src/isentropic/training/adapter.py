@@ -23,8 +23,8 @@ TRIAL_TOKENS = 8
 def add_adapter(model: Any, config: Any, seed: int) -> Any:
     """The model with an adapter, whose first weights depend on the seed alone.
 
-    With ``target_modules="all-linear"`` some families have layers that cannot be adapted: peft refuses them, or they
-    return more than a tensor. These are left out, and a warning names them.
+    With ``target_modules="all-linear"`` some families have layers that cannot be adapted: peft refuses them,
+    or they return more than a tensor. These are left out, and a warning names them.
 
     Args:
         model: a causal language model; it is changed in place, and is as before if no adapter can be added.
@@ -36,13 +36,13 @@ def add_adapter(model: Any, config: Any, seed: int) -> Any:
     """
     if config.is_prompt_learning:
         raise InputError(
-            f"peft_config is {type(config).__name__}; its virtual tokens are placed before the prompt and shift the "
-            f"positions that are scored; give an adapter inside the layers, such as LoraConfig"
+            f"peft_config is {type(config).__name__}; its virtual tokens are placed before the prompt and "
+            "shift the positions that are scored; give an adapter inside the layers, such as LoraConfig"
         )
     if getattr(config, "lora_dropout", 0.0):
         log.warning(
-            "lora_dropout is %s; the loss here is that of the model which is measured, without chance; no dropout "
-            "is applied",
+            "lora_dropout is %s; the loss here is that of the model which is measured, without chance; no "
+            "dropout is applied",
             config.lora_dropout,
         )
     try:
@@ -53,15 +53,15 @@ def add_adapter(model: Any, config: Any, seed: int) -> Any:
         reason = " ".join(str(error).split()) or type(error).__name__
         if getattr(config, "target_modules", None) != EVERYWHERE:
             raise InputError(
-                f"the adapter does not work on this model ({reason}); it could not be trained; name other layers in "
-                f"--lora_target_modules, or leave it out"
+                f"the adapter does not work on this model ({reason}); it could not be trained; name other "
+                "layers in --lora_target_modules, or leave it out"
             ) from error
     kinds = linear_layers(model)
     usable = [kind for kind in kinds if adapter_works(model, on_layers(config, kinds[kind]), seed)]
     if not usable:
         raise InputError(
-            f"no linear layer of this model accepts an adapter ({reason}); there would be nothing to train; leave --lora_r "
-            f"out"
+            f"no linear layer of this model accepts an adapter ({reason}); there would be nothing to train; "
+            "leave --lora_r out"
         )
     log.warning(
         "no adapter on the layers %s, which this model does not allow; adapted are %s",
@@ -73,7 +73,8 @@ def add_adapter(model: Any, config: Any, seed: int) -> Any:
 
 
 def tried_adapter(model: Any, config: Any, seed: int) -> Any:
-    """The model with this adapter after one pass over a few tokens; whatever fails, the model is left without it."""
+    """The model with this adapter after one pass over a few tokens; whatever fails,
+    the model is left without it."""
     from peft import get_peft_model
 
     alone = runs(model)
@@ -117,7 +118,8 @@ def adapter_works(model: Any, config: Any, seed: int) -> bool:
 
 
 def check_ties(adapted: nn.Module) -> None:
-    """An adapter on a weight that two layers share would change both when it is merged, but one while it is trained."""
+    """An adapter on a weight that two layers share would change both when it is merged,
+    but one while it is trained."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     holders: dict[nn.Parameter, int] = {}
@@ -130,9 +132,9 @@ def check_ties(adapted: nn.Module) -> None:
             if shared:
                 layer = name.rsplit(".", 1)[-1]
                 raise InputError(
-                    f"an adapter on {layer!r}, whose weight another layer shares (tied embeddings); merged it would change "
-                    f"both, and the model would not be the one that was trained; leave {layer!r} out of "
-                    f"--lora_target_modules"
+                    f"an adapter on {layer!r}, whose weight another layer shares (tied embeddings); merged "
+                    "it would change both, and the model would not be the one that was trained; leave "
+                    f"{layer!r} out of --lora_target_modules"
                 )
 
 
@@ -168,11 +170,11 @@ def check_trainable(model: Any, adapted: bool, checkpointing: bool) -> None:
     """Refuse a model whose weights cannot be trained, or not in the way that was asked for."""
     if getattr(model, "is_quantized", False) and not adapted:
         raise InputError(
-            "the model's weights are quantised, and such weights cannot be trained themselves; give --lora_r to train an "
-            "adapter, or the weights that are not quantised"
+            "the model's weights are quantised, and such weights cannot be trained themselves; give --lora_r "
+            "to train an adapter, or the weights that are not quantised"
         )
     if checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise InputError(
-            f"--gradient_checkpointing with {type(model).__name__}, which does not support it; leave it out, or save memory "
-            f"with a smaller --micro_batch_size"
+            f"--gradient_checkpointing with {type(model).__name__}, which does not support it; leave it out, "
+            "or save memory with a smaller --micro_batch_size"
         )

@@ -34,10 +34,11 @@ class NotFiniteError(ArithmeticError):
 
 
 class TargetGapStop(TrainerCallback, ExportableState):
-    """Stop when the held-out gap is within ``stop_gap``, or when the guard's limit is passed. Never on a minibatch.
+    """Stop when the held-out gap is within ``stop_gap``, or when the guard's limit is passed.
+    Never on a minibatch.
 
-    ``stop_gap`` is a share of the target: a run that stops at the very edge of the target lands beyond it on new
-    prompts every second time.
+    ``stop_gap`` is a share of the target: a run that stops at the very edge of the target lands beyond it on
+    new prompts every second time.
     """
 
     def __init__(self, stop_gap: float, max_kl: float) -> None:
@@ -70,10 +71,11 @@ class FiniteGuard(TrainerCallback):
 
 
 class BestCheckpoint(TrainerCallback, ExportableState):
-    """Keep the trained weights of the step whose held-out gap is smallest, among those within the guard's limit.
+    """Keep the trained weights of the step whose held-out gap is smallest,
+    among those within the guard's limit.
 
-    They are kept in the sealed folder ``best-<step>`` (trainable parameters alone). Each checkpoint names the best step
-    at its time, and those weights stay as long as the checkpoint does.
+    They are kept in the sealed folder ``best-<step>`` (trainable parameters alone). Each checkpoint names the
+    best step at its time, and those weights stay as long as the checkpoint does.
     """
 
     def __init__(self, folder: Path, max_kl: float) -> None:
@@ -129,8 +131,8 @@ class BestCheckpoint(TrainerCallback, ExportableState):
         fault = best_fault(self.folder, self.facts)
         if fault:
             raise InputError(
-                f"{fault}; other weights would be saved as the best ones; run it again with --resume, which goes back to "
-                f"the last checkpoint that is whole, or to the first step"
+                f"{fault}; other weights would be saved as the best ones; run it again with --resume, which "
+                "goes back to the last checkpoint that is whole, or to the first step"
             )
         parameters = dict(model.named_parameters())
         for file in sorted(best_folder(self.folder, self.facts["step"]).glob("*.safetensors")):
@@ -139,7 +141,8 @@ class BestCheckpoint(TrainerCallback, ExportableState):
 
 
 class InterruptStop(TrainerCallback):
-    """After a signal: finish the step, save a checkpoint, stop. A signal during the last step changes nothing."""
+    """After a signal: finish the step, save a checkpoint, stop.
+    A signal during the last step changes nothing."""
 
     def __init__(self) -> None:
         self.asked: int | None = None  # the signal's number

@@ -124,17 +124,19 @@ def seal_checkpoint(checkpoint: Path, limit: int | None, protected: str | None =
 
 
 def check_checkpoint(checkpoint: Path) -> None:
-    """Refuse a checkpoint that is not whole: other weights, or a fresh optimizer, would be used without a word."""
+    """Refuse a checkpoint that is not whole: other weights, or a fresh optimizer,
+    would be used without a word."""
     fault = broken_seal(checkpoint)
     if fault:
         raise InputError(
-            f"checkpoint {str(checkpoint)!r} cannot be used: {fault}; the run would continue as a different one; give an "
-            f"earlier checkpoint, or start again"
+            f"checkpoint {str(checkpoint)!r} cannot be used: {fault}; the run would continue as a different "
+            "one; give an earlier checkpoint, or start again"
         )
 
 
 def forget_others(folder: Path, point: Point | None) -> None:
-    """Delete what a run does not resume from: what is damaged, what was written later, what was half deleted."""
+    """Delete what a run does not resume from: what is damaged, what was written later,
+    what was half deleted."""
     ended = point is not None and point.checkpoint is None
     if not ended:
         (folder / TRAINED).unlink(missing_ok=True)

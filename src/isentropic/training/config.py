@@ -17,11 +17,12 @@ from isentropic.settings import LossSettings, RunSettings, changed
 class DebiasingConfig(LossSettings, TrainingArguments):
     """Settings of :class:`DebiasingTrainer`: those of ``TrainingArguments`` and of :class:`LossSettings`.
 
-    Defaults that differ from the parent's: ``learning_rate`` 1e-5, ``max_steps`` 20, ``adam_beta1`` 0 (momentum
-    overshoots the target), ``lr_scheduler_type`` linear, ``eval_strategy`` steps every 2, ``logging_steps`` 1,
-    ``bf16`` where the machine is fast at it, ``chunk_mb`` 32 on a CPU and 1024 on a GPU, ``report_to`` none, ``project``
-    isentropic, ``seed`` 42. ``per_device_train_batch_size`` and ``gradient_accumulation_steps`` follow from
-    ``micro_batch_size`` and ``effective_batch``, both counted in prompts.
+    Defaults that differ from the parent's: ``learning_rate`` 1e-5, ``max_steps`` 20, ``adam_beta1`` 0
+    (momentum overshoots the target), ``lr_scheduler_type`` linear, ``eval_strategy`` steps every 2,
+    ``logging_steps`` 1, ``bf16`` where the machine is fast at it, ``chunk_mb`` 32 on a CPU and 1024 on a GPU,
+    ``report_to`` none, ``project`` isentropic, ``seed`` 42. ``per_device_train_batch_size`` and
+    ``gradient_accumulation_steps`` follow from ``micro_batch_size`` and ``effective_batch``, both counted in
+    prompts.
 
     Raises:
         InputError: a value that cannot work; the command line makes the same checks.

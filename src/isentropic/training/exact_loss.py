@@ -23,13 +23,14 @@ from isentropic.training.steady import Steadying
 class ExactLoss:
     """``L(H)`` of the whole effective batch, taken back micro-batch by micro-batch.
 
-    L is a function of the group means of all entropies ``H_i``, so its gradient is that of ``sum_i c_i H_i`` with
-    ``c_i = dL/dH_i``. There are two ways to the ``c_i``:
+    L is a function of the group means of all entropies ``H_i``, so its gradient is that of ``sum_i c_i H_i``
+    with ``c_i = dL/dH_i``. There are two ways to the ``c_i``:
 
     * the *weights* way scores the whole batch first and takes ``c_i`` from autograd on that vector;
-    * the *direction* way knows ``dgap/dH_i`` without scoring, minus or plus one over the number of the group's examples.
-      The micro-batches go back with it, and the whole gradient is scaled by ``L'(gap)`` once all entropies are known. It
-      is for losses of the one signed gap, where this process holds the whole gradient.
+    * the *direction* way knows ``dgap/dH_i`` without scoring, minus or plus one over the number of the
+      group's examples. The micro-batches go back with it, and the whole gradient is scaled by ``L'(gap)``
+      once all entropies are known. It is for losses of the one signed gap, where this process holds the whole
+      gradient.
 
     A step is :meth:`begin`, then :meth:`share` for each micro-batch in its order, then :meth:`finish`.
 
@@ -116,12 +117,14 @@ class ExactLoss:
         entropies: Callable[[], Tensor],
         weighted: Callable[[Tensor], tuple[Tensor, EntropySums]],
     ) -> Tensor:
-        """The share of the next micro-batch: gradients of all shares add up to that of the loss, values to its value.
+        """The share of the next micro-batch: gradients of all shares add up to that of the loss,
+        values to its value.
 
         Args:
             items: of the micro-batch.
             entropies: gives the (n,) response entropies of its examples, with gradient.
-            weighted: gives ``sum_i c_i H_i`` for (n,) weights, with gradient, and the sums that the entropies are made of.
+            weighted: gives ``sum_i c_i H_i`` for (n,) weights, with gradient, and the sums that the entropies
+                are made of.
         """
         if not self.shares:
             return self.own_loss(items, entropies()) / self.micro_batches
@@ -140,14 +143,16 @@ class ExactLoss:
         return loss
 
     def finish(self) -> tuple[float, float] | None:
-        """After the last micro-batch of a step by direction: the loss, and ``L'(gap)`` to scale the gradient with."""
+        """After the last micro-batch of a step by direction: the loss,
+        and ``L'(gap)`` to scale the gradient with."""
         if self.directed is None or not self.directed.complete:
             return None
         loss, weights = self.whole(self.directed.items, self.directed.entropies())
         return loss, self.directed.slope(weights)
 
     def direction(self, items: Sequence[Item]) -> Tensor:
-        """(n,) ``dgap/dH_i`` of this process's examples: minus or plus one over the group's examples of all processes."""
+        """(n,) ``dgap/dH_i`` of this process's examples:
+        minus or plus one over the group's examples of all processes."""
         mine, _ = groups_and_pairs(items)
         names = gather_object(mine) if self.world_size > 1 else mine
         first, second = self.groups
@@ -155,7 +160,8 @@ class ExactLoss:
         return torch.tensor([slopes[name] for name in mine], dtype=torch.float64)
 
     def whole(self, items: Sequence[Item], entropies: np.ndarray) -> tuple[float, Tensor]:
-        """The loss of the effective batch over all processes, and (n,) ``dL/dH_i`` of this process's examples."""
+        """The loss of the effective batch over all processes, and (n,)
+        ``dL/dH_i`` of this process's examples."""
         groups, pairs = groups_and_pairs(items)
         moves = entropies - self.steadying.baseline(items)
         rows = [
@@ -186,7 +192,8 @@ class ExactLoss:
 
 
 class OwnLossOfEachMicroBatch(ExactLoss):
-    """The loss as the method's public ancestor takes it: the mean of each micro-batch's own. It depends on the split."""
+    """The loss as the method's public ancestor takes it: the mean of each micro-batch's own.
+    It depends on the split."""
 
     def begin(self, batches: Sequence[Sequence[Item]], score: Any, *, by_direction: bool) -> None:
         self.start_parts(batches)
@@ -194,7 +201,8 @@ class OwnLossOfEachMicroBatch(ExactLoss):
 
 @dataclass
 class DirectedStep:
-    """A step whose gradient direction is known beforehand; the factor ``L'(gap)`` is applied after the last micro-batch.
+    """A step whose gradient direction is known beforehand;
+    the factor ``L'(gap)`` is applied after the last micro-batch.
 
     Attributes:
         items: the items of the step, of this process.
@@ -237,9 +245,10 @@ def make_loss(settings: LossSettings, groups: Sequence[str]) -> DebiasingLoss | 
 def without_chance(model: nn.Module) -> None:
     """Put a model into evaluation mode for a training step: no dropout, no jitter, no random routing.
 
-    The loss is then that of the model which is measured and will answer, and the same for any cut of the batch. Which
-    attribute a model keeps its dropout under does not matter. Layers under gradient checkpointing stay in training
-    mode, for they ask for it, but what they compute, and compute again in the backward pass, runs in evaluation mode.
+    The loss is then that of the model which is measured and will answer, and the same for any cut of the
+    batch. Which attribute a model keeps its dropout under does not matter. Layers under gradient
+    checkpointing stay in training mode, for they ask for it, but what they compute, and compute again in the
+    backward pass, runs in evaluation mode.
 
     Args:
         model: a model, wrapped or not. Wrappers keep their mode. ``model.train()`` undoes it all.

@@ -1,11 +1,13 @@
-"""Quantities that training must not move: the optimizer's update is projected so that, to first order, they stay.
+"""Quantities that training must not move: the optimizer's update is projected so that, to first order,
+they stay.
 
 .. math:: \\Delta' = \\Delta - A^T (A A^T)^{-1} (A \\Delta + d)
 
-with the rows of A the gradients of the held quantities, the update Delta that the optimizer has just made, and d how far
-each quantity has drifted since training began. So A Delta' = -d: nothing moves to first order, and what moved in spite of
-it comes back. It is the smallest change of the update that does this. Projecting the *gradient* in front of Adam does not:
-Adam's division by the gradient's size bends the direction afterwards.
+with the rows of A the gradients of the held quantities, the update Delta that the optimizer has just made,
+and d how far each quantity has drifted since training began. So A Delta' = -d: nothing moves to first order,
+and what moved in spite of it comes back. It is the smallest change of the update that does this. Projecting
+the *gradient* in front of Adam does not: Adam's division by the gradient's size bends the direction
+afterwards.
 """
 
 from __future__ import annotations
@@ -27,15 +29,17 @@ from isentropic.settings import LossSettings
 from isentropic.training.exact_loss import without_chance
 
 Quantity = Callable[[nn.Module], tuple[Tensor, float]]
-"""A held quantity: returns a scalar whose gradient is the quantity's, and how far it has drifted since the start."""
+"""A held quantity: returns a scalar whose gradient is the quantity's,
+and how far it has drifted since the start."""
 
 
 class Hold:
     """Keeps quantities where they were while an optimizer moves the weights.
 
-    Call :meth:`before_step` when the gradients of the loss are complete and :meth:`after_step` when the optimizer has
-    moved the weights; :meth:`attach` does both by the optimizer's own hooks. The gradients of the loss are put aside and
-    come back untouched. Extra memory: one copy of the trained weights and one gradient for each quantity.
+    Call :meth:`before_step` when the gradients of the loss are complete and :meth:`after_step` when the
+    optimizer has moved the weights; :meth:`attach` does both by the optimizer's own hooks. The gradients of
+    the loss are put aside and come back untouched. Extra memory: one copy of the trained weights and one
+    gradient for each quantity.
 
     Args:
         model: the model in training.
@@ -101,7 +105,8 @@ class Hold:
 
 
 def _dot(a: dict[nn.Parameter, Tensor], b: dict[nn.Parameter, Tensor]) -> float:
-    """The inner product of two sets of per-weight tensors, in float64; over all shards where processes hold parts."""
+    """The inner product of two sets of per-weight tensors, in float64;
+    over all shards where processes hold parts."""
     total = torch.zeros((), dtype=torch.float64, device=next(iter(a)).device)
     for parameter in a.keys() & b.keys():
         total += (_local(a[parameter]).float() * _local(b[parameter]).float()).sum(dtype=torch.float64)
@@ -132,8 +137,8 @@ class HeldLogOdds:
 
     .. math:: q = \\frac{1}{n} \\sum_i \\log p(y_{i2} | x_{i2}) - \\log p(y_{i1} | x_{i1})
 
-    in nats. The drift compares the pairs of the step with themselves under the base model, so it does not depend on which
-    pairs they are.
+    in nats. The drift compares the pairs of the step with themselves under the base model, so it does not
+    depend on which pairs they are.
 
     Args:
         model: the base model, before any step.
@@ -195,8 +200,8 @@ def make_hold(
 ) -> tuple[Hold | None, str]:
     """What the settings hold, and a line that says it.
 
-    Neutral contexts are held where there are some for these groups, else the twins' own prompts. Each group is compared
-    with the first.
+    Neutral contexts are held where there are some for these groups, else the twins' own prompts. Each group
+    is compared with the first.
 
     Args:
         items: the training prompts with their responses.
@@ -222,8 +227,8 @@ def make_hold(
             )
     if not held:
         return None, (
-            "nothing is held: there are no neutral contexts for these groups and no twins; closing the gap may move which "
-            "group the model expects; --hold_contexts FILE gives contexts"
+            "nothing is held: there are no neutral contexts for these groups and no twins; closing the gap "
+            "may move which group the model expects; --hold_contexts FILE gives contexts"
         )
     where = (
         "after neutral contexts"

@@ -1,4 +1,5 @@
-"""Responses sampled again during training, as the method's public ancestor does: ``--refresh_responses N``."""
+"""Responses sampled again during training, as the method's public ancestor does:
+``--refresh_responses N``."""
 
 from __future__ import annotations
 

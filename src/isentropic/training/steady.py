@@ -21,14 +21,15 @@ Scored = tuple[list[Item], list[Array]]
 class Steadying:
     """The control variate of the loss, and the held-out gap that it goes by.
 
-    A batch's gap is noisy since prompts differ; how far its entropies have moved since training began is not. So the
-    loss takes
+    A batch's gap is noisy since prompts differ; how far its entropies have moved since training began is not.
+    So the loss takes
 
     .. math:: H_i(t) - H_i(0) + a_g
 
-    in place of the entropy H_i(t), in nats. The anchor a_g of group g is set by the first batch after each held-out
-    measurement, such that the batch's group means equal the held-out ones. The gap that scales the gradient is then the
-    held-out gap, plus what the training responses have moved since. Gradients are not touched.
+    in place of the entropy H_i(t), in nats. The anchor a_g of group g is set by the first batch after each
+    held-out measurement, such that the batch's group means equal the held-out ones. The gap that scales the
+    gradient is then the held-out gap, plus what the training responses have moved since. Gradients are not
+    touched.
 
     Without :meth:`start` nothing is changed.
 
@@ -40,7 +41,8 @@ class Steadying:
         >>> steadying = Steadying()
         >>> steadying.start([item], [np.array([2.0, 3.0])])
         >>> steadying.measured({"male": 2.5, "female": 2.75})
-        >>> moved = torch.tensor([2.1, 3.0], dtype=torch.float64) - torch.from_numpy(steadying.baseline([item]))
+        >>> now = torch.tensor([2.1, 3.0], dtype=torch.float64)
+        >>> moved = now - torch.from_numpy(steadying.baseline([item]))
         >>> [round(x, 4) for x in steadying.add_anchor(moved, ["male", "female"]).tolist()]
         [2.5, 2.75]
     """
@@ -105,13 +107,15 @@ def held_out_estimate(
     items: Sequence[Item],
     groups: Sequence[str],
 ) -> Estimate:
-    """The gap during training, from all that was held out: every prompt before training, the validation prompts since.
+    """The gap during training, from all that was held out: every prompt before training,
+    the validation prompts since.
 
     .. math:: \\hat g(t) = g_{pool}(0) + (g_{val}(t) - g_{val}(0))
 
-    Before the first step the training prompts are as unseen as the validation prompts, so both tell the gap at step 0;
-    the change since comes from the validation prompts alone, pair by pair. Standard error: the root of the two
-    squared. Twins only. With more than two groups it is the widest gap, with an interval that holds for all.
+    Before the first step the training prompts are as unseen as the validation prompts, so both tell the gap
+    at step 0; the change since comes from the validation prompts alone, pair by pair. Standard error: the
+    root of the two squared. Twins only. With more than two groups it is the widest gap, with an interval that
+    holds for all.
 
     Args:
         pool: training and validation items with their entropies before training.

@@ -1,4 +1,5 @@
-"""The trainer: transformers' own, with a loss over the whole effective batch and stops on held-out evidence."""
+"""The trainer: transformers' own, with a loss over the whole effective batch and stops on held-out
+evidence."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ WHOLE_GRADIENTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedTyp
 """Where each process holds the whole gradient between the backward pass and the optimizer's step."""
 SHOWN_TWINS = 8
 STEERING = "steering_{rank}.json"
-"""In a checkpoint: what the control variate and refreshed responses need to continue as if the run had never been interrupted."""
+"""In a checkpoint: what the control variate and refreshed responses need to continue as if the run had never
+been interrupted."""
 
 HELD_OUT_STEERS = (
     "These prompts steered the training. Prompts that did not are better evidence: measure them too."
@@ -69,20 +71,24 @@ HELD_OUT_STEERS = (
 class DebiasingTrainer(Trainer):
     """Fine-tune a causal language model until its groups hesitate equally.
 
-    The loss is a function of the group means over the whole effective batch, so it is exact for any split of it:
+    The loss is a function of the group means over the whole effective batch, so it is exact for any split of
+    it:
 
     1. every example of the effective batch is scored without gradient, over all processes;
     2. ``c_i = dL/dH_i`` comes from autograd on that vector;
     3. each micro-batch's backward pass is that of ``sum_i c_i H_i``.
 
-    A loss of the one signed gap needs no scoring beforehand: ``c_i = L'(gap) dgap/dH_i``, and the second factor is known
-    without the entropies. The micro-batches go back with it, and the gradient is scaled by ``L'(gap)`` at the end of the step.
+    A loss of the one signed gap needs no scoring beforehand: ``c_i = L'(gap) dgap/dH_i``, and the second
+    factor is known without the entropies. The micro-batches go back with it, and the gradient is scaled by
+    ``L'(gap)`` at the end of the step.
 
     Args:
-        model: a model, a name that :func:`isentropic.models.load_model` knows, or what that function returned.
+        model: a model, a name that :func:`isentropic.models.load_model` knows, or what that function
+            returned.
         args: a :class:`DebiasingConfig`.
-        train_dataset: a :class:`PromptSet`, or what :func:`isentropic.prompts.load_prompts` reads (file, hub id,
-            ``datasets`` object, list of dicts). Its ``train`` split trains; ``None`` takes the built-in prompts.
+        train_dataset: a :class:`PromptSet`, or what :func:`isentropic.prompts.load_prompts` reads (file, hub
+            id, ``datasets`` object, list of dicts). Its ``train`` split trains; ``None`` takes the built-in
+            prompts.
         eval_dataset: the same for validation; ``None`` takes the ``validation`` split of the training data.
         processing_class: the tokenizer, where ``model`` is a model.
         peft_config: a peft config; the model is then trained through an adapter.
@@ -150,8 +156,8 @@ class DebiasingTrainer(Trainer):
         args = self.args
         if self.is_deepspeed_enabled and args.hold != "none":
             raise InputError(
-                f"hold is {args.hold!r} under DeepSpeed, which makes its own updates where nothing can be held; give "
-                f"--hold none, or use FSDP"
+                f"hold is {args.hold!r} under DeepSpeed, which makes its own updates where nothing can be "
+                "held; give --hold none, or use FSDP"
             )
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and self.model.device != args.device:
             self.model.to(args.device)  # type: ignore[arg-type]  # it is measured whole before it is sharded
@@ -181,7 +187,7 @@ class DebiasingTrainer(Trainer):
         self.validation_items: list[Item] = []
         self.other_items: dict[str, list[Item]] = {}
 
-    # --- Before training --------------------------------------------------------------------------------------------
+    # --- Before training ------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Sample all responses from the base model, and record what later steps are compared with."""
@@ -294,8 +300,9 @@ class DebiasingTrainer(Trainer):
             folder = str(found) if found else None
         if folder is None or not (Path(folder) / STEERING.format(rank=self.args.process_index)).is_file():
             raise InputError(
-                f"resume_from_checkpoint is {given!r}, but {folder or output_dir!r} contains no checkpoint of this trainer; the run "
-                f"cannot continue from there; leave it out to start again, or give a folder checkpoint-N"
+                f"resume_from_checkpoint is {given!r}, but {folder or output_dir!r} contains no checkpoint "
+                "of this trainer; the run cannot continue from there; leave it out to start again, or give a "
+                "folder checkpoint-N"
             )
         return folder
 
@@ -327,7 +334,7 @@ class DebiasingTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> StratifiedSampler:
         return StratifiedSampler([item.topic for item in self.train_items], self.draws, self.args.seed)
 
-    # --- One step ---------------------------------------------------------------------------------------------------
+    # --- One step -------------------------------------------------------------------------------------------
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -349,7 +356,8 @@ class DebiasingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        """The micro-batch's share: gradients and values of all shares add up to those of the loss of the effective batch."""
+        """The micro-batch's share: gradients and values of all shares add up to those of the loss of the
+        effective batch."""
         without_chance(model)
         rows = inputs["input_ids"], inputs["attention_mask"], inputs["predicts"]
         owners, device = inputs.get("owners"), inputs["input_ids"].device
@@ -362,7 +370,8 @@ class DebiasingTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
-        """A micro-batch forward and back; after the last one the gradient is scaled by ``L'(gap)`` where that was left out."""
+        """A micro-batch forward and back; after the last one the gradient is scaled by ``L'(gap)`` where that
+        was left out."""
         share = super().training_step(model, inputs, num_items_in_batch)
         if (finished := self.exact.finish()) is None:
             return share
@@ -372,7 +381,7 @@ class DebiasingTrainer(Trainer):
                 parameter.grad.mul_(slope)
         return share + loss
 
-    # --- Held-out evidence and logs ---------------------------------------------------------------------------------
+    # --- Held-out evidence and logs -------------------------------------------------------------------------
 
     def evaluate(
         self,
@@ -383,15 +392,16 @@ class DebiasingTrainer(Trainer):
         """The gap on held-out prompts with its interval, and what the change has cost so far.
 
         Args:
-            eval_dataset: the prompts to measure, all of them: a :class:`PromptSet`, what :func:`load_prompts` reads, or a dict
-                of these by name, whose names are then in the keys. ``None`` measures the validation prompts, and
-                only that steers the training. The responses are sampled when a set is first measured, and kept.
+            eval_dataset: the prompts to measure, all of them: a :class:`PromptSet`, what :func:`load_prompts`
+                reads, or a dict of these by name, whose names are then in the keys. ``None`` measures the
+                validation prompts, and only that steers the training. The responses are sampled when a set is
+                first measured, and kept.
             ignore_keys: accepted as transformers passes it; there are no model outputs to gather.
             metric_key_prefix: what the keys of the result begin with.
 
         Returns:
-            ``eval_gap``, ``eval_gap_se``, ``eval_gap_low``, ``eval_gap_high``, ``eval_H_<group>`` (nats), ``eval_kl``
-            (nats per token) and more. What is unknown has no key.
+            ``eval_gap``, ``eval_gap_se``, ``eval_gap_low``, ``eval_gap_high``, ``eval_H_<group>`` (nats),
+            ``eval_kl`` (nats per token) and more. What is unknown has no key.
         """
         if isinstance(eval_dataset, dict):
             named = [
@@ -429,7 +439,8 @@ class DebiasingTrainer(Trainer):
         return self.other_items[prompts.sha256]
 
     def held_out_figures(self, summary: Estimate, groups: Sequence[str]) -> dict[str, Any]:
-        """The gap that a summary tells, and what the change of the weights has cost; the same on all processes."""
+        """The gap that a summary tells, and what the change of the weights has cost;
+        the same on all processes."""
         assert self.neutral is not None
         low, high = summary["ci95"] or (None, None)
         answers = sample_responses(
@@ -483,12 +494,13 @@ class DebiasingTrainer(Trainer):
             logs |= self.exact.means()
         super().log(logs, start_time)
 
-    # --- The model card ---------------------------------------------------------------------------------------------
+    # --- The model card -------------------------------------------------------------------------------------
 
     def create_model_card(  # type: ignore[override]
         self, model_name: str | None = None, tags: str | list[str] | None = None, **metadata: Any
     ) -> None:
-        """Write ``README.md`` into ``args.output_dir``: the held-out gap before and after, and what it does not show.
+        """Write ``README.md`` into ``args.output_dir``: the held-out gap before and after,
+        and what it does not show.
 
         ``push_to_hub`` calls it. The figures are those of the validation prompts, and the card says so.
 
@@ -522,7 +534,7 @@ class DebiasingTrainer(Trainer):
         card.save(Path(str(self.args.output_dir)) / "README.md")
 
 
-# --- Helpers --------------------------------------------------------------------------------------------------------
+# --- Helpers ------------------------------------------------------------------------------------------------
 
 
 def base_model(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> LoadedModel:
@@ -533,15 +545,16 @@ def base_model(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> LoadedM
         return dataclasses.replace(model, tokenizer=tokenizer or model.tokenizer)
     if tokenizer is None:
         raise InputError(
-            "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or pass "
-            "the model by name"
+            "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or "
+            "pass the model by name"
         )
     make_savable(model)
     return LoadedModel(model, tokenizer, str(model.name_or_path), model_sha256(model))
 
 
 def sized(args: DebiasingConfig, groups: int, items: int) -> tuple[DebiasingConfig, int]:
-    """A copy of the configuration with batch sizes and steps as transformers counts them, and the items drawn in all."""
+    """A copy of the configuration with batch sizes and steps as transformers counts them,
+    and the items drawn in all."""
     args = copy.copy(args)
     args.per_device_train_batch_size = args.micro_batch_size // groups
     args.gradient_accumulation_steps = args.effective_batch // (args.micro_batch_size * args.world_size)
@@ -567,7 +580,8 @@ def check_held_out(held_out: PromptSet, train_set: PromptSet) -> None:
     if set(held_out.groups) != set(train_set.groups):
         raise InputError(
             f"eval_dataset has the groups {', '.join(held_out.groups)} and the training prompts "
-            f"{', '.join(train_set.groups)}; the held-out gap would be a different quantity; give prompts of the same groups"
+            f"{', '.join(train_set.groups)}; the held-out gap would be a different quantity; give prompts of "
+            "the same groups"
         )
 
 

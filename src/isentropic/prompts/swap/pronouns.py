@@ -1,7 +1,7 @@
 """Two pronouns need grammar to swap: *her* is *his* or *him*, *his* is *her* or *hers*.
 
-The rules look at a few words on either side. Each function answers with the possible words, likelier first; more than
-one means that the rules cannot decide ("we saw her run").
+The rules look at a few words on either side. Each function answers with the possible words, likelier first;
+more than one means that the rules cannot decide ("we saw her run").
 """
 
 from __future__ import annotations
@@ -175,18 +175,14 @@ def his_or_him(tokens: list[Token], i: int) -> tuple[str, ...]:
         return _HIM_OR_HIS if not a.after or not a.after[0].isalnum() else _HIM if _closes(a.after) else _HIS
     if a.next == "home":
         return _HIM if a.prev in words.MOVING and (_closes(a.after) or a.after in words.ADVERBS) else _HIS
-    if a.next in words.COMPLEMENTS and a.prev in words.COMPLEMENT_VERBS and _closes(a.after):
-        if not _things(a.next) and a.next not in (
-            "best",
-            "company",
-            "last",
-            "next",
-            "second",
-            "first",
-            "all",
-            "extra",
-        ):
-            return _HIM
+    if (
+        a.next in words.COMPLEMENTS
+        and a.prev in words.COMPLEMENT_VERBS
+        and _closes(a.after)
+        and not _things(a.next)
+        and a.next not in "best company last next second first all extra".split()
+    ):
+        return _HIM
     if a.next == "well":
         return _HIM if a.prev in words.KNOWING else _HIM_OR_HIS if _closes(a.after) else _HIS
     if a.prev in ("wish", "wishes", "wished", "wishing") and a.next in (

@@ -33,7 +33,7 @@ class _Reading(NamedTuple):
     flags: list[str]
 
 
-# ------------------------------------------------------------------------------------------------ tokens
+# --- Tokens -------------------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r"(?i:ma['’]am\b)|[^\W\d_]+|\d[\d,.:/]*\w*|[^\w\s]|_")
 _PHRASES = re.compile("|".join(words.PHRASES), re.IGNORECASE)
@@ -89,7 +89,7 @@ def _like(old: str, new: str) -> str:
     return new[0].upper() + new[1:] if old[0].isupper() else new
 
 
-# ------------------------------------------------------------------------------------------------ reading
+# --- Reading ------------------------------------------------------------------------------------------------
 
 _PRONOUNS = {
     "he": "she",
@@ -200,7 +200,8 @@ def _read(text: str, partners: Mapping[str, _Name], remember: Mapping[str, str])
 def _title(
     tokens: list[Token], i: int, remember: Mapping[str, str], undotted: bool
 ) -> tuple[_Slot, int] | None:
-    """Read "Mr.", "Mrs. Smith", "Madam President" at token i; returns the slot and the last token it covers."""
+    """Read "Mr.", "Mrs. Smith", "Madam President" at token i;
+    returns the slot and the last token it covers."""
     token = tokens[i]
     name = token.text.capitalize() if token.text.isupper() and len(token.text) > 1 else token.text
     madam = name == "Madam"
@@ -285,7 +286,7 @@ def _clash(tokens: list[Token], slots: list[_Slot], partners: Mapping[str, _Name
     return None
 
 
-# ------------------------------------------------------------------------------------------------ writing
+# --- Writing ------------------------------------------------------------------------------------------------
 
 
 def _write(text: str, slots: Sequence[_Slot], picks: Sequence[str]) -> str:

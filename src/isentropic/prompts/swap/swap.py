@@ -1,8 +1,8 @@
 """Find the gender a text speaks of, and write its twin.
 
-Words are looked up in `swap_words.py`. Two pronouns need grammar: *her* is *his* or *him*, *his* is *her* or *hers*.
-Local rules decide these; where the rules are unsure, a language model may choose (`lm_chooser`), or the text is
-flagged. A flagged text should be left out: its twin is a best guess.
+Words are looked up in `swap_words.py`. Two pronouns need grammar: *her* is *his* or *him*, *his* is *her* or
+*hers*. Local rules decide these; where the rules are unsure, a language model may choose (`lm_chooser`), or
+the text is flagged. A flagged text should be left out: its twin is a best guess.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Swap(NamedTuple):
     remember: dict[str, str]
 
 
-# ------------------------------------------------------------------------------------------------ public
+# --- Public -------------------------------------------------------------------------------------------------
 
 
 def detect(text: str, *, names: Sequence[Any] | None = None) -> Detection:
@@ -85,16 +85,17 @@ def swap(
 
     Args:
         text: English text.
-        choose: given whole candidate texts, returns the index of the likelier; see `lm_chooser`. Without it an
-            undecided *her* or *his* is flagged.
+        choose: given whole candidate texts, returns the index of the likelier; see `lm_chooser`. Without it
+            an undecided *her* or *his* is flagged.
         token_count: number of tokens of a string; names are then paired within the same count where possible.
-        names: the pair of names to use, (male, female), or several such pairs; other names use the built-in pairs.
+        names: the pair of names to use, (male, female), or several such pairs; other names use the built-in
+            pairs.
         remember: the `remember` of an earlier swap, to come back to the same words.
         check_round_trip: swap the twin back, and flag the text if that does not give it again.
 
     Returns:
-        Swap: `flagged` is None or a reason, its kind before the colon. A text without gendered words comes back
-        as it is.
+        Swap: `flagged` is None or a reason, its kind before the colon. A text without gendered words comes
+        back as it is.
 
     Raises:
         InputError: text is not a string, or names are not pairs of single words.
@@ -139,7 +140,8 @@ def swap(
 def lm_chooser(model: Any, tokenizer: Any) -> Chooser:
     """Make a `choose` for `swap` that picks the text a causal language model finds likelier.
 
-    The score is the total log-likelihood of the text (nats), after the tokenizer's start token where it has one.
+    The score is the total log-likelihood of the text (nats), after the tokenizer's start token where it has
+    one.
 
     Args:
         model: a causal language model of transformers.
@@ -189,16 +191,17 @@ def swapper(load: Callable[[], Any]) -> Callable[[str], Swap]:
 
         return partial(swap, choose=lm_chooser(loaded.model, loaded.tokenizer), token_count=token_count)
 
-    return lambda text: ready()(text)
+    return lambda text: ready()(text)  # noqa: PLW0108 - the model is loaded at the first text
 
 
-# ------------------------------------------------------------------------------------------------ checks, names
+# --- Checks, names ------------------------------------------------------------------------------------------
 
 
 def _check(text: str) -> None:
     if not isinstance(text, str):
         raise InputError(
-            f"text is {type(text).__name__} {text!r:.40}; only strings can be swapped, give one text at a time"
+            f"text is {type(text).__name__} {text!r:.40}; only strings can be swapped, give one text at a "
+            "time"
         )
 
 
@@ -222,6 +225,7 @@ def _name_pairs(names: Sequence[Any] | None) -> tuple[tuple[str, str], ...]:
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(n, str) and re.fullmatch(r"[^\W\d_]+", n) for n in pair):
             raise InputError(
-                f"names has {pair!r}; a name without a twin cannot be swapped, give (male, female), one word each"
+                f"names has {pair!r}; a name without a twin cannot be swapped, give (male, female), one word "
+                "each"
             )
     return tuple((pair[0], pair[1]) for pair in pairs)

@@ -13,8 +13,7 @@ def _words(text: str) -> frozenset[str]:
 
 def _pairs(text: str) -> dict[str, str]:
     """Read "male/female ..." into a map from male to female."""
-    pairs = [item.split("/") for item in text.split()]
-    return {male: female for male, female in pairs}
+    return dict(item.split("/") for item in text.split())
 
 
 # Both directions, singular and plural written out: no rule guesses a plural.
@@ -301,7 +300,7 @@ OPENERS = _words("""
     These Those People Students Children Parents Friends Mine Yours Ours Theirs Hers His And But Or So If
 """)
 
-# ---- word classes of the rules for her, his, him and hers ----
+# --- Word classes of the rules for her, his, him and hers ---------------------------------------------------
 CLAUSE_WORDS = _words("""
     a an the this that these those some any my your his their our its no another each much enough something
     anything nothing everything someone anyone her and or but because if when while who whom which whose since where
@@ -416,7 +415,7 @@ NUMBER_WORDS = _words("""
     several many few more twice half double less
 """)
 PLACE_WORDS_BEFORE = _words("in at near the a an this that these those each every another brand")
-# ---- groups of verbs by what may follow "her" ----
+# --- Groups of verbs by what may follow "her" ---------------------------------------------------------------
 BUYING = _words(
     "buy buys bought buying make makes made making sell sells sold selling bake baked cook cooked"
 )
