@@ -23,6 +23,7 @@ def same_logits(truth: Tensor, ours: Tensor) -> bool:
     """Whether two tensors of logits are equal within the rounding of their dtype.
 
     Example:
+        >>> import torch
         >>> z = torch.tensor([[1.0, -2.0, -torch.inf]])
         >>> same_logits(z, z + 1e-6), same_logits(z, z + 1e-2)
         (True, False)

@@ -49,6 +49,7 @@ class Hold:
         One weight w of two, held where it is: the step moves the other one alone.
 
         >>> model = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.ones_(model.weight)
         >>> hold = Hold(model, [lambda m: (m.weight[0, 0], 0.0)])
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> hold.attach(optimizer)
