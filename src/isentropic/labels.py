@@ -68,8 +68,9 @@ def expectation_line(expectation: Mapping[str, Any] | None) -> str | None:
     """Which group the model expects, in one line; None where it was not measured.
 
     Example:
+        >>> found = {"groups": ["male", "female"], "twins": None}
         >>> row = {"gap": 0.21, "ci95": [-0.07, 0.49], "mean_abs": 0.92, "prefers_second": 0.58, "n": 192}
-        >>> expectation_line({"groups": ["male", "female"], "twins": None, "contexts": row}).partition(", 95%")[0]
+        >>> expectation_line({**found, "contexts": row}).partition(", 95%")[0]
         'expectation after neutral contexts: female over male +0.2100 nats'
     """
     for form, where in EXPECTATION_FORMS:

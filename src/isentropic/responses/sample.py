@@ -226,7 +226,8 @@ def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together
 
 
 def generates_otherwise(model: Any, prompt: Tokens, max_new_tokens: int, pad: int) -> bool:
-    """Whether ``generate()`` gives other logits than the model itself, ``model(input_ids)``, at the first tokens.
+    """Whether ``generate()`` gives other logits than the model itself, ``model(input_ids)``,
+    at the first tokens.
 
     It counts positions from 0 where RoBERTa begins behind the padding id, and it needs a cache that is right.
     """
@@ -240,7 +241,8 @@ def generates_otherwise(model: Any, prompt: Tokens, max_new_tokens: int, pad: in
     found = not same_logits(plain, first_logits(model, [prompt], [forced], pad))
     if found:
         log.warning(
-            "%s: generate() gives other predictions than the model itself; each token is sampled after a pass over all before it",
+            "%s: generate() gives other predictions than the model itself; each token is sampled after a "
+            "pass over all before it",
             type(model).__name__,
         )
     _otherwise[model] = found, len(prompt) + len(forced)
@@ -249,7 +251,8 @@ def generates_otherwise(model: Any, prompt: Tokens, max_new_tokens: int, pad: in
 
 @contextlib.contextmanager
 def plain_steps(model: Any) -> Iterator[None]:
-    """Each step of ``generate()`` inside the block reads its row from the start, as ``model(input_ids)`` does: slow, right."""
+    """Each step of ``generate()`` inside the block reads its row from the start,
+    as ``model(input_ids)`` does: slow, right."""
 
     def prepare(input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         kept = {name: kwargs[name] for name in ("logits_to_keep",) if name in kwargs}
