@@ -61,11 +61,13 @@ def context_examples(
     Raises:
         InputError: the two texts do not begin with the same token, or one is the beginning of the other.
     """
+    if not contexts:
+        return []
     start = start_token(tokenizer)
+    texts = [context.text + context.words[group] for context in contexts for group in groups]
+    encoded = [(start, *ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
     found = []
-    for context in contexts:
-        both = [tuple(tokenizer(context.text + context.words[group]).input_ids) for group in groups]
-        both = [ids if ids[0] == start else (start, *ids) for ids in both]
+    for context, *both in zip(contexts, encoded[::2], encoded[1::2], strict=True):
         shared = next(
             (n for n, pair in enumerate(zip(*both, strict=False)) if len(set(pair)) > 1), min(map(len, both))
         )

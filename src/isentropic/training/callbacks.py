@@ -189,6 +189,7 @@ class Monitor(TrainerCallback):
         self.last_gap: float | None = None
         self.started = time.monotonic()
         self.draws = True
+        self.next_drawing = 0.0
 
     def go_back(self, step: int) -> None:
         """Drop what an interrupted run had written past ``step``; -1 drops all."""
@@ -203,6 +204,10 @@ class Monitor(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.advance(state.global_step)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.draw()
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs["logs"]
@@ -235,7 +240,8 @@ class Monitor(TrainerCallback):
             self.write(
                 {"step": state.global_step, **row, "seconds": round(time.monotonic() - self.started, 3)}
             )
-            self.draw()
+            if time.monotonic() >= self.next_drawing:
+                self.draw()
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
@@ -245,9 +251,12 @@ class Monitor(TrainerCallback):
         """Draw the curves so far. A picture that cannot be drawn is said once, and costs nothing else."""
         if not self.draws:
             return
+        began = time.monotonic()
         try:
             draw_curves(self.rows, self.folder / CURVES, target_gap=self.target_gap, title=self.title)
         except Exception as error:  # matplotlib, its fonts, its settings, the disk: none is worth a training
             self.draws = False
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.say(f"   {CURVES} cannot be drawn ({reason}); training continues without it")
+        # Drawing takes about a second, whatever the steps take: at most a tenth of the time goes to it.
+        self.next_drawing = time.monotonic() + 9 * (time.monotonic() - began)
