@@ -23,7 +23,7 @@ from transformers import (
 from isentropic.errors import InputError
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model, looks_like_a_path, ready_tokenizer
-from isentropic.models.save import save_model
+from isentropic.models.save import save_model, saved_otherwise, sentence_logits
 from tiny import logits
 
 
@@ -498,3 +498,16 @@ def test_plain_attention_is_taken_where_it_is_the_same(tiny_folder, monkeypatch)
 
     monkeypatch.setattr(load, "same_logits", lambda *_: False)
     assert load_model(str(tiny_folder)).model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("family, sizes", [("llama", {}), ("gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 2})])
+def test_a_model_of_a_short_context_is_loaded_and_saved_as_any_other(family, sizes, tmp_path, tiny_tokenizer):
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = AutoConfig.for_model(
+        family, vocab_size=320, max_position_embeddings=6, bos_token_id=0, eos_token_id=0, **(sizes or small)
+    )
+    save_model(AutoModelForCausalLM.from_config(config), tiny_tokenizer, tmp_path)
+    loaded = load_model(str(tmp_path))
+    truth = sentence_logits(loaded.model, loaded.tokenizer)
+    assert truth.shape == (1, 6, 320)
+    assert saved_otherwise(tmp_path, truth, loaded.tokenizer) is None

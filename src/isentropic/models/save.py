@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isentropic.errors import InputError
-from isentropic.models.model import precision, quiet_transformers, vocabulary_size
+from isentropic.models.model import precision, quiet_transformers
 from isentropic.models.reading import reading
 from isentropic.models.trial import ordinary_text, same_logits
 
@@ -73,7 +73,7 @@ def refused(config: Any) -> bool:
 @torch.no_grad()
 def sentence_logits(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """The logits of a model for an ordinary sentence, in the dtype of its weights."""
-    ids = torch.tensor([ordinary_text(tokenizer, vocabulary_size(model))], device=model.device)
+    ids = torch.tensor([ordinary_text(tokenizer, model)], device=model.device)
     modes = [part for part in model.modules() if part.training]
     model.eval()
     try:

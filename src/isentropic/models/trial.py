@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from isentropic.models.model import context_length, vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -12,11 +14,14 @@ if TYPE_CHECKING:
 TEXT = "The nurse told us that the road to the town was closed, and that we had to walk."
 
 
-def ordinary_text(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[int]:
-    """Token ids of a plain sentence, without special tokens,
-    which some models treat in a way of their own."""
+def ordinary_text(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
+    """Token ids of a plain sentence, as many as the model can take.
+
+    Special tokens are left out: some models treat them in a way of their own.
+    """
     ids = tokenizer(TEXT, add_special_tokens=False).input_ids
-    return [token for token in ids if token < vocabulary]
+    known = [token for token in ids if token < vocabulary_size(model)]
+    return known[: context_length(model)]
 
 
 def same_logits(truth: Tensor, ours: Tensor) -> bool:
