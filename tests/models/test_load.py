@@ -500,7 +500,9 @@ def test_plain_attention_is_taken_where_it_is_the_same(tiny_folder, monkeypatch)
     assert load_model(str(tiny_folder)).model.config._attn_implementation == "sdpa"
 
 
-@pytest.mark.parametrize("family, sizes", [("llama", {}), ("gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 2})])
+@pytest.mark.parametrize(
+    "family, sizes", [("llama", {}), ("gpt2", {"n_embd": 32, "n_layer": 1, "n_head": 2})]
+)
 def test_a_model_of_a_short_context_is_loaded_and_saved_as_any_other(family, sizes, tmp_path, tiny_tokenizer):
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = AutoConfig.for_model(

@@ -42,7 +42,11 @@ LOSSES: dict[str, dict[str, Any]] = {
 
 
 def trainer_of(
-    model: Any = None, prompts: PromptSet | None = None, pad: str = "<end>", peft: Any = None, **changes: Any
+    model: Any = None,
+    prompts: PromptSet | None = None,
+    pad: str | None = "<end>",
+    peft: Any = None,
+    **changes: Any,
 ) -> DebiasingTrainer:
     """A trainer of 5 steps of 32 prompts; the tokenizer's pad is its end of text unless told otherwise."""
     settings: dict[str, Any] = {
@@ -825,3 +829,19 @@ def test_a_log_line_of_several_steps_holds_their_means(changes):
         for name in ("loss", "entropy_gap", "entropy_gap_signed", "H_male", "H_female", "H_mean"):
             mean = np.mean([row[name] for row in steps[start : start + 3]])
             assert line[name] == pytest.approx(mean, rel=1e-5, abs=1e-7), name
+
+
+def test_a_tokenizer_without_a_pad_token_trains_as_one_whose_end_token_pads():
+    weights = []
+    for pad in (None, "<end>"):
+        trainer = trainer_of(pad=pad, max_steps=1)
+        trainer.train()
+        weights.append(flat(trainer.model))
+    assert torch.equal(*weights)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused():
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="no end-of-text token"):
+        DebiasingTrainer(make_model(), DebiasingConfig(), make_prompts(), processing_class=tokenizer)

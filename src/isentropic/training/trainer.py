@@ -35,7 +35,7 @@ from isentropic.measure.measurement import make_items
 from isentropic.measure.score import score_items
 from isentropic.measure.summary import distinct_ngrams, summarise
 from isentropic.models.identity import model_sha256
-from isentropic.models.load import load_model
+from isentropic.models.load import load_model, ready_tokenizer
 from isentropic.models.model import LoadedModel, quiet_transformers, vocabulary_size
 from isentropic.models.save import make_savable
 from isentropic.prompts.load import load_prompts
@@ -542,14 +542,17 @@ def base_model(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> LoadedM
     if isinstance(model, str):
         model = load_model(model)
     if isinstance(model, LoadedModel):
-        return dataclasses.replace(model, tokenizer=tokenizer or model.tokenizer)
+        tokenizer = ready_tokenizer(tokenizer or model.tokenizer, model.name, vocabulary_size(model.model))
+        return dataclasses.replace(model, tokenizer=tokenizer)
     if tokenizer is None:
         raise InputError(
             "processing_class is None; prompts cannot be encoded without the model's tokenizer; pass it, or "
             "pass the model by name"
         )
     make_savable(model)
-    return LoadedModel(model, tokenizer, str(model.name_or_path), model_sha256(model))
+    name = str(model.name_or_path)
+    tokenizer = ready_tokenizer(tokenizer, name, vocabulary_size(model))
+    return LoadedModel(model, tokenizer, name, model_sha256(model))
 
 
 def sized(args: DebiasingConfig, groups: int, items: int) -> tuple[DebiasingConfig, int]:
