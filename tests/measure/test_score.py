@@ -19,6 +19,7 @@ from isentropic.models.model import LoadedModel
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.responses.sample import TOKENS_A_BATCH, ResponseSampler, Sampling
 from oracles import naive_entropies
+from tiny import make_tokenizer
 
 GENDERS = ("male", "female")
 REQUIRED = {  # the keys that the documented schema promises
@@ -205,3 +206,15 @@ def test_a_model_of_nan_is_refused_by_its_name(tiny_loaded, test_pairs):
         tiny_loaded.model.lm_head.weight[7] = math.nan
     with pytest.raises(InputError, match=r"model '.*' gives NaN .* 48 of 48 responses"):
         measure(tiny_loaded, test_pairs, items=items)
+
+
+def test_a_tokenizer_without_a_pad_token_measures_as_one_with(tiny_loaded, test_pairs):
+    bare = make_tokenizer(pad=None)
+    assert bare.pad_token_id is None
+    with_pad, without = (
+        measure(model, test_pairs, noise_floor=False)
+        for model in (tiny_loaded, dataclasses.replace(tiny_loaded, tokenizer=bare))
+    )
+    for one, other in zip(with_pad.entropies, without.entropies, strict=True):
+        assert np.allclose(one, other, atol=1e-6)
+    assert with_pad.summary["expectation"] == without.summary["expectation"]

@@ -70,9 +70,7 @@ def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
             )
             if reference is None:
                 texts = neutral_examples(sampler, vocabulary_size(loaded.model))
-                reference = NeutralReference(
-                    loaded.model, texts, pad=loaded.tokenizer.pad_token_id, bf16=bf16
-                )
+                reference = NeutralReference(loaded.model, texts, pad=loaded.pad, bf16=bf16)
             kl = reference.kl_to(loaded.model) if fits else {"kl": None, "kl_ci95": None}
             text = settings.text_file
             costs.append(

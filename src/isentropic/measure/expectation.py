@@ -159,7 +159,7 @@ def measure_expectation(
             [context.filler for context in contexts],
         ),
     }
-    pad = loaded.tokenizer.pad_token_id
+    pad = loaded.pad
     return {
         name: LogOdds(log_odds(loaded.model, scorer, pairs, pad=pad, bf16=bf16), clusters)
         for name, (pairs, clusters) in forms.items()

@@ -93,7 +93,7 @@ def measure(
         items = make_items(
             prompt_set, sampler, shared=responses != "own", progress=sampling_progress or progress
         )
-    pad = loaded.tokenizer.pad_token_id
+    pad = loaded.pad
     entropies = score_items(loaded.model, scorer, items, pad=pad, bf16=bf16, progress=progress)
     check_finite(entropies, loaded.name)
     own, groups = responses == "own", prompt_set.groups

@@ -30,6 +30,12 @@ class LoadedModel:
     sha256: str
     stored_dtype: torch.dtype | None = None
 
+    @property
+    def pad(self) -> int:
+        """The token id that fills rows up to one length: no other token sees it, so the end token will do."""
+        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        return pad if pad is not None else end or 0
+
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether matmuls in bfloat16 are fast here: a GPU that knows it, or a CPU with AMX tiles."""

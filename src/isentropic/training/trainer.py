@@ -124,7 +124,7 @@ class DebiasingTrainer(Trainer):
         network = trainable_model(base.model, peft_config, args)
         self.take_data(train_dataset, eval_dataset, args)
         args, self.draws = sized(args, len(self.groups), len(self.train_items))
-        self.pad = base.tokenizer.pad_token_id
+        self.pad = base.pad
         self.progress = progress
         self.scorer = EntropyScorer(chunk_bytes=int(args.chunk_mb * 2**20))  # type: ignore[operator]
         self.steadying = Steadying()
