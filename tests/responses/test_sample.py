@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections import Counter
@@ -166,6 +167,7 @@ def test_a_model_that_looks_past_the_padding_gives_what_it_gives_alone(kind, cap
 
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert", "data2vec-text"])
 def test_a_model_whose_positions_do_not_begin_at_0_gives_its_own_responses(family):
+    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -187,6 +189,14 @@ def test_a_model_whose_positions_do_not_begin_at_0_gives_its_own_responses(famil
             for sample, response in enumerate(drawn):
                 assert_follows(model, ids, response, sample, sampling, (0,))
     assert "prepare_inputs_for_generation" not in vars(model)
+
+    for task in (None, "CAUSAL_LM"):
+        adapted = get_peft_model(
+            copy.deepcopy(model), LoraConfig(r=2, target_modules=["query"], task_type=task)
+        )
+        assert sample_responses(adapted, PROMPTS, sampling, ends=(0,)) == sample_responses(
+            model, PROMPTS, sampling, ends=(0,)
+        )
 
 
 def test_a_model_that_honours_the_mask_is_sampled_in_padded_batches(tiny_model, caplog, monkeypatch):

@@ -258,14 +258,17 @@ def plain_steps(model: Any) -> Iterator[None]:
         kept = {name: kwargs[name] for name in ("logits_to_keep",) if name in kwargs}
         return {"input_ids": input_ids, "use_cache": False, **kept}
 
-    own = vars(model).get("prepare_inputs_for_generation")
-    model.prepare_inputs_for_generation = prepare
+    base = (
+        model.get_base_model() if hasattr(model, "get_base_model") else model
+    )  # PEFT hands generate() on to it
+    own = vars(base).get("prepare_inputs_for_generation")
+    base.prepare_inputs_for_generation = prepare
     try:
         yield
     finally:
-        del model.prepare_inputs_for_generation
+        del base.prepare_inputs_for_generation
         if own is not None:
-            model.prepare_inputs_for_generation = own
+            base.prepare_inputs_for_generation = own
 
 
 def first_logits(model: Any, prompts: Sequence[Tokens], forced: Sequence[Tokens], pad: int) -> Tensor:
