@@ -107,3 +107,16 @@ def test_the_walks_name_functions_that_exist():
             found = [node for node in body if getattr(node, "name", None) == part]
             assert found, f"{file} has no {name}"
             body = found[0].body
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_functions_are_short_and_take_few_arguments_or_say_why(file):
+    """At most 60 lines and six arguments by place, or "long because", "arguments because" in the docstring."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        said = " ".join((ast.get_docstring(node) or "").lower().split())
+        lines = node.end_lineno - node.lineno + 1
+        by_place = [a for a in node.args.posonlyargs + node.args.args if a.arg not in ("self", "cls", "ctx")]
+        assert lines <= 60 or "long because" in said, f"{node.name} has {lines} lines"
+        assert len(by_place) <= 6 or "arguments because" in said, f"{node.name} has {len(by_place)} arguments"

@@ -1,4 +1,5 @@
-"""What is refused before a run folder is made: an environment, a model or packages that cannot do what is asked."""
+"""What is refused before a run folder is made: an environment,
+a model or packages that cannot do what is asked."""
 
 from __future__ import annotations
 
@@ -24,29 +25,31 @@ if TYPE_CHECKING:
 SHARDING_FLAGS = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """Set by accelerate where it spreads the state of training over processes."""
 LOGIT_BYTES = 14
-"""The most that one logit takes on its way to an entropy: bfloat16, float32, and two float32 working copies."""
+"""The most that one logit takes on its way to an entropy: bfloat16, float32,
+and two float32 working copies."""
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that torchrun and accelerate set for each process of a distributed run."""
 MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """The same from MPI launchers; accelerate reads them too."""
 
 
-# --- The environment ------------------------------------------------------------------------------------------------
+# --- The environment ----------------------------------------------------------------------------------------
 
 
 def launched_process() -> tuple[int, int]:
     """Rank and number of processes, as the launcher tells them in the environment.
 
     Raises:
-        InputError: the variables contradict each other, as those left over from another job do. A run of one process
-            would then wait for others that do not exist, or take itself for one that writes nothing.
+        InputError: the variables contradict each other, as those left over from another job do. A run of one
+            process would then wait for others that do not exist, or take itself for one that writes nothing.
     """
     rank, size, local_rank = (environment_number(name) for name in LAUNCHER[:3])
     for name in MPI_SIZES:
         if size is None and (environment_number(name) or 1) > 1:
             raise InputError(
-                f"{name} is {os.environ[name]} in the environment and WORLD_SIZE is not set; MPI launchers are not "
-                f"supported; unset {name} for one process, or start several with torchrun or accelerate launch"
+                f"{name} is {os.environ[name]} in the environment and WORLD_SIZE is not set; MPI launchers "
+                f"are not supported; unset {name} for one process, or start several with torchrun or "
+                "accelerate launch"
             )
     if not rank and (size or 1) == 1 and local_rank is None:
         return 0, 1
@@ -56,22 +59,24 @@ def launched_process() -> tuple[int, int]:
     missing = [name for name in LAUNCHER if os.environ.get(name, "-1") in ("", "-1")]
     if missing:
         raise InputError(
-            f"{', '.join(there)} in the environment, but {', '.join(missing)} not; this looks left over from another "
-            f"job; unset {', '.join(name for name in LAUNCHER if name in os.environ)} for one process, or start "
-            f"several with torchrun or accelerate launch"
+            f"{', '.join(there)} in the environment, but {', '.join(missing)} not; this looks left over from "
+            f"another job; unset {', '.join(name for name in LAUNCHER if name in os.environ)} for one "
+            "process, or start several with torchrun or accelerate launch"
         )
     environment_number("MASTER_PORT")
     assert rank is not None and size is not None
     if rank >= size:
         raise InputError(
-            f"RANK is {rank} in the environment and WORLD_SIZE {size}; ranks count from 0 to below that; unset "
-            f"{', '.join(LAUNCHER)} for one process, or start several with torchrun or accelerate launch"
+            f"RANK is {rank} in the environment and WORLD_SIZE {size}; ranks count from 0 to below that; "
+            f"unset {', '.join(LAUNCHER)} for one process, or start several with torchrun or accelerate "
+            "launch"
         )
     return rank, size
 
 
 def environment_number(name: str) -> int | None:
-    """A whole number in the environment; None where it is not set, or is -1, which launchers write for that."""
+    """A whole number in the environment; None where it is not set, or is -1,
+    which launchers write for that."""
     text = os.environ.get(name)
     if text is None:
         return None
@@ -81,8 +86,8 @@ def environment_number(name: str) -> int | None:
         number = -2
     if number < -1:
         raise InputError(
-            f"{name} is {text!r} in the environment, expected a whole number; this looks left over from another job; "
-            f"unset {name}"
+            f"{name} is {text!r} in the environment, expected a whole number; this looks left over from "
+            f"another job; unset {name}"
         )
     return None if number == -1 else number
 
@@ -93,9 +98,9 @@ def check_processes(
     """All processes of a run know of each other, and train the same model on the same prompts."""
     if launched != (config.process_index, config.world_size):
         raise InputError(
-            f"the environment says process {launched[0]} of {launched[1]} (RANK, WORLD_SIZE), and accelerate found "
-            f"process {config.process_index} of {config.world_size}; unset these for one process, or start several with "
-            f"torchrun or accelerate launch"
+            f"the environment says process {launched[0]} of {launched[1]} (RANK, WORLD_SIZE), and accelerate "
+            f"found process {config.process_index} of {config.world_size}; unset these for one process, or "
+            "start several with torchrun or accelerate launch"
         )
     if config.world_size == 1:
         return
@@ -106,12 +111,12 @@ def check_processes(
         found = gather_object([mine])
         if len(set(found)) > 1:
             raise InputError(
-                f"the {len(found)} processes have different {what} ({', '.join(sha[:8] for sha in found)}); each would "
-                f"train on something different; give every process the same {flag}"
+                f"the {len(found)} processes have different {what} ({', '.join(sha[:8] for sha in found)}); "
+                f"each would train on something different; give every process the same {flag}"
             )
 
 
-# --- The model ------------------------------------------------------------------------------------------------------
+# --- The model ----------------------------------------------------------------------------------------------
 
 
 def check_model(
@@ -126,8 +131,8 @@ def check_model(
     assert config.chunk_mb is not None
     if config.chunk_mb < needed:
         raise InputError(
-            f"--chunk_mb is {config.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give at "
-            f"least that"
+            f"--chunk_mb is {config.chunk_mb:g}; one row of this model's logits needs {needed:.2g} MB; give "
+            "at least that"
         )
     check_adapter(settings, config, loaded)
     if settings.hold_contexts:
@@ -143,13 +148,14 @@ def check_adapter(settings: TrainSettings, config: DebiasingConfig, loaded: Load
     """Refuse an adapter that cannot be made, saved or merged."""
     if settings.lora_r and (Path(settings.model_path) / "adapter_config.json").is_file():
         raise InputError(
-            f"--lora_r with --model_path {settings.model_path!r}, which is an adapter already; the new adapter would "
-            f"be saved without it; give the merged model (--merge_lora saves it), or leave --lora_r out"
+            f"--lora_r with --model_path {settings.model_path!r}, which is an adapter already; the new "
+            "adapter would be saved without it; give the merged model (--merge_lora saves it), or leave "
+            "--lora_r out"
         )
     if settings.merge_lora and config.world_size > 1 and any(map(parse_flag_from_env, SHARDING_FLAGS)):
         raise InputError(
-            "--merge_lora with weights that are sharded over processes; an adapter cannot be merged into shards; leave it "
-            "out and merge final/ afterwards in one process"
+            "--merge_lora with weights that are sharded over processes; an adapter cannot be merged into "
+            "shards; leave it out and merge final/ afterwards in one process"
         )
     if settings.lora_r and settings.lora_target_modules:
         linear = {n for n, m in loaded.model.named_modules() if hasattr(m, "weight") and m.weight.dim() == 2}
@@ -157,12 +163,12 @@ def check_adapter(settings: TrainSettings, config: DebiasingConfig, loaded: Load
             if not any(module == name or module.endswith(f".{name}") for module in linear):
                 there = ", ".join(sorted({module.rsplit(".", 1)[-1] for module in linear}))
                 raise InputError(
-                    f"--lora_target_modules names {name!r}, which this model does not have; there would be no place "
-                    f"for the adapter; choose from {there}"
+                    f"--lora_target_modules names {name!r}, which this model does not have; there would be "
+                    f"no place for the adapter; choose from {there}"
                 )
 
 
-# --- Packages -------------------------------------------------------------------------------------------------------
+# --- Packages -----------------------------------------------------------------------------------------------
 
 
 def trackers_of(settings: TrainSettings) -> list[str]:
@@ -174,8 +180,8 @@ def trackers_of(settings: TrainSettings) -> list[str]:
     for name in names:
         if name not in there:
             raise InputError(
-                f"--report_to names {name!r}, which is not installed here; its metrics would be lost; pip install "
-                f"'isentropic[{name}]' or use none"
+                f"--report_to names {name!r}, which is not installed here; its metrics would be lost; pip "
+                f"install 'isentropic[{name}]' or use none"
             )
     return names
 

@@ -28,13 +28,17 @@ from isentropic.settings import MeasureSettings
 
 
 def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
-    """Measure several models on the same pairs and the same responses; returns the comparison."""
+    """Measure several models on the same pairs and the same responses; returns the comparison.
+
+    Long because the models are measured in turn and each may reuse what the first one left.
+    """
     names = models
     if len(names) < 2:
         raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name a second one")
     if settings.responses_out:
         raise InputError(
-            f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them with measure"
+            f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them "
+            "with measure"
         )
     check_files(settings, {f"the model {name!r}": name for name in names})
     screen = Screen(quiet=settings.json == "-")
@@ -53,8 +57,8 @@ def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
                     "the stored text, encoded again" if settings.responses_in else "its own answers to them"
                 )
                 notes.append(
-                    f"{name} has a different tokenizer from {names[0]}: on the same prompts it is scored on {scored_on}, and its "
-                    f"KL and entropies are not comparable token by token"
+                    f"{name} has a different tokenizer from {names[0]}: on the same prompts it is scored on "
+                    f"{scored_on}, and its KL and entropies are not comparable token by token"
                 )
             items = measurements[0].items if measurements and fits else None
             found = measure_model(
@@ -96,7 +100,8 @@ def comparison_lines(result: Comparison) -> list[str]:
     for row in result["differences"]:
         p = "unknown" if row["p"] is None else f"{row['p']:.2g}"
         lines.append(
-            f"{row['model']} against {row['against']}: gap {row['gap_change']:+.4f}, 95% interval {interval_text(row['ci95'])}, p={p}"
+            f"{row['model']} against {row['against']}: gap {row['gap_change']:+.4f}, 95% interval "
+            f"{interval_text(row['ci95'])}, p={p}"
         )
         if moved_line := expectation_change_line(row["expectation_change"], row["groups"]):
             lines.append(f"{row['model']}: {moved_line}")
@@ -105,8 +110,8 @@ def comparison_lines(result: Comparison) -> list[str]:
         moved = "unknown" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f} nats a token"
         told = "" if cost["perplexity"] is None else f", perplexity {cost['perplexity']:.2f}"
         lines.append(
-            f"{model['name']}: KL to the first {moved}, mean entropy {cost['mean_entropy']:.4f}, mean length of its own "
-            f"answers {cost['mean_length']:.1f} tokens{told}"
+            f"{model['name']}: KL to the first {moved}, mean entropy {cost['mean_entropy']:.4f}, mean length "
+            f"of its own answers {cost['mean_length']:.1f} tokens{told}"
         )
     return lines + [f"note: {note}" for note in result["notes"]]
 

@@ -14,7 +14,8 @@ LARGEST = 2**20
 
 
 def config_words(file: str, switches: set[str], known: set[str]) -> list[str]:
-    """The pairs of a config file as flags. The facts beside the settings in a run folder's ``config.json`` are passed over.
+    """The pairs of a config file as flags. The facts beside the settings in a run folder's ``config.json``
+    are passed over.
 
     Args:
         file: the file.
@@ -43,8 +44,8 @@ def config_words(file: str, switches: set[str], known: set[str]) -> list[str]:
             words.append(f"--{name}={value}")
         else:
             raise InputError(
-                f"--config {file!r} gives {short(name)} a {type(value).__name__}; a setting is a text or a number; write "
-                f"it in quotes"
+                f"--config {file!r} gives {short(name)} a {type(value).__name__}; a setting is a text or a "
+                "number; write it in quotes"
             )
     return words
 
@@ -60,7 +61,8 @@ def read_config(file: str) -> dict[str, Any]:
         text = Path(file).read_text(encoding="utf-8-sig")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise InputError(
-                f"--config {file!r} repeats a part by *name, which can grow without end; write each setting out"
+                f"--config {file!r} repeats a part by *name, which can grow without end; write each setting "
+                "out"
             )
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:

@@ -29,8 +29,8 @@ def guarded(run: Callable[[], int | None]) -> int:
         if fault is None:
             raise
         return complain(
-            f"a file could not be written ({fault}); what was saved before is kept; free some space or change the "
-            f"permissions, then run it again"
+            f"a file could not be written ({fault}); what was saved before is kept; free some space or "
+            "change the permissions, then run it again"
         )
     except KeyboardInterrupt:
         sys.stderr.write("isentropic: stopped by Ctrl-C\n")

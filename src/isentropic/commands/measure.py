@@ -48,7 +48,7 @@ def run_measure(model: str | None, settings: MeasureSettings) -> Summary:
     return measurement.summary
 
 
-# --- Before the work ------------------------------------------------------------------------------------------------
+# --- Before the work ----------------------------------------------------------------------------------------
 
 
 def check_files(settings: MeasureSettings, models: dict[str, str | None]) -> None:
@@ -56,8 +56,8 @@ def check_files(settings: MeasureSettings, models: dict[str, str | None]) -> Non
     given = not_default(settings, PROMPT_SETTINGS)
     if settings.responses_in is not None and given:
         raise InputError(
-            f"{given} with --responses_in; the file brings its own prompts and groups, so this would have no effect; leave "
-            f"out one or the other"
+            f"{given} with --responses_in; the file brings its own prompts and groups, so this would have no "
+            "effect; leave out one or the other"
         )
     outputs = {
         "--json": None if settings.json == "-" else settings.json,
@@ -78,7 +78,7 @@ def not_default(settings: MeasureSettings, names: str) -> str:
     )
 
 
-# --- Measuring ------------------------------------------------------------------------------------------------------
+# --- Measuring ----------------------------------------------------------------------------------------------
 
 
 def model_on_device(name: str, settings: MeasureSettings) -> tuple[LoadedModel, bool]:
@@ -96,7 +96,8 @@ def sampling_of(settings: MeasureSettings) -> Sampling:
 def prompts_to_measure(
     settings: MeasureSettings, loaded: LoadedModel, screen: Screen
 ) -> tuple[PromptSet | None, MeasureSettings]:
-    """The prompts that the settings name, and the settings with what was left open: the split, and whether it is chat.
+    """The prompts that the settings name, and the settings with what was left open: the split,
+    and whether it is chat.
 
     None where stored responses bring their own.
     """
@@ -106,7 +107,8 @@ def prompts_to_measure(
         settings = dataclasses.replace(settings, chat=chat, split=settings.split or "all")
         if unused := not_default(settings, SAMPLING_SETTINGS):
             screen.say(
-                f"{unused}: has no effect on the responses of {settings.responses_in}, which are there already"
+                f"{unused}: has no effect on the responses of {settings.responses_in}, which are there "
+                "already"
             )
     else:
         settings = dataclasses.replace(settings, split=settings.split or "test")
@@ -124,8 +126,8 @@ def part_of(prompts: PromptSet, settings: MeasureSettings) -> PromptSet:
     if not len(part):
         there = sorted({prompt.split for prompt in prompts.prompts} - {"all"})
         raise InputError(
-            f"--split is {settings.split!r} and {prompts.name!r} has no prompt of that split; nothing would be "
-            f"measured; choose one of {', '.join([*there, 'all'])}"
+            f"--split is {settings.split!r} and {prompts.name!r} has no prompt of that split; nothing would "
+            f"be measured; choose one of {', '.join([*there, 'all'])}"
         )
     return part.first(settings.pairs)
 
@@ -141,7 +143,8 @@ def measure_model(
     writer: LoadedModel | None = None,
     text_file: str | None = None,
 ) -> Measurement:
-    """Measure a model on sampled responses, on those of a file, or on ``items`` that another model was measured on."""
+    """Measure a model on sampled responses, on those of a file,
+    or on ``items`` that another model was measured on."""
     sampling, responses = sampling_of(settings), settings.responses
     if prompts is None:
         prompts, stored = stored_items(str(settings.responses_in), loaded, sampling, writer=writer)
@@ -172,7 +175,7 @@ def measure_model(
     return found
 
 
-# --- Results --------------------------------------------------------------------------------------------------------
+# --- Results ------------------------------------------------------------------------------------------------
 
 
 def write_responses(measurement: Measurement, loaded: LoadedModel, settings: MeasureSettings) -> list[str]:
@@ -209,7 +212,8 @@ def summary_lines(summary: Summary, settings: MeasureSettings) -> list[str]:
     unit = "pairs" if summary["twins"] else "prompts"
     enough = f"; about {needed} {unit} would be enough" if needed else ""
     lines.append(
-        f"verdict: {summary['verdict']} for a target of {summary['target_gap']} nats ({summary['reason']}){enough}"
+        f"verdict: {summary['verdict']} for a target of {summary['target_gap']} nats "
+        f"({summary['reason']}){enough}"
     )
     if summary["mean_abs_pair_gap"] is not None:
         lines.append(f"mean absolute pair gap {summary['mean_abs_pair_gap']:.4f} nats")

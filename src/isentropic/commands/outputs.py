@@ -24,8 +24,8 @@ def check_outputs(
 ) -> None:
     """Refuse a file that could not be written after the work, or whose content would be lost.
 
-    A result that isentropic wrote, outside a run folder, may be replaced; so may an empty file. ``overwrite`` lets any
-    other file be replaced, but never one that is read here.
+    A result that isentropic wrote, outside a run folder, may be replaced; so may an empty file. ``overwrite``
+    lets any other file be replaced, but never one that is read here.
 
     Args:
         outputs: flag -> the file it names, or None.
@@ -73,7 +73,10 @@ def write_fault(path: Path, overwrite: bool) -> str | None:
             with path.open("r+b"):
                 pass
             if not (overwrite or is_ours(path)):
-                return "it exists and is not a result of isentropic, so its content would be lost; give another file"
+                return (
+                    "it exists and is not a result of isentropic, so its content would be lost; give another "
+                    "file"
+                )
         else:
             path.touch()
             path.unlink()
@@ -101,7 +104,8 @@ def _start(path: Path, size: int = 2**12) -> bytes:
 
 
 def write_output(name: str, text: str) -> None:
-    """Write a result whole or not at all; through a link, to the file it names; into a device or a pipe as it comes."""
+    """Write a result whole or not at all; through a link, to the file it names;
+    into a device or a pipe as it comes."""
     path = Path(os.path.realpath(name))
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8") as device:

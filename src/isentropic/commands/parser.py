@@ -27,7 +27,8 @@ SECTIONS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with the nearest flag named where one is not known. Its errors are one line and exit code 2."""
+    """argparse, with the nearest flag named where one is not known.
+    Its errors are one line and exit code 2."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **given})
@@ -43,7 +44,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {self.explained(message)}\n")
 
     def explained(self, message: str) -> str:
-        """The message in one line of at most 300 characters; of an unknown flag, with the one that comes nearest."""
+        """The message in one line of at most 300 characters; of an unknown flag,
+        with the one that comes nearest."""
         if message.startswith("unrecognized arguments: "):
             wrong = message.removeprefix("unrecognized arguments: ").split(" ")[0].split("=")[0]
             known = [flag for action in self._actions for flag in action.option_strings]
@@ -109,7 +111,8 @@ def train_parser(program: str) -> Parser:
 def parser(program: str = "isentropic") -> Parser:
     top = Parser(
         prog=program,
-        description="Measure how differently a language model hesitates over groups of people, and train it away.",
+        description="Measure how differently a language model hesitates over groups of people, and train it "
+        "away.",
     )
     top.add_argument("--version", action=ShowVersion)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
@@ -175,7 +178,7 @@ def add_train_flags(train: argparse.ArgumentParser) -> None:
     add_settings(train, TrainSettings)
 
 
-# --- Settings from flags, presets and files -------------------------------------------------------------------------
+# --- Settings from flags, presets and files -----------------------------------------------------------------
 
 
 PATHS = "model_path train_data output_dir text_file json html responses_in responses_out".split()
@@ -192,7 +195,8 @@ def parse(parser: Parser, arguments: Sequence[str] | None) -> dict[str, Any]:
         for word in value if isinstance(value, list) else [value]:
             if isinstance(word, str) and not word.strip() and name != "system":
                 raise InputError(
-                    f"{name} is empty ({word!r}); it names something; fill it in or leave it out (a variable that is not set?)"
+                    f"{name} is empty ({word!r}); it names something; fill it in or leave it out (a variable "
+                    "that is not set?)"
                 )
             if isinstance(word, str) and half_character(word):
                 raise InputError(
@@ -212,7 +216,8 @@ def settings_from(kind: type, given: dict[str, Any]) -> Any:
 
 
 def from_config(file: str, kind: type) -> dict[str, Any]:
-    """The settings in a config file, read as flags are: types, choices and unknown names come from one place."""
+    """The settings in a config file, read as flags are: types,
+    choices and unknown names come from one place."""
     reader = ConfigParser(add_help=False)
     reader.file = file
     add_settings(reader, kind)

@@ -58,8 +58,8 @@ def read_summary(name: str) -> dict[str, Any]:
         summary = json_value(Path(name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{name!r} does not exist; there is nothing to report; give a run folder, or a JSON file that measure or "
-            f"compare wrote"
+            f"{name!r} does not exist; there is nothing to report; give a run folder, or a JSON file that "
+            "measure or compare wrote"
         ) from None
     except (ValueError, OSError) as error:
         raise InputError(

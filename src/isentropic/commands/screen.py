@@ -1,4 +1,5 @@
-"""What a person sees in the terminal: plain lines, and a progress bar where there is a terminal to draw it in."""
+"""What a person sees in the terminal: plain lines,
+and a progress bar where there is a terminal to draw it in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``isentropic train``: measure, train, measure again on the same held-out pairs, and write it all into a run folder."""
+"""``isentropic train``: measure, train, measure again on the same held-out pairs,
+and write it all into a run folder."""
 
 from __future__ import annotations
 
@@ -85,8 +86,9 @@ from isentropic.training.checkpoints import Point, forget_finished, forget_other
 from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 
 ROOM, ROOM_WITH_CHECKPOINTS = 8, 32
-"""Bytes on the disk for each parameter: the best weights and the final ones; or the best ones twice and, while a new one is
-written, two checkpoints of weights and the optimizer's two moments."""
+"""Bytes on the disk for each parameter: the best weights and the final ones;
+or the best ones twice and, while a new one is written, two checkpoints of weights and the optimizer's two
+moments."""
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
 """Each asks for a checkpoint: Ctrl-C, a cluster that needs the machine, a terminal that was closed."""
 
@@ -100,14 +102,16 @@ def run_train(settings: TrainSettings) -> int:
         return 0
     # All is measured and saved as after any run, but a script must not take it for one that worked.
     sys.stderr.write(
-        f"isentropic: error: the loss became NaN or infinite after step {result['steps']}; final/ has the best "
-        f"weights before that, those of step {result['best_step']}; lower --learning_rate\n"
+        f"isentropic: error: the loss became NaN or infinite after step {result['steps']}; final/ has the "
+        f"best weights before that, those of step {result['best_step']}; lower --learning_rate\n"
     )
     return 1
 
 
 def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, Any]:
     """Run ``isentropic train``: returns what ``result.json`` holds.
+
+    Long because what a run needs is made ready here, in the order in which it may be refused.
 
     Raises:
         InputError: settings, data or model that cannot work; nothing is overwritten then.
@@ -132,8 +136,8 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
             )
         )
         prompts, parts = load_data(settings, load, screen, launched[1])
-        # Before the trainer's configuration: ZeRO-3 would make it shard the weights while they load, and no untrained
-        # model would be left to sample responses from.
+        # Before the trainer's configuration: ZeRO-3 would make it shard the weights while they load, and no
+        # untrained model would be left to sample responses from.
         loaded = load()
         config = trainer_settings(settings, folder)
         clock.mark("load")
@@ -153,7 +157,16 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
         if lora := lora_of(settings):
             loaded = dataclasses.replace(loaded, model=add_adapter(loaded.model, lora, settings.seed))
         with without_trace(folder):
-            run = Run(settings, screen, config, parts, loaded, folder, clock, writes)
+            run = Run(
+                settings,
+                screen,
+                config,
+                parts=parts,
+                loaded=loaded,
+                folder=folder,
+                clock=clock,
+                writes=writes,
+            )
 
         # All checks have passed: from here on we write to the run folder.
         if writes and not settings.resume:
@@ -176,8 +189,8 @@ def complete(folder: Path, settings: TrainSettings, screen: Screen) -> dict[str,
         )
         if not lacking:
             raise InputError(
-                f"run {str(folder)!r} is finished ({result['stopped']}); there is nothing to resume; give another "
-                f"--run_name"
+                f"run {str(folder)!r} is finished ({result['stopped']}); there is nothing to resume; give "
+                "another --run_name"
             )
         write_report(folder, settings.lang)
     screen.say(f"run {str(folder)!r} is finished ({result['stopped']}); {', '.join(lacking)} written again")
@@ -192,6 +205,7 @@ class Run:
         settings: TrainSettings,
         screen: Screen,
         config: DebiasingConfig,
+        *,
         parts: dict[str, PromptSet],
         loaded: LoadedModel,
         folder: Path,
@@ -252,10 +266,11 @@ class Run:
         self.say_end(result)
         return result
 
-    # --- Training ---------------------------------------------------------------------------------------------------
+    # --- Training -------------------------------------------------------------------------------------------
 
     def point_to_resume(self) -> Point | None:
-        """Where the run continues; what was written after that point is deleted. None if it starts from the first step."""
+        """Where the run continues; what was written after that point is deleted.
+        None if it starts from the first step."""
         found: list[Any] = [None, []]
         if self.writes:
             clean(self.folder)
@@ -268,8 +283,8 @@ class Run:
         step = point.step if point else -1
         if self.settings.max_steps < step:
             raise InputError(
-                f"--max_steps is {self.settings.max_steps} and run {str(self.folder)!r} has made {step} steps; steps "
-                f"cannot be undone; give {step} or more"
+                f"--max_steps is {self.settings.max_steps} and run {str(self.folder)!r} has made {step} "
+                f"steps; steps cannot be undone; give {step} or more"
             )
         if self.writes:
             forget_others(self.checkpoints, point)
@@ -306,8 +321,8 @@ class Run:
         if gap > target or self.settings.force:
             return False
         self.screen.say(
-            f"the held-out gap {gap:.4f} is within the target {target} before the first step: the model is left "
-            f"unchanged (use --force to train anyway)"
+            f"the held-out gap {gap:.4f} is within the target {target} before the first step: the model is "
+            "left unchanged (use --force to train anyway)"
         )
         return True
 
@@ -327,8 +342,9 @@ class Run:
                 if not lost_process(error):
                     raise
                 raise InputError(
-                    "another process of this run has died; training cannot continue without it; read its error message, then "
-                    "start the run again with --resume, which continues from the last checkpoint"
+                    "another process of this run has died; training cannot continue without it; read its "
+                    "error message, then start the run again with --resume, which continues from the last "
+                    "checkpoint"
                 ) from error
         # A run that has met its target is finished, whoever asked it to stop meanwhile.
         interrupted = self.interrupt.stopped and self.stop.reason == "max_steps"
@@ -357,7 +373,8 @@ class Run:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
             with suppress(OSError):
                 self.screen.say(
-                    f"{self.interrupt.name}: finishing this step and saving a checkpoint (Ctrl-C breaks off at once)"
+                    f"{self.interrupt.name}: finishing this step and saving a checkpoint (Ctrl-C breaks off "
+                    "at once)"
                 )
 
         try:
@@ -372,7 +389,7 @@ class Run:
         finally:
             restore(*kept)
 
-    # --- After training ---------------------------------------------------------------------------------------------
+    # --- After training -------------------------------------------------------------------------------------
 
     def finish(self, reason: Stopped, before: Measurement, base: dict[str, Any]) -> dict[str, Any]:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
@@ -421,7 +438,8 @@ class Run:
             trainer.accelerator.wait_for_everyone()  # the first process may still be writing them
             self.best.restore(trainer.model)
             trainer.accelerator.wait_for_everyone()
-        # Training gives the configuration the tokenizer's special tokens; the final model keeps those it came with.
+        # Training gives the configuration the tokenizer's special tokens; the final model keeps those it came
+        # with.
         for holder, name, token in self.special_tokens:
             setattr(holder, name, token)
 
@@ -442,7 +460,8 @@ class Run:
         )
 
     def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
-        """What the model's own answers to neutral prompts look like, and the perplexity of the text file if one is given."""
+        """What the model's own answers to neutral prompts look like,
+        and the perplexity of the text file if one is given."""
         args, file = self.trainer.args, self.settings.text_file
         sampler = ResponseSampler(
             self.trainer.model,
@@ -456,7 +475,7 @@ class Run:
             "perplexity": perplexity(loaded, file, bf16=self.bf16) if file else None,
         }
 
-    # --- Writing ----------------------------------------------------------------------------------------------------
+    # --- Writing --------------------------------------------------------------------------------------------
 
     def save_final(self, state: dict[str, Tensor] | None) -> None:
         """Write the model's folder beside its place and move it there when it is whole."""
@@ -530,8 +549,8 @@ class Run:
         say, folder = self.screen.say, self.folder
         seconds = ", ".join(f"{stage} {spent:.0f} s" for stage, spent in result["seconds"].items())
         say(
-            f"stopped: {result['stopped']} after {result['steps']} steps; best held-out step {result['best_step']}"
-            + ("" if result["best_step"] else ": the model is unchanged")
+            f"stopped: {result['stopped']} after {result['steps']} steps; best held-out step "
+            f"{result['best_step']}" + ("" if result["best_step"] else ": the model is unchanged")
         )
         say(f"time: {seconds}")
         for line in result["advice"]:
@@ -539,7 +558,7 @@ class Run:
         say(f"report: {folder / REPORT_HTML}   model: {folder / FINAL}   curves: {folder / CURVES}")
 
 
-# --- Settings and data ----------------------------------------------------------------------------------------------
+# --- Settings and data --------------------------------------------------------------------------------------
 
 
 def load_data(
@@ -607,7 +626,7 @@ def trainer_settings(settings: TrainSettings, folder: Path) -> DebiasingConfig:
     )
 
 
-# --- What is written ------------------------------------------------------------------------------------------------
+# --- What is written ----------------------------------------------------------------------------------------
 
 
 def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) -> dict[str, Any]:
@@ -642,7 +661,8 @@ def dtype_warnings(settings: TrainSettings, loaded: LoadedModel) -> list[str]:
         return []
     names = [str(dtype).removeprefix("torch.") for dtype in (stored, saved)]
     return [
-        f"the checkpoint is in {names[0]} and the model is saved in {names[1]}, {saved.itemsize / stored.itemsize:g} times the size"
+        f"the checkpoint is in {names[0]} and the model is saved in {names[1]}, "
+        f"{saved.itemsize / stored.itemsize:g} times the size"
     ]
 
 

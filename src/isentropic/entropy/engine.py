@@ -236,6 +236,7 @@ def _sweep(
     targets: Tensor | None,
     plan: _Plan,
     coefficients: Tensor | None = None,
+    *,
     wanted: tuple[bool, bool, bool] = (False, False, False),
 ) -> tuple[Tensor, _Gradients]:
     """The one pass through the head: values of all rows and the wanted gradients of sum_i coefficients_i
@@ -318,7 +319,7 @@ class _Values(torch.autograd.Function):
         if wanted == (True, False, False):
             # Each hidden gradient is linear in its own row's weight: with a frozen head one sweep is enough.
             ones = hidden.new_ones(len(hidden), dtype=plan.work)
-            values, gradients = _sweep(hidden, weight, bias, targets, plan, ones, wanted)
+            values, gradients = _sweep(hidden, weight, bias, targets, plan, ones, wanted=wanted)
             ctx.unit = True
             ctx.save_for_backward(gradients.hidden)
         else:
@@ -333,7 +334,9 @@ class _Values(torch.autograd.Function):
             (unit,) = ctx.saved_tensors
             return (unit * d_values[:, None]).to(unit.dtype), None, None, None, None, None
         hidden, weight, bias, targets = ctx.saved_tensors
-        _, gradients = _sweep(hidden, weight, bias, targets, ctx.plan, d_values, ctx.needs_input_grad[:3])
+        _, gradients = _sweep(
+            hidden, weight, bias, targets, ctx.plan, d_values, wanted=ctx.needs_input_grad[:3]
+        )
         return (*gradients, None, None, None)
 
 
@@ -352,7 +355,8 @@ class _WeightedSum(torch.autograd.Function):
         plan: _Plan,
         wanted: tuple[bool, bool, bool],
     ) -> tuple[Tensor, Tensor]:
-        values, ctx.gradients = _sweep(hidden, weight, bias, targets, plan, coefficients, wanted)
+        """Many arguments because autograd passes no keywords."""
+        values, ctx.gradients = _sweep(hidden, weight, bias, targets, plan, coefficients, wanted=wanted)
         ctx.mark_non_differentiable(values)
         return (values * coefficients).sum(), values
 

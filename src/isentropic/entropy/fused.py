@@ -36,7 +36,10 @@ def _row(  # type: ignore[no-untyped-def]
     z_ptr, stride, values_ptr, weights_ptr, targets_ptr, vocab, scale, softcap,
     CAPPED: tl.constexpr, TARGETS: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program a row: its value, and with GRADIENT the row itself replaced by weight * d(value)/dz."""
+    """One program a row: its value, and with GRADIENT the row itself replaced by weight * d(value)/dz.
+
+    Many arguments because a kernel takes pointers and numbers, no objects.
+    """
     row = tl.program_id(0).to(tl.int64)
     row_ptr = z_ptr + row * stride
     scale = tl.cast(scale, tl.float32)

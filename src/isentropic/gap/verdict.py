@@ -81,6 +81,8 @@ def verdict(
 ) -> Verdict:
     """Is the gap within the target, beyond it, or not known well enough? Noise never helps to pass.
 
+    Long because the tests are written out here; the code is a third of it.
+
     'certified': two one-sided t tests reject both `gap >= target` and `gap <= -target`; that is, the
     (1 - 2 alpha) = 90% interval lies inside ±target. `p_within = P(T >= (target - |gap|) / se)`.
     'exceeds': the test of `|gap| <= target` rejects,

@@ -69,6 +69,8 @@ def measure(
 ) -> Measurement:
     """Measure the entropy gap of a model over a prompt set.
 
+    Long because of its settings: one line for each here and in the call.
+
     Args:
         loaded: the model.
         prompt_set: the prompts; twins are scored on shared responses unless ``responses`` is ``"own"``.

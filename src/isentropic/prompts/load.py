@@ -74,6 +74,8 @@ def load_prompts(
 ) -> PromptSet:
     """Read prompts, pair them, and make sure that train, validation and test share nothing.
 
+    Long because every way of naming columns is described here.
+
     Rows are pairs (one column a group: `male_column` and `female_column`, or the columns named in `groups`),
     or single prompts with a group, twins sharing a ``pair_id``, or text alone, whose group is then read from
     its words. Columns ``pair_id``, ``topic`` and ``split`` are used if they exist. A missing split is taken

@@ -53,8 +53,9 @@ def curve_series(metrics: Iterable[Mapping[str, Any]]) -> Series:
             entropies in nats). `val_ci95` gives a band of (step, low, high).
 
     Returns:
-        name -> points (step, value), ordered by step. `gap` holds the signed gap wherever rows have one. A step
-        written twice, as after a resume, counts once: the later row wins. Values that are not finite are left out.
+        name -> points (step, value), ordered by step. `gap` holds the signed gap wherever rows have one. A
+        step written twice, as after a resume, counts once: the later row wins. Values that are not finite are
+        left out.
 
     Example:
         >>> curve_series([{"step": 1, "gap": 0.4, "gap_signed": -0.4}, {"step": 1, "val_ci95": [-0.5, -0.3]}])
@@ -150,7 +151,8 @@ def draw_curves(
 def draw_panels(
     series: Series, texts: Mapping[str, str], *, target_gap: float | None = None, best: float | None = None
 ) -> list[Markup]:
-    """Draw the same curves, and the loss, for the report: one SVG a panel, its colours left to the style sheet.
+    """Draw the same curves, and the loss, for the report: one SVG a panel,
+    its colours left to the style sheet.
 
     Args:
         series: what `curve_series` gives.
@@ -225,7 +227,8 @@ def _draw_gap(ax: Axes, series: Series, target_gap: float | None) -> None:
 
 
 def import_matplotlib() -> None:
-    """Import matplotlib whatever a notebook left in ``MPLBACKEND``: a backend that is not installed here would be an error.
+    """Import matplotlib whatever a notebook left in ``MPLBACKEND``:
+    a backend that is not installed here would be an error.
 
     The drawing names its own backend, and the variable stays as it is.
     """
@@ -240,21 +243,22 @@ def import_matplotlib() -> None:
 
 
 def _line(
-    ax: Axes, points: list[tuple[float, ...]] | None, *, color: str, label: str | None = None, size: float = 3,
-    width: float = 1.1, alpha: float = 1.0,
+    ax: Axes, points: list[tuple[float, ...]] | None, *, color: str, label: str | None = None,
+    size: float = 3, width: float = 1.1, alpha: float = 1.0,
 ) -> None:  # fmt: skip
     if points:
         x, y = zip(*points, strict=True)
         ax.plot(x, y, color=color, lw=width, marker="o", ms=size, label=label, alpha=alpha)
 
 
-# --- From a figure to inline SVG ------------------------------------------------------------------------------------
+# --- From a figure to inline SVG ----------------------------------------------------------------------------
 
 
 def _panel_svg(
     name: str, series: Series, texts: Mapping[str, str], target_gap: float | None, best: float | None
 ) -> Markup:
-    """One panel of 480 by 270 units: text is text in the reader's font, every colour a variable of the style sheet."""
+    """One panel of 480 by 270 units: text is text in the reader's font,
+    every colour a variable of the style sheet."""
     import_matplotlib()
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -273,7 +277,8 @@ def _panel_svg(
     if best is not None and ax.get_xlim()[0] <= best <= ax.get_xlim()[1]:
         ax.axvline(best, color=ACCENT, lw=1, ls=(0, (3, 3)))
         left = best > sum(ax.get_xlim()) / 2
-        ax.annotate(texts["kept"], (best, 1), (-5 if left else 5, 2), xycoords=("data", "axes fraction"), gid="kept",
+        ax.annotate(texts["kept"], (best, 1), (-5 if left else 5, 2), xycoords=("data", "axes "
+        "fraction"), gid="kept",
                     textcoords="offset points", ha="right" if left else "left", va="top")  # fmt: skip
     out = io.StringIO()
     # The reader's browser draws the text; it does not matter if no font here has a character.
@@ -308,7 +313,8 @@ def _named(
 
 
 def _inlined(svg: str, name: str, title: str) -> Markup:
-    """An SVG file as a part of a page: no header, no style of its own, no id that two drawings could share."""
+    """An SVG file as a part of a page: no header, no style of its own,
+    no id that two drawings could share."""
     body = svg[svg.index("<defs>") : svg.rindex("</svg>")]  # behind the header and the metadata
     body = re.sub(r"<style.*?</style>", "", body, flags=re.S)
     used = set(re.findall(r"#([\w-]+)", body))

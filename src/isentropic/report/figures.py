@@ -53,8 +53,8 @@ def forest(
     It is long because every part is placed by one layout, once for a wide and once for a narrow page.
 
     Args:
-        rows: each `label`, optional `strong` (bold), and `marks`, one for each column: None, or `{"gap", "ci95"}` in nats
-            (`ci95` may be None) with an optional `note` that follows the number.
+        rows: each `label`, optional `strong` (bold), and `marks`, one for each column: None, or
+            `{"gap", "ci95"}` in nats (`ci95` may be None) with an optional `note` that follows the number.
         columns: names of the columns.
         name: prefix of the ids in the figure.
         title: what a screen reader says.
@@ -65,7 +65,8 @@ def forest(
         numbers: write estimates and intervals beside the marks, where there is room.
 
     Returns:
-        A wide and a narrow drawing of the same rows, and the facts: `rows` (label -> the gaps drawn), `range`.
+        A wide and a narrow drawing of the same rows, and the facts: `rows` (label -> the gaps drawn),
+        `range`.
     """
     spans = [x for row in rows for mark in row["marks"] if mark for x in (mark["gap"], *(mark["ci95"] or ()))]
     reach = [0.0, *spans] + ([-1.4 * target, 1.4 * target] if target else [])
@@ -145,6 +146,8 @@ def histogram(
     first_mark: int = 0,
 ) -> tuple[list[Markup], dict[str, Any]]:
     """Draw the distribution of the pair gaps, one row a column, on common bins.
+
+    Long because every part is placed by one layout.
 
     Args:
         columns: each `label` and `values` (nats, at least one), optional `note`.
@@ -293,5 +296,6 @@ def _shortened(text: str, room: int) -> str:
 def _svg(name: str, width: float, height: float, title: str, body: Sequence[str], cls: str) -> Markup:
     return Markup(
         f'<svg class="figure {cls}" viewBox="0 0 {_n(width)} {_n(height)}" role="img" '
-        f'aria-labelledby="{escape(name)}"><title id="{escape(name)}">{escape(title)}</title>{"".join(body)}</svg>'
+        f'aria-labelledby="{escape(name)}"><title id="{escape(name)}">{escape(title)}</title>'
+        f"{''.join(body)}</svg>"
     )

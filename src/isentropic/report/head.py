@@ -201,7 +201,8 @@ def change(view: View, words: Words) -> str:
 
 
 def expected(view: View, words: Words) -> str:
-    """How training moved which group the model expects; where nothing was compared, which group it expects."""
+    """How training moved which group the model expects; where nothing was compared,
+    which group it expects."""
     if view.finished and not view.unchanged and len(view.differences) == 1:
         told = moved(view, words, view.differences[0])
         if told:
@@ -243,7 +244,8 @@ def moved(view: View, words: Words, row: Difference) -> str:
 
 
 def known_form(found: Mapping[str, Any] | None, figure: str) -> tuple[str, Any]:
-    """The better form of the expectation whose figure and interval are known, and its row; None where there is none."""
+    """The better form of the expectation whose figure and interval are known, and its row;
+    None where there is none."""
     for form, _ in EXPECTATION_FORMS:
         row = found and found[form]
         if row and row[figure] is not None and row["ci95"] is not None:

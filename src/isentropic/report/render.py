@@ -42,7 +42,8 @@ def render_html(summary: Mapping[str, Any], lang: str = "en") -> str:
 
 
 def render_markdown(summary: Mapping[str, Any], lang: str = "en") -> str:
-    """Return the same report as Markdown: texts and tables, no figures but `curves.png` where the run has one.
+    """Return the same report as Markdown: texts and tables,
+    no figures but `curves.png` where the run has one.
 
     Args:
         summary: what `read_run` returns, a `measure` summary, or a comparison; distinguished by `schema`.
@@ -68,7 +69,8 @@ def model_card(summary: Mapping[str, Any]) -> str:
         Markdown behind a YAML header. The licence is left to the owner of the base model.
 
     Example:
-        >>> run = {"schema": "isentropic.run/1", "name": "demo", "before": {"gap": -0.08, "model": "smollm2-135m"}}
+        >>> before = {"gap": -0.08, "model": "smollm2-135m"}
+        >>> run = {"schema": "isentropic.run/1", "name": "demo", "before": before}
         >>> print(model_card(run)[:51])
         ---
         base_model: HuggingFaceTB/SmolLM2-135M-Instruct
@@ -136,7 +138,8 @@ def _environment() -> jinja2.Environment:
 
 
 def _markdown(text: Any, strip: bool = True) -> str:
-    """Escape what Markdown would read as markup (brackets only where they would link); line breaks become `<br>`.
+    """Escape what Markdown would read as markup (brackets only where they would link);
+    line breaks become `<br>`.
 
     Example:
         >>> print(_markdown("a|b\\n<script> *x*"))

@@ -1,4 +1,5 @@
-"""The sections of the report below the first screen: one function each, a view and words in, plain blocks out.
+"""The sections of the report below the first screen: one function each, a view and words in,
+plain blocks out.
 
 The HTML and the Markdown template only write the blocks down. A section that has nothing to say is None.
 """
@@ -62,7 +63,7 @@ def sections(view: View, words: Words) -> list[Section]:
     return [section for writer in writers if (section := writer(view, words)) is not None]
 
 
-# --- The sections ---------------------------------------------------------------------------------------------------
+# --- The sections -------------------------------------------------------------------------------------------
 
 
 def results(view: View, words: Words) -> Section:
@@ -88,7 +89,8 @@ def results(view: View, words: Words) -> Section:
     if len(view.groups) > 2:
         by_groups = aligned(
             view, words,
-            lambda s: [(" – ".join(map(words.name, reversed(row["groups"]))), row) for row in s["group_gaps"]],
+            lambda s: [(" "
+            "– ".join(map(words.name, reversed(row["groups"]))), row) for row in s["group_gaps"]],
         )  # fmt: skip
         if by_groups:
             verdicts = [last_verdict(words, found) for _, found in by_groups]
@@ -148,7 +150,8 @@ def differences_table(view: View, words: Words) -> Block:
 
 
 def expectation(view: View, words: Words) -> Section | None:
-    """Which group the model expects, after neutral contexts and in the twins' own prompts, and how that changed."""
+    """Which group the model expects, after neutral contexts and in the twins' own prompts,
+    and how that changed."""
     told = view.last["expectation"]
     pair = view.pair_of(told["groups"]) if told else view.pair
     columns: list[Mapping[str, Any] | None] = [
@@ -185,7 +188,8 @@ def expectation(view: View, words: Words) -> Section | None:
 def expectation_rows(
     found: Sequence[Any], changes: Sequence[Any], words: Words, groups: Mapping[str, str]
 ) -> list[list[str]]:
-    """One form of the expectation: the figures of each column, then of each change; what no column has is left out."""
+    """One form of the expectation: the figures of each column, then of each change;
+    what no column has is left out."""
     kinds: list[tuple[str, str, str, Callable[[Any], str], Callable[[Any], str]]] = [
         (words("row_mean"), "gap", "change", words.signed, words.signed),
         (words("row_ci"), "ci95", "ci95", words.brackets, words.brackets),
@@ -473,7 +477,7 @@ def limits(view: View, words: Words) -> Section:
     return Section("limits", words("section_limits"), [{"kind": "list", "items": words.texts["limits"]}])
 
 
-# --- Parts ----------------------------------------------------------------------------------------------------------
+# --- Parts --------------------------------------------------------------------------------------------------
 
 
 def text(content: str) -> Block:

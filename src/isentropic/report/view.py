@@ -1,4 +1,5 @@
-"""The door of the report: what is given is read once, checked and filled up, and after that it is typed and whole."""
+"""The door of the report: what is given is read once, checked and filled up,
+and after that it is typed and whole."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def view_of(data: Mapping[str, Any]) -> View:
     """Read a run (`read_run`), a `measure` summary or a comparison; distinguished by `schema`.
 
     Raises:
-        InputError: an unknown schema, a comparison without a model, or a value of another type than the schema says.
+        InputError: an unknown schema, a comparison without a model, or a value of another type than the
+            schema says.
 
     Example:
         >>> view_of({"schema": "isentropic.measure/1", "gap": -0.08}).last["gap"]
@@ -116,8 +118,9 @@ def view_of(data: Mapping[str, Any]) -> View:
     kind = next((kind for kind, name in _SCHEMAS.items() if name == schema), None)
     if kind is None:
         raise InputError(
-            f"schema {short(schema)} is not known to this version, which reads {', '.join(_SCHEMAS.values())}; a report "
-            f"of it would be wrong; give a file that this version wrote"
+            f"schema {short(schema)} is not known to this version, which reads "
+            f"{', '.join(_SCHEMAS.values())}; a report of it would be wrong; give a file that this version "
+            "wrote"
         )
     try:
         found = read(kind, data, "")
@@ -211,14 +214,14 @@ def _own_cost(summary: Summary) -> Cost:
     return read(Cost, quality or {}, "quality")
 
 
-# --- Reading --------------------------------------------------------------------------------------------------------
+# --- Reading ------------------------------------------------------------------------------------------------
 
 
 def read(kind: Any, value: Any, where: str) -> Any:
     """The value as a type of `schema` says, with what is missing filled in and the text made fit to be shown.
 
-    Missing text is "", a missing list or mapping is empty, everything else that is missing is None (False for a bool).
-    Numbers that are not finite are unknown: None. An interval is whole or None.
+    Missing text is "", a missing list or mapping is empty, everything else that is missing is None (False for
+    a bool). Numbers that are not finite are unknown: None. An interval is whole or None.
 
     Args:
         kind: a TypedDict, list, dict, optional or plain type.
@@ -259,8 +262,8 @@ def _record(kind: Any, value: Mapping[str, Any], where: str) -> Any:
     schema = value.get("schema")
     if wanted and schema not in (None, wanted):
         raise InputError(
-            f"schema {short(schema)} is not known to this version, which reads {wanted}; a report of it would be wrong; "
-            f"give a file that this version wrote"
+            f"schema {short(schema)} is not known to this version, which reads {wanted}; a report of it "
+            "would be wrong; give a file that this version wrote"
         )
     before = f"{where}." if where else ""
     hints = _hints(kind)
@@ -313,13 +316,14 @@ def _of(kind: Any, value: T, where: str, expected: str) -> T:
 
 def _wrong(value: Any, where: str, expected: str) -> InputError:
     return InputError(
-        f"{visible(where) or 'the file'} is {short(value)} and not {expected}; isentropic does not write that, so the "
-        f"report would be wrong; measure again, or give the file as it was written"
+        f"{visible(where) or 'the file'} is {short(value)} and not {expected}; isentropic does not write "
+        "that, so the report would be wrong; measure again, or give the file as it was written"
     )
 
 
 def clean(value: Any) -> Any:
-    """JSON data that can be shown: what is not finite becomes None, control and direction characters are written out.
+    """JSON data that can be shown: what is not finite becomes None,
+    control and direction characters are written out.
 
     Example:
         >>> clean({"gap": float("nan"), "prompt": "He\\x1b[1m"})

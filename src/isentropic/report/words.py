@@ -1,4 +1,5 @@
-"""The report's words: the texts of one language, and how it writes numbers. What is unknown is a dash, here alone."""
+"""The report's words: the texts of one language, and how it writes numbers. What is unknown is a dash,
+here alone."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class Words:
         texts = json.loads((TEMPLATES / "texts.json").read_text(encoding="utf-8"))
         if lang not in texts:
             raise InputError(
-                f"language {short(lang)} is not known; the report's texts exist in {', '.join(texts)}, choose one of them"
+                f"language {short(lang)} is not known; the report's texts exist in {', '.join(texts)}, "
+                "choose one of them"
             )
         self.lang = lang
         self.texts: dict[str, Any] = texts[lang]
@@ -58,7 +60,7 @@ class Words:
         """Sentences as one paragraph."""
         return ("" if self.lang == "zh" else " ").join(filter(None, sentences))
 
-    # --- Numbers ------------------------------------------------------------------------------------------------
+    # --- Numbers --------------------------------------------------------------------------------------------
 
     def signed(self, value: float | None) -> str:
         """A gap, with its sign."""
@@ -97,7 +99,7 @@ class Words:
             return self("minutes", m=minutes, s=rest)
         return self("short_time", s=rest if seconds >= 10 else f"{seconds:.1f}")
 
-    # --- Figures in words ---------------------------------------------------------------------------------------
+    # --- Figures in words -----------------------------------------------------------------------------------
 
     def units(self, summary: Findings, n: int | None) -> str:
         """A number of pairs, or of prompts if there are no twins."""

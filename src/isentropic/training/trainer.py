@@ -114,6 +114,7 @@ class DebiasingTrainer(Trainer):
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: PreTrainedTokenizerBase | None = None,
+        *,
         peft_config: Any = None,
         callbacks: list[TrainerCallback] | None = None,
         progress: Callable[[str], Progress | None] = lambda stage: None,

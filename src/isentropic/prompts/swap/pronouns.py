@@ -89,7 +89,10 @@ def _number(low: str) -> bool:
 
 
 def his_or_him(tokens: list[Token], i: int) -> tuple[str, ...]:
-    """What "her" is for a man: "his" before a noun, "him" where it means the person."""
+    """What "her" is for a man: "his" before a noun, "him" where it means the person.
+
+    Long because it is one list of rules, where the first that fits decides: their order is the grammar.
+    """
     a = _around(tokens, i)
     gives, may_give = a.prev in words.DATIVES, a.prev in words.WEAK_DATIVES
     if not a.next or (a.glued and a.next != "/"):

@@ -112,6 +112,7 @@ _OFFICES = frozenset(
 
 
 def _read(text: str, partners: Mapping[str, _Name], remember: Mapping[str, str]) -> _Reading:
+    """The slots of a text, in one pass from left to right. Long because each kind of word is a case of it."""
     tokens = _tokens(text)
     slots: list[_Slot] = []
     flags: list[str] = []

@@ -83,6 +83,8 @@ def swap(
 ) -> Swap:
     """Write the twin of a text: every gendered word becomes its counterpart.
 
+    Long because of this text; the work is done by the reading and the checks.
+
     Args:
         text: English text.
         choose: given whole candidate texts, returns the index of the likelier; see `lm_chooser`. Without it
