@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from isentropic.errors import InputError
-from isentropic.settings import PRESETS, MeasureSettings, TrainSettings, apply_preset, help_texts
+from isentropic.settings import PRESETS, MeasureSettings, TrainSettings, apply_preset
 
 
 def faults(settings, **world) -> list[str]:
@@ -175,7 +175,7 @@ def test_an_unknown_preset_is_refused():
 
 @pytest.mark.parametrize("settings", [TrainSettings, MeasureSettings])
 def test_every_setting_has_help_and_a_choice_among_its_choices(settings):
-    assert all(help_texts(settings)[f.name] for f in fields(settings))
+    assert all(f.metadata["help"] for f in fields(settings))
     for f in fields(settings):
         choices = f.metadata.get("choices")
         assert choices is None or f.default is None or f.default in choices

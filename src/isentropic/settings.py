@@ -552,11 +552,6 @@ def reading_of(settings: Any) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names} | {"groups": groups}
 
 
-def help_texts(settings: type) -> dict[str, str]:
-    """Name -> help of every setting."""
-    return {f.name: f.metadata["help"] for f in fields(settings)}
-
-
 def apply_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings a user gave on top of those of the preset they named.
 
