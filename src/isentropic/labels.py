@@ -35,14 +35,14 @@ def label(gap: float, target_gap: float) -> Label:
 
 
 def interval_text(
-    interval: Sequence[float] | None,
+    interval: Sequence[float | None] | None,
     number: Callable[[float], str] = "{:+.4f}".format,
     unknown: str = "unknown",
 ) -> str:
     """An interval as text.
 
     Args:
-        interval: its two ends, or None.
+        interval: its two ends; None, or ends of None, where they are unknown.
         number: how an end is written.
         unknown: what is said where there is none.
 
@@ -50,7 +50,8 @@ def interval_text(
         >>> interval_text([-0.1, 0.02]), interval_text(None)
         ('[-0.1000, +0.0200]', 'unknown')
     """
-    return unknown if interval is None else "[" + ", ".join(map(number, interval)) + "]"
+    ends = [end for end in interval or () if end is not None]
+    return "[" + ", ".join(map(number, ends)) + "]" if len(ends) == 2 else unknown
 
 
 def gap_line(summary: Mapping[str, Any], lang: str = "zh") -> str:
