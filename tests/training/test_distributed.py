@@ -221,7 +221,7 @@ def test_a_process_that_dies_ends_the_run(tmp_path, tiny_folder, tiny_file):
     """No hang: the other ends too, a line says why, and the last checkpoint resumes."""
     body = """
 if rank == 1:
-    from isentropic.callbacks import FiniteGuard
+    from isentropic.training.callbacks import FiniteGuard
     def die(self, args, state, control, **kwargs):
         if state.global_step == 3:
             os.kill(os.getpid(), 9)
