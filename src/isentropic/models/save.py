@@ -25,7 +25,8 @@ def save_model(
 ) -> None:
     """Write a folder that plain ``AutoModelForCausalLM`` and ``AutoTokenizer`` can load, as safetensors.
 
-    ``state`` holds the weights where the model's own are sharded (:func:`isentropic.models.sharding.gathered`).
+    ``state`` holds the weights where the model's own are sharded
+    (:func:`isentropic.models.sharding.gathered`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     make_savable(model)
