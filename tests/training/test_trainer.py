@@ -234,7 +234,8 @@ def naive_means(model: Any, items: Sequence[Item], groups: Sequence[str]) -> dic
     for item in items:
         for g in groups:
             mine = [float(naive_entropy(model, e)) for e in item.examples if e.prompt.group == g]
-            found[g].append(sum(mine) / len(mine))
+            if mine:  # a prompt without a twin has one group alone
+                found[g].append(sum(mine) / len(mine))
     return {g: sum(values) / len(values) for g, values in found.items()}
 
 
