@@ -3,7 +3,6 @@ and write it all into a run folder."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shlex
@@ -12,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -395,9 +394,8 @@ class Run:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer = self.trainer
         self.take_best(reason)
-        if (
-            not self.sharded and not self.settings.lora_r
-        ):  # an adapter keeps its own dtype, its base is as it came
+        # An adapter keeps its own dtype, and its base is as it came.
+        if not self.sharded and not self.settings.lora_r:
             round_weights(trainer.model, self.save_dtype, self.settings.seed)
         final = LoadedModel(
             trainer.model, self.loaded.tokenizer, "final", model_sha256(trainer.model), self.save_dtype
@@ -489,7 +487,7 @@ class Run:
             if state is not None:
                 state = rounded_state(state, self.save_dtype, self.settings.seed)
             as_saved = in_dtype(model, self.save_dtype)
-            with as_saved if state is None and not self.settings.lora_r else contextlib.nullcontext():
+            with as_saved if state is None and not self.settings.lora_r else nullcontext():
                 save_model(model, tokenizer, staging, state)
             if truth is not None:
                 self.look_again(FINAL, staging, truth)

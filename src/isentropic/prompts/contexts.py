@@ -3,7 +3,6 @@ which continue with a word of one group or another."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from isentropic.errors import InputError
 from isentropic.prompts.builtin import FILLERS
+from isentropic.text import json_value
 
 FILE = Path(__file__).with_name("contexts.yaml")
 
@@ -85,11 +85,11 @@ def read_contexts(file: str, groups: Sequence[str]) -> list[Context]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json_value(line)
             text, words = row["context"], {group: row[group] for group in groups}
             if not all(isinstance(value, str) and value.strip() for value in (text, *words.values())):
                 raise TypeError("each field must hold text")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"--hold_contexts {file!r} line {number} cannot be used "
                 f"({type(error).__name__}: {str(error)[:80]}); a "

@@ -23,6 +23,7 @@ from isentropic.entropy.scorer import EntropyScorer
 from isentropic.measure.expectation import context_examples, log_odds, twin_examples
 from isentropic.models.model import precision
 from isentropic.prompts.contexts import builtin_contexts, read_contexts
+from isentropic.prompts.swap.swap import not_read
 from isentropic.responses.batches import Item, collate_examples
 from isentropic.responses.sample import Example
 from isentropic.settings import LossSettings
@@ -175,16 +176,17 @@ class HeldLogOdds:
         examples = [example for index in chosen for example in self.pairs[index]]
         # A response's surprisal is a mean over its tokens; its log-likelihood is minus the sum.
         signs = [1.0, -1.0] * len(chosen)
-        weights = torch.tensor(
-            [s * len(x.response_ids) / len(chosen) for s, x in zip(signs, examples, strict=True)]
-        )
         device = next(model.parameters()).device
+        weights = torch.tensor(
+            [s * len(x.response_ids) / len(chosen) for s, x in zip(signs, examples, strict=True)],
+            device=device,
+        )
         batch = {k: v.to(device) for k, v in collate_examples(examples, self.pad, self.longest).items()}
         owners = batch.pop("owners", None)
         without_chance(model)
         with precision(device, self.bf16):
-            value, sums = self.scorer.weighted(model, **batch, row_weights=weights.to(device), owners=owners)
-        drift = float((weights.to(device) * sums.means()).sum()) - float(self.base[chosen].mean())
+            value, sums = self.scorer.weighted(model, **batch, row_weights=weights, owners=owners)
+        drift = float((weights * sums.means()).sum()) - float(self.base[chosen].mean())
         return value, drift
 
 
@@ -195,6 +197,7 @@ def make_hold(
     groups: Sequence[str],
     items: Sequence[Item],
     *,
+    pad: int,
     step: Callable[[], int],
     seed: int,
     bf16: bool,
@@ -223,25 +226,20 @@ def make_hold(
             context_examples(contexts, two, tokenizer) if contexts else twin_examples(items, two, tokenizer)
         )
         if pairs:
-            held.append(
-                HeldLogOdds(model, pairs, pad=tokenizer.pad_token_id, step=step, seed=seed, bf16=bf16)
-            )
+            held.append(HeldLogOdds(model, pairs, pad=pad, step=step, seed=seed, bf16=bf16))
     if not held:
         return None, (
             "nothing is held: there are no neutral contexts for these groups and no twins; closing the gap "
             "may move which group the model expects; --hold_contexts FILE gives contexts"
         )
     where = (
-        "after neutral contexts"
-        if contexts
-        else "in the twins' own prompts, for there are no contexts for them"
+        "after neutral contexts" if contexts else "in the twins' own prompts (there are no contexts for them)"
     )
-    return Hold(
-        model, held
-    ), f"held: which group the model expects {where} (--hold none for the guide's step)"
+    line = f"held: which group the model expects {where}; --hold none gives the guide's step"
+    return Hold(model, held), line
 
 
 def _in_english(items: Sequence[Item]) -> bool:
-    """Whether most prompts are in Latin letters, as the built-in contexts are."""
+    """Whether most prompts are in English, as the built-in contexts are."""
     texts = [prompt.text for item in items for prompt in item.prompts]
-    return 2 * sum(text.isascii() for text in texts) > len(texts)
+    return 2 * sum(not_read(text) is None for text in texts) > len(texts)

@@ -225,6 +225,7 @@ class DebiasingTrainer(Trainer):
             args,
             self.groups,
             items,
+            pad=self.pad,
             step=lambda: self.state.global_step,
             seed=args.seed,
             bf16=bool(args.bf16),
