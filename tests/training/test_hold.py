@@ -254,3 +254,16 @@ def test_three_groups_are_each_compared_with_the_first(tiny_model, tiny_tokenize
     sizes = {"effective_batch": 12, "micro_batch_size": 3, "max_steps": 1}
     trainer = trained(tiny_model("llama"), tiny_tokenizer, prompts, tmp_path, **sizes)
     assert len(trainer.hold.quantities) == 2
+
+
+def test_prompts_of_another_language_hold_their_twins(tiny_model, tiny_tokenizer, tmp_path):
+    rows = [{"male": f"Él es el hermano de mi madre y tiene {n} gatos", "female": f"Ella es la hermana de mi madre y tiene {n} gatos"} for n in range(40)]  # fmt: skip
+    trainer = trained(tiny_model("llama"), tiny_tokenizer, load_prompts(rows), tmp_path, max_steps=1)
+    assert "twins" in trainer.held
+
+
+def test_a_tokenizer_without_a_pad_token_holds_too(tiny_model, tiny_tokenizer, tiny_prompts, tmp_path):
+    bare = copy.deepcopy(tiny_tokenizer)
+    bare.pad_token = None
+    trainer = trained(tiny_model("llama"), bare, tiny_prompts, tmp_path, max_steps=1)
+    assert trainer.held.startswith("held:")
