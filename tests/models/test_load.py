@@ -23,7 +23,8 @@ from transformers import (
 from isentropic.errors import InputError
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model, looks_like_a_path, ready_tokenizer
-from isentropic.models.save import save_model, saved_otherwise, sentence_logits
+from isentropic.models.save import save_model, saved_otherwise
+from isentropic.models.trial import sentence_logits
 from tiny import logits
 
 

@@ -16,7 +16,8 @@ from isentropic.files import check_room
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import context_length, vocabulary_size
-from isentropic.models.save import save_model, saved_otherwise, sentence_logits
+from isentropic.models.save import save_model, saved_otherwise
+from isentropic.models.trial import sentence_logits
 from tiny import logits
 
 # --- Saving, hash, sizes --------------------------------------------------------------------------------------------

@@ -37,9 +37,9 @@ from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel, quiet_transformers, special_tokens
 from isentropic.models.rounding import in_dtype, round_weights, rounded_state
-from isentropic.models.save import save_model, saved_otherwise, sentence_logits
+from isentropic.models.save import save_model, saved_otherwise
 from isentropic.models.sharding import gathered
-from isentropic.models.trial import same_logits
+from isentropic.models.trial import same_logits, sentence_logits
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.prompts.swap.swap import swapper

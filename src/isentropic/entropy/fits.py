@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from isentropic.entropy.engine import Head, call
 from isentropic.entropy.reference import at_least_float32
 from isentropic.errors import InputError
-from isentropic.models.model import context_length, text_config
+from isentropic.models.model import context_length, evaluating, text_config
 from isentropic.models.sharding import is_sharded
 
 Engine = Literal["auto", "chunked", "logits"]
@@ -208,15 +208,9 @@ def caught_hidden(base: nn.Module, replace: Callable[[Tensor], Tensor] | None = 
 def trial(base: nn.Module, *, gradient: bool = False) -> Iterator[None]:
     """No autocast, no dropout and, unless asked for, no gradient inside the block;
     each part in its mode after it."""
-    training = [part for part in base.modules() if part.training]
-    base.eval()
     kind = next(base.parameters()).device.type
-    try:
-        with torch.set_grad_enabled(gradient), torch.autocast(kind, enabled=False):
-            yield
-    finally:
-        for part in training:
-            part.training = True
+    with evaluating(base), torch.set_grad_enabled(gradient), torch.autocast(kind, enabled=False):
+        yield
 
 
 def plain_logits(base: Any, input_ids: Tensor, positions: Tensor) -> Tensor:

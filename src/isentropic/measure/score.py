@@ -9,9 +9,9 @@ import torch
 
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
-from isentropic.models.model import precision
+from isentropic.models.model import evaluating, precision
 from isentropic.responses.batches import Item, collate_rows, pack, row_length
-from isentropic.responses.sample import Example, Progress, evaluating, token_batches, tokens_a_batch
+from isentropic.responses.sample import Example, Progress, token_batches, tokens_a_batch
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from isentropic.errors import InputError
 from isentropic.models.gguf import dequantised_folder, embedded_folder
@@ -27,7 +26,7 @@ from isentropic.models.model import (
 )
 from isentropic.models.reading import reading, reason
 from isentropic.models.save import make_savable
-from isentropic.models.trial import ordinary_text, same_logits
+from isentropic.models.trial import ordinary_text, same_logits, sentence_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -240,20 +239,14 @@ def check_numbers(model: Any, name: str) -> None:
             )
 
 
-@torch.no_grad()
 def on_the_fastest_kernel(model: Any, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Take plain attention on a CPU, where it trains a third faster on short texts than the fused kernel,
     if a trial gives the logits that the model gives as it is loaded by anyone else.
     """
-    ids = ordinary_text(tokenizer, model)
-    if torch.cuda.is_available() or not ids:
+    if torch.cuda.is_available() or not ordinary_text(tokenizer, model):
         return
-
-    def logits() -> Tensor:
-        return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-
     with reading_model(name):
-        truth = logits()
+        truth = sentence_logits(model, tokenizer)
     if truth.isnan().any():
         raise InputError(
             f"model {name!r} gives nan for an ordinary sentence; no entropy can be computed with it; check "
@@ -263,7 +256,7 @@ def on_the_fastest_kernel(model: Any, tokenizer: PreTrainedTokenizerBase, name: 
     if own == "eager" or not model._can_set_attn_implementation():
         return
     model.set_attn_implementation("eager")
-    if not same_logits(truth, logits()):
+    if not same_logits(truth, sentence_logits(model, tokenizer)):
         model.set_attn_implementation(own)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from isentropic.errors import InputError
-from isentropic.models.model import precision, quiet_transformers
+from isentropic.models.model import quiet_transformers
 from isentropic.models.reading import reading
-from isentropic.models.trial import ordinary_text, same_logits
+from isentropic.models.trial import same_logits, sentence_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,20 +68,6 @@ def refused(config: Any) -> bool:
 
 
 # --- What was saved, looked at again ------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def sentence_logits(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """The logits of a model for an ordinary sentence, in the dtype of its weights."""
-    ids = torch.tensor([ordinary_text(tokenizer, model)], device=model.device)
-    modes = [part for part in model.modules() if part.training]
-    model.eval()
-    try:
-        with precision(model.device, False):
-            return model(input_ids=ids, use_cache=False).logits
-    finally:
-        for part in modes:
-            part.training = True
 
 
 def saved_otherwise(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from isentropic.models.model import context_length, vocabulary_size
+from isentropic.models.model import context_length, evaluating, precision, vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +23,14 @@ def ordinary_text(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
     ids = tokenizer(TEXT, add_special_tokens=False).input_ids
     known = [token for token in ids if token < vocabulary_size(model)]
     return known[: context_length(model)]
+
+
+@torch.no_grad()
+def sentence_logits(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """The logits of a model for an ordinary sentence, in the dtype of its weights."""
+    ids = torch.tensor([ordinary_text(tokenizer, model)], device=model.device)
+    with evaluating(model), precision(model.device, False):
+        return model(input_ids=ids, use_cache=False).logits
 
 
 def same_logits(truth: Tensor, ours: Tensor) -> bool:

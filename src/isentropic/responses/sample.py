@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from isentropic.models.identity import computation
-from isentropic.models.model import context_length, precision, vocabulary_size
+from isentropic.models.model import context_length, evaluating, precision, vocabulary_size
 from isentropic.models.trial import same_logits
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.cache import keep, read_kept, sha256_of
@@ -345,17 +345,6 @@ def token_batches(
         batch.append(item)
     if batch:
         yield batch
-
-
-@contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; each module's training flag is restored after it."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 @contextlib.contextmanager

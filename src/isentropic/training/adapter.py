@@ -12,8 +12,7 @@ from transformers import set_seed
 from transformers.pytorch_utils import Conv1D
 
 from isentropic.errors import InputError
-from isentropic.models.model import vocabulary_size
-from isentropic.responses.sample import evaluating
+from isentropic.models.model import evaluating, vocabulary_size
 
 log = logging.getLogger("isentropic")
 EVERYWHERE = "all-linear"
