@@ -138,7 +138,7 @@ def test_words_that_begin_one_another_are_refused(tiny_loaded):
 
 @pytest.mark.parametrize(
     "line",
-    ["{", "[]", '{"context": "The nurse said"}', '{"context": 3, "male": " he", "female": " she"}',
+    ["{", "[]", '{"context": "half \\ud83d", "male": " he", "female": " she"}', '{"context": "The nurse said"}', '{"context": 3, "male": " he", "female": " she"}',
      '{"context": "The nurse", "male": "", "female": " she"}'],
 )  # fmt: skip
 def test_a_bad_line_of_a_contexts_file_is_named(tmp_path, line):

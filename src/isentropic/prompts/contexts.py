@@ -89,6 +89,7 @@ def read_contexts(file: str, groups: Sequence[str]) -> list[Context]:
             text, words = row["context"], {group: row[group] for group in groups}
             if not all(isinstance(value, str) and value.strip() for value in (text, *words.values())):
                 raise TypeError("each field must hold text")
+            "".join((text, *words.values())).encode()  # half an emoji is no text that a tokenizer takes
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"--hold_contexts {file!r} line {number} cannot be used "
