@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from isentropic.entropy.scorer import EntropyScorer
 from isentropic.measure.expectation import context_examples, start_token
 from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.load import load_prompts
@@ -153,7 +154,10 @@ def test_held_log_odds_have_the_value_and_the_gradient_of_the_plain_ones(tiny_mo
     groups = ("male", "female")
     pairs = context_examples(builtin_contexts(groups, "train")[:6], groups, tiny_tokenizer)
     model = tiny_model("llama")
-    held = HeldLogOdds(model, pairs, pad=tiny_tokenizer.pad_token_id, step=lambda: 1, per_step=4)
+    scorer = EntropyScorer(quantity="surprisal")
+    held = HeldLogOdds(
+        model, pairs, scorer=scorer, pad=tiny_tokenizer.pad_token_id, step=lambda: 1, per_step=4
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

@@ -7,6 +7,7 @@ is longer than those before.
 
 from __future__ import annotations
 
+import copy
 import weakref
 from dataclasses import dataclass, replace
 from typing import Any
@@ -208,6 +209,12 @@ class EntropyScorer:
             InputError: as `engine_for`.
         """
         return self.fit_of(model).longest_row
+
+    def of_surprisal(self) -> EntropyScorer:
+        """The same scorer for -log p of the response tokens; what trials have shown serves both."""
+        scorer = copy.copy(self)
+        scorer.quantity = "surprisal"
+        return scorer
 
     def refuse_untrainable(self, model: nn.Module) -> None:
         """Refuse a model that can be measured, but not trained as it is measured.

@@ -13,6 +13,7 @@ import torch
 from isentropic import gap as statistics
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
+from isentropic.labels import EXPECTATION_FORMS
 from isentropic.measure.score import score_examples
 from isentropic.models.model import LoadedModel
 from isentropic.prompts.contexts import Context, builtin_contexts
@@ -137,19 +138,25 @@ class LogOdds:
 
 
 def measure_expectation(
-    loaded: LoadedModel, items: Sequence[Item], groups: Sequence[str], *, bf16: bool = False
+    loaded: LoadedModel,
+    items: Sequence[Item],
+    groups: Sequence[str],
+    *,
+    scorer: EntropyScorer | None = None,
+    bf16: bool = False,
 ) -> dict[str, LogOdds]:
     """Which of two groups the model expects: by the twins' own prompts, and after neutral contexts.
 
     Args:
         items: the prompts of a measurement; those that lack a twin are left out.
         groups: the two groups, in the order of the signed gap.
+        scorer: one that has scored the model, so that the model need not be tried again.
 
     Returns:
         ``twins`` and ``contexts``, without those there are none of.
     """
     contexts = builtin_contexts(groups, "test")
-    scorer = EntropyScorer(quantity="surprisal")
+    scorer = (scorer or EntropyScorer()).of_surprisal()
     twins = twin_examples(items, groups, loaded.tokenizer)
     topics = [first.prompt.topic for first, _ in twins]
     forms = {
@@ -193,5 +200,5 @@ def expectation_change(
             }
     if not rows:
         return None
-    form = "contexts" if "contexts" in rows else "twins"
+    form = next(form for form, _ in EXPECTATION_FORMS if form in rows)
     return {"form": form, **rows[form], "twins": rows.get("twins"), "contexts": rows.get("contexts")}

@@ -100,7 +100,7 @@ def measure(
     check_finite(entropies, loaded.name)
     own, groups = responses == "own", prompt_set.groups
     findings = summarise(items, entropies, groups, target_gap, own=own)
-    log_odds = measure_expectation(loaded, items, findings["widest"], bf16=bf16)
+    log_odds = measure_expectation(loaded, items, findings["widest"], scorer=scorer, bf16=bf16)
     ends = ResponseSampler(loaded.model, loaded.tokenizer, sampling).ends
     summary: Summary = {
         "schema": MEASURE_SCHEMA,

@@ -145,6 +145,7 @@ class HeldLogOdds:
     Args:
         model: the base model, before any step.
         pairs: first group's text, second group's text.
+        scorer: one of surprisal.
         pad: the padding token.
         step: the number of the step about to be made; it says which pairs are read.
         per_step: how many pairs a step reads.
@@ -156,6 +157,7 @@ class HeldLogOdds:
         model: nn.Module,
         pairs: Sequence[tuple[Example, Example]],
         *,
+        scorer: EntropyScorer,
         pad: int,
         step: Callable[[], int],
         per_step: int = 48,
@@ -164,7 +166,7 @@ class HeldLogOdds:
     ) -> None:
         self.pairs, self.pad, self.per_step = list(pairs), pad, min(per_step, len(pairs))
         self.step, self.bf16 = step, bf16
-        self.scorer = EntropyScorer(quantity="surprisal")
+        self.scorer = scorer
         self.longest = self.scorer.longest_row(model)
         self.base = log_odds(model, self.scorer, self.pairs, pad=pad, bf16=bf16)
         self.order = np.random.default_rng(seed).permutation(len(self.pairs))
@@ -197,6 +199,7 @@ def make_hold(
     groups: Sequence[str],
     items: Sequence[Item],
     *,
+    scorer: EntropyScorer,
     pad: int,
     step: Callable[[], int],
     seed: int,
@@ -209,6 +212,7 @@ def make_hold(
 
     Args:
         items: the training prompts with their responses.
+        scorer: the one that scores the run.
         step: as in :class:`HeldLogOdds`.
 
     Raises:
@@ -226,7 +230,11 @@ def make_hold(
             context_examples(contexts, two, tokenizer) if contexts else twin_examples(items, two, tokenizer)
         )
         if pairs:
-            held.append(HeldLogOdds(model, pairs, pad=pad, step=step, seed=seed, bf16=bf16))
+            held.append(
+                HeldLogOdds(
+                    model, pairs, scorer=scorer.of_surprisal(), pad=pad, step=step, seed=seed, bf16=bf16
+                )
+            )
     if not held:
         return None, (
             "nothing is held: there are no neutral contexts for these groups and no twins; closing the gap "

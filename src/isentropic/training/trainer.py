@@ -225,6 +225,7 @@ class DebiasingTrainer(Trainer):
             args,
             self.groups,
             items,
+            scorer=self.scorer,
             pad=self.pad,
             step=lambda: self.state.global_step,
             seed=args.seed,
