@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from isentropic.commands.outputs import check_outputs, is_ours, write_output
+from isentropic.commands.outputs import check_outputs, is_ours
 from isentropic.errors import InputError
+from isentropic.files import write_text
 from tiny import QUICK
 
 USER = "a thesis\n"
@@ -107,9 +108,9 @@ def test_rights_are_looked_at_before_the_work(tmp_path: Path, what: str) -> None
 
 def test_a_link_stays_and_a_pipe_is_written_into(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    write_output(str(tmp_path / "link"), "text")
+    write_text(tmp_path / "link", "text")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "text"
-    write_output("/dev/null", "text")
+    write_text(Path("/dev/null"), "text")
     assert not Path("/dev/null").is_file()
 
 
@@ -135,5 +136,5 @@ def test_an_output_that_is_an_input_is_refused_by_every_command(
 def test_a_name_as_long_as_a_file_may_have_is_written(tmp_path: Path) -> None:
     name = str(tmp_path / ("熵" * 83 + ".json"))  # 254 bytes
     check_outputs({"--json": name}, {})
-    write_output(name, "text")
+    write_text(Path(name), "text")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["text"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import torch
 
-from isentropic.commands.outputs import check_outputs, write_output
+from isentropic.commands.outputs import check_outputs
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.files import json_line
+from isentropic.files import json_line, write_text
 from isentropic.labels import expectation_line, gap_line, interval_text
 from isentropic.measure.cost import read_text
 from isentropic.measure.measurement import Measurement, measure, response_rows
@@ -183,7 +184,7 @@ def write_responses(measurement: Measurement, loaded: LoadedModel, settings: Mea
     if settings.responses_out is None:
         return []
     rows = response_rows(measurement, loaded.tokenizer)
-    write_output(settings.responses_out, "".join(json_line(row) for row in rows))
+    write_text(Path(settings.responses_out), "".join(json_line(row) for row in rows))
     return [f"responses: {settings.responses_out}"]
 
 
@@ -197,10 +198,10 @@ def write_results(result: Summary | Comparison, settings: MeasureSettings) -> li
         if settings.json == "-":
             sys.stdout.write(text)
         else:
-            write_output(settings.json, text)
+            write_text(Path(settings.json), text)
             lines.append(f"summary: {settings.json}")
     if settings.html:
-        write_output(settings.html, render_html(result, settings.lang))
+        write_text(Path(settings.html), render_html(result, settings.lang))
         lines.append(f"report: {settings.html}")
     return lines
 

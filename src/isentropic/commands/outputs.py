@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from isentropic.errors import InputError
-from isentropic.files import write_text
 
 _OURS = (
     rb'\s*\{\s*"schema": "isentropic\.(measure|compare)/',  # a summary
@@ -101,14 +100,3 @@ def _start(path: Path, size: int = 2**12) -> bytes:
             return file.read(size)
     except OSError:
         return b""
-
-
-def write_output(name: str, text: str) -> None:
-    """Write a result whole or not at all; through a link, to the file it names;
-    into a device or a pipe as it comes."""
-    path = Path(os.path.realpath(name))
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as device:
-            device.write(text)
-    else:
-        write_text(path, text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from isentropic.commands.outputs import check_outputs, write_output
+from isentropic.commands.outputs import check_outputs
 from isentropic.commands.screen import Screen
-from isentropic.files import json_line
+from isentropic.files import json_line, write_text
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.preview import prompt_rows, prompts_preview
 from isentropic.settings import TrainSettings, reading_of
@@ -28,7 +29,7 @@ def run_prompts(**given: Any) -> None:
     prompts = load_prompts(given["file"], swap=swap, **reading_of(reading))
     lines = [prompts.ratio_line(), json.dumps(prompts_preview(prompts), ensure_ascii=False, indent=1)]
     if given["out"]:
-        write_output(given["out"], "".join(json_line(row) for row in prompt_rows(prompts)))
+        write_text(Path(given["out"]), "".join(json_line(row) for row in prompt_rows(prompts)))
         read = "" if set(prompts.groups) == {"male", "female"} else "; read it with --group_column group"
         lines.append(f"written: {given['out']}{read}")
     screen = Screen()

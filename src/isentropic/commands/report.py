@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from isentropic.commands.outputs import check_outputs, write_output
+from isentropic.commands.outputs import check_outputs
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
+from isentropic.files import write_text
 from isentropic.report.render import model_card, render_html, render_markdown
 from isentropic.run_folder import CARD, FINAL, REPORT_HTML, REPORT_MD, is_finished, read_run
 from isentropic.text import json_value
@@ -34,7 +35,7 @@ def write_report(folder: str | Path, lang: str = "en", result: dict[str, Any] | 
     if is_finished(folder) and (folder / FINAL).is_dir() and not (folder / CARD).exists():
         pages[CARD] = model_card(summary)
     for name, text in pages.items():
-        write_output(str(folder / name), text)
+        write_text(folder / name, text)
     return folder / REPORT_HTML
 
 
@@ -48,7 +49,7 @@ def run_report(run: str, lang: str, out: str | None) -> None:
         summary = read_run(name) if os.path.isdir(name) else read_summary(name)
         check_outputs({"--out": target}, {"report": name})
         render = render_markdown if Path(target).suffix == ".md" else render_html
-        write_output(target, render(summary, lang))
+        write_text(Path(target), render(summary, lang))
     Screen().say(f"report: {target}")
 
 
