@@ -141,3 +141,22 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         except PackageNotFoundError:
             found.append(f"no {name}")
     terminalreporter.write_line("tested with " + ", ".join(found))
+
+
+@pytest.fixture
+def go(tmp_path: Path, tiny_folder: Path, tiny_file: Path) -> Callable[..., Any]:
+    """``go("name", setting=...)`` makes a run: what ``train`` returned, the run folder, and what was said."""
+    from runs import runner
+
+    return runner(tmp_path / "runs", tiny_folder, tiny_file)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_file: Path) -> Path:
+    """The folder of one finished run through the command line. Read it only."""
+    from isentropic.cli import main
+    from runs import flags
+
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["train", *flags(tiny_folder, tiny_file, folder), "--run_name", "finished"]) == 0
+    return folder / "finished"

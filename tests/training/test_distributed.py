@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from isentropic.cli import main
 from isentropic.prompts.preview import write_prompts
-from tiny import make_prompts
+from runs import flags as of_runs
+from tiny import make_prompts, rows
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 180
@@ -31,23 +32,7 @@ pytestmark = [
 
 
 def flags(model: Path, data: Path, runs: Path, name: str, **changes: Any) -> list[str]:
-    settings: dict[str, Any] = {
-        "model_path": model,
-        "train_data": data,
-        "output_dir": runs,
-        "run_name": name,
-        "bf16": "off",
-        "max_steps": 5,
-        "eval_steps": 2,
-        "save_steps": 5,
-        "effective_batch": 16,
-        "micro_batch_size": 4,
-        "max_new_tokens": 6,
-        "learning_rate": 1e-3,
-        "target_gap": 1e-6,
-        "max_kl": 10.0,
-    }
-    return [w for key, value in (settings | changes).items() for w in (f"--{key}", str(value))]
+    return of_runs(model, data, runs, run_name=name, **{"save_steps": 5} | changes)
 
 
 def torchrun(script: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -66,10 +51,6 @@ def two(*words: str) -> subprocess.CompletedProcess[str]:
     done = torchrun(ROOT / "train_debiasing.py", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def weights(run: Path, step: int = 5) -> torch.Tensor:
@@ -97,7 +78,7 @@ def test_two_processes_are_one(tmp_path, tiny_folder, tiny_file, changes):
     base = torch.cat([start[name].flatten().double() for name in sorted(start)])
     moved, apart = weights(one) - base, weights(other) - weights(one)
     assert torch.linalg.norm(apart) < 1e-3 * torch.linalg.norm(moved)
-    for a, b in zip(metrics(one), metrics(other), strict=True):
+    for a, b in zip(rows(one / "metrics.jsonl"), rows(other / "metrics.jsonl"), strict=True):
         assert a["step"] == b["step"] and a.keys() == b.keys()
         if "loss" in a:
             error = 1e-5 + 1e-6 * a["H_mean"] / a["gap"]
@@ -240,4 +221,6 @@ if rank == 1:
     assert main(["train", *flags(tiny_folder, tiny_file, tmp_path / "runs", "whole", save_steps=2)]) == 0
     whole = tmp_path / "runs" / "whole"
     assert torch.linalg.norm(weights(run) - weights(whole)) < 1e-5 * torch.linalg.norm(weights(whole))
-    assert [row["step"] for row in metrics(run)] == [row["step"] for row in metrics(whole)]
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == [
+        row["step"] for row in rows(whole / "metrics.jsonl")
+    ]
