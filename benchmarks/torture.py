@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,17 @@ def start(
     words: list[str], place: Path, prepare: Callable[[], None], kill_after: float | None = None
 ) -> tuple[int, str, float]:
     """``isentropic train`` in a forked child whose working directory is ``place``: exit code, output, seconds."""
-    log = place / "log.txt"
+    log = b""
+    reads, writes = os.pipe()  # not a file: a limit of the size of files must not cost the output
+    os.set_blocking(reads, False)
     begun = time.monotonic()
     child = os.fork()
     if child == 0:
         code = 1
         try:
             os.chdir(place)
-            handle = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(handle, 1), os.dup2(handle, 2)
+            os.dup2(writes, 1), os.dup2(writes, 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
             from isentropic.cli import main
 
             prepare()
@@ -77,8 +80,11 @@ def start(
         finally:
             sys.stderr.flush()
             os._exit(code)
+    os.close(writes)
     status = None
     while status is None:
+        with suppress(BlockingIOError):
+            log += os.read(reads, 1 << 20)
         done, found = os.waitpid(child, os.WNOHANG)
         if done:
             status = os.waitstatus_to_exitcode(found)
@@ -87,7 +93,11 @@ def start(
             kill_after = None
         else:
             time.sleep(0.002)
-    return status, log.read_text(encoding="utf-8", errors="replace"), time.monotonic() - begun
+    seconds = time.monotonic() - begun
+    while rest := os.read(reads, 1 << 20):
+        log += rest
+    os.close(reads)
+    return status, log.decode(errors="replace"), seconds
 
 
 class CrashPoint:
