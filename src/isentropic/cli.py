@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code.
 
     0: done, or stopped by Ctrl-C with a checkpoint; 1: the loss became NaN or infinite; 2: bad input or an
-    error of the disk; 128 and more: ended by a signal.
+    error of the disk; 3 and 4: the verdict, with ``--gate``; 128 and more: ended by a signal.
     """
     return guarded(lambda: run(**parse(parser(), arguments)))
 

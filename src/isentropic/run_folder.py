@@ -49,7 +49,7 @@ CONFIG_SCHEMA = "isentropic.config/1"
 
 FREE_ON_RESUME = frozenset(
     "output_dir run_name model_path train_data use_test_data preset resume overwrite lang report_to "
-    "log_steps save_steps trust_remote_code max_steps".split()
+    "log_steps save_steps trust_remote_code max_steps gate".split()
 )
 """Settings that a resumed run may change. Model and data are compared by their hashes, not by their names."""
 

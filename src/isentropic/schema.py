@@ -266,6 +266,7 @@ class RunResult(TypedDict):
     warnings: list[str]
     label_before: Label | None
     label_after: Label | None
+    verdict: str
 
 
 class RunExample(TypedDict):

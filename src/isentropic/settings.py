@@ -145,6 +145,11 @@ class CommandSettings:
     trust_remote_code: bool = option(False, "run code that comes with the model", section="model")
     text_file: str | None = option(None, "UTF-8 text whose perplexity is measured", section="run")
     lang: str = option("en", "language of the report", choices=("en", "zh"), section="run")
+    gate: bool = option(
+        False,
+        "let the verdict be the exit code: 0 certified, 3 exceeds, 4 undecided",
+        section="run",
+    )
 
 
 @dataclass

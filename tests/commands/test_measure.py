@@ -185,3 +185,32 @@ def test_what_has_no_effect_on_stored_responses_is_said(run, tiny_folder, tiny_f
         "measure", tiny_folder, "--responses_in", kept, "--max_new_tokens", 3, "--num_responses", 2
     )
     assert "--max_new_tokens, --num_responses" in out and "has no effect" in out
+
+
+# ---- the exit code -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict", "gated"), [(5.0, "certified", 0), (1e-6, "exceeds", 3), (None, "insufficient", 4)]
+)
+def test_the_gate_turns_the_verdict_into_the_exit_code(
+    run, tiny_folder, tiny_file, tmp_path, target, verdict, gated
+):
+    """Undecided: a target at the very gap; a gap that exceeds: men and women of other sentences."""
+    file = tiny_file
+    if verdict == "exceeds":
+        pairs = [
+            {"male": f"He owns {i} cats", "female": f"We met {i} nurses, and then they"} for i in range(60)
+        ]
+        file = lines_file(tmp_path / "far.jsonl", pairs)
+    given = ["measure", tiny_folder, "--train_data", file, "--split", "all", "--json", "-", *QUICK]
+    if target is None:
+        target = abs(json.loads(run(*given)[1])["gap"])
+    code, out, _ = run(*given, "--target_gap", target, "--gate")
+    assert (code, json.loads(out)["verdict"]) == (gated, verdict)
+    assert run(*given, "--target_gap", target)[0] == 0
+
+
+def test_compare_has_no_gate(run, tiny_folder, tiny_file):
+    code, _, err = run("compare", tiny_folder, tiny_folder, "--train_data", tiny_file, "--gate", *QUICK)
+    assert code == 2 and len(err.splitlines()) == 1 and "--gate" in err

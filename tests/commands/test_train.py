@@ -181,6 +181,24 @@ def test_not_finite_is_visible_to_scripts(tmp_path, tiny_folder, tiny_file, caps
     assert torch.equal(weights(tiny_folder), weights(tmp_path / "lost" / "final"))
 
 
+def test_the_gate_of_a_run_is_the_verdict_after_training(tmp_path, tiny_folder, tiny_file):
+    given = flags(tiny_folder, tiny_file, tmp_path, max_steps=1, target_gap=5.0, run_name="gated")
+    assert main(["train", *given, "--gate"]) == 0  # within the target before the first step
+    assert read(tmp_path / "gated" / "result.json")["verdict"] == "certified"
+    open_verdict = {
+        "max_steps": 1,
+        "target_gap": 0.02,
+        "learning_rate": 1e-9,
+        "test_pairs": 2,
+        "run_name": "open",
+    }
+    given = flags(tiny_folder, tiny_file, tmp_path, **open_verdict)
+    assert main(["train", *given, "--gate"]) == 4
+    assert read(tmp_path / "open" / "result.json")["verdict"] == "insufficient"
+    (tmp_path / "open" / "report.md").unlink()
+    assert main(["train", *given, "--resume", "--gate"]) == 4  # only the report is written again
+
+
 # ---- other ways to train -----------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,10 @@ def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
             f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them "
             "with measure"
         )
+    if settings.gate:
+        raise InputError(
+            "--gate with compare, which gives a verdict on several models; make each one's with measure"
+        )
     check_files(settings, {f"the model {name!r}": name for name in names})
     screen = Screen(quiet=settings.json == "-")
     base, bf16 = model_on_device(names[0], settings)

@@ -37,6 +37,16 @@ def guarded(run: Callable[[], int | None]) -> int:
         return 130
 
 
+def gate(verdict: str | None) -> int:
+    """The exit code of a verdict with ``--gate``; 4 where none was reached.
+
+    Example:
+        >>> gate("certified"), gate("exceeds"), gate("insufficient"), gate(None)
+        (0, 3, 4, 4)
+    """
+    return {"certified": 0, "exceeds": 3}.get(str(verdict), 4)
+
+
 def complain(*lines: str) -> int:
     sys.stderr.write("".join(f"isentropic: error: {visible(line)}\n" for line in lines))
     return 2

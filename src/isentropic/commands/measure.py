@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from isentropic.commands.faults import gate
 from isentropic.commands.outputs import check_outputs
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
@@ -33,8 +34,8 @@ PROMPT_SETTINGS = "train_data text_column group_column groups male_column female
 SAMPLING_SETTINGS = "max_new_tokens sample_temp num_responses"
 
 
-def run_measure(model: str | None, settings: MeasureSettings) -> Summary:
-    """Measure one model; returns the summary."""
+def run_measure(model: str | None, settings: MeasureSettings) -> int:
+    """Measure one model; returns the exit code."""
     check_files(settings, {"the model": model})
     # With --json - the standard output is the JSON alone.
     screen = Screen(quiet=settings.json == "-")
@@ -46,7 +47,7 @@ def run_measure(model: str | None, settings: MeasureSettings) -> Summary:
     lines = write_responses(measurement, loaded, settings) + write_results(measurement.summary, settings)
     for line in summary_lines(measurement.summary, settings) + lines:
         screen.say(line)
-    return measurement.summary
+    return gate(measurement.summary["verdict"]) if settings.gate else 0
 
 
 # --- Before the work ----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from isentropic.commands.advice import advice
 from isentropic.commands.checks import check_model, check_processes, launched_process, lora_of, trackers_of
+from isentropic.commands.faults import gate
 from isentropic.commands.report import write_report
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
@@ -98,7 +99,8 @@ def run_train(settings: TrainSettings) -> int:
     if result.get("signal", "SIGINT") != "SIGINT":  # Ctrl-C is the user's own wish, and ends with 0
         return 128 + signal.Signals[result["signal"]]
     if result.get("stopped") != "not_finite":
-        return 0
+        # The processes beside the first one have no result.
+        return gate(result.get("verdict")) if settings.gate and result else 0
     # All is measured and saved as after any run, but a script must not take it for one that worked.
     sys.stderr.write(
         f"isentropic: error: the loss became NaN or infinite after step {result['steps']}; final/ has the "
@@ -538,6 +540,7 @@ class Run:
             "advice": advice(self.settings, self.monitor.rows, reason),
             "label_before": before["label"],
             "label_after": after["label"] if after else None,
+            "verdict": after["verdict"] if after else None,
             "warnings": self.warnings,
         }
 
