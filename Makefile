@@ -23,9 +23,10 @@ test-extras: $(STAMP)
 	test -d $(VENV)-extras || $(PYTHON) -m venv $(VENV)-extras
 	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
 		> $$($(VENV)-extras/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/locked.pth
-	$(VENV)-extras/bin/pip install --quiet --disable-pip-version-check "setuptools>=77" wandb trackio
+	$(VENV)-extras/bin/pip install --quiet --disable-pip-version-check "setuptools>=77" wandb trackio lm_eval
 	$(VENV)-extras/bin/pip install --quiet --disable-pip-version-check --no-build-isolation deepspeed
-	$(VENV)-extras/bin/python -m pytest -n 2 tests/training/test_trackers.py tests/training/test_distributed.py -k "wandb or trackio or zero"
+	$(VENV)-extras/bin/python -m pytest -n 2 tests/training/test_trackers.py tests/training/test_distributed.py \
+		tests/commands/test_ability.py -k "wandb or trackio or zero or harness"
 
 # A selection of the tests on the lowest versions that pyproject.toml admits, on Python 3.10 where there is one.
 FLOOR_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3 /usr/bin/python3.10) $(PYTHON))

@@ -135,6 +135,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         "wandb",
         "trackio",
         "deepspeed",
+        "lm_eval",
     ]:
         try:
             found.append(f"{name} {version(name)}")

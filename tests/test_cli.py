@@ -17,7 +17,7 @@ from isentropic.files import disk_fault
 from tiny import QUICK, lines_file
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("train", "measure", "compare", "report", "prompts")
+COMMANDS = ("train", "measure", "compare", "ability", "report", "prompts")
 
 
 # ---- help and version --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -164,3 +165,56 @@ def logits(model: Any) -> Any:
 
     with torch.no_grad():
         return model.eval()(torch.tensor([[265, 304, 259, 222, 79]])).logits
+
+
+# --- Test items of lm-evaluation-harness ----------------------------------------------------------------------
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sample(number: int, question: str | None = None, **metrics: Any) -> dict[str, Any]:
+    """An item as lm-eval 0.4 writes it."""
+    question = question or f"question {number}"
+    return {
+        "doc_id": number,
+        "doc": {"question": question},
+        "target": "0",
+        "arguments": {"gen_args_0": {"arg_0": question, "arg_1": " yes"}},
+        "resps": [[["-1.5", "True"]]],
+        "filtered_resps": [["-1.5", "True"]],
+        "filter": "none",
+        "metrics": list(metrics),
+        "doc_hash": digest(question),
+        "prompt_hash": digest(f"Q: {question}"),
+        "target_hash": digest("0"),
+        **metrics,
+    }
+
+
+def samples_file(folder: Path, task: str, rows: list[Any], date: str = "2026-01-02T03-04-05.678901") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return lines_file(folder / f"samples_{task}_{date}.jsonl", rows)
+
+
+def benchmark_folder(folder: Path) -> Path:
+    """A few items of our own in the form of each public set."""
+    for name in ("arc_easy", "piqa", "lambada", "hellaswag"):
+        (folder / name).mkdir(parents=True)
+    letters = [
+        f'"How many are {i}, and one?","{i}","{i + 1}","a ""lot""","none","{"ABCD"[i % 4]}"' for i in range(6)
+    ]
+    lines_file(folder / "arc_easy" / "ARC-Easy_test.csv", letters)
+    goals = [{"goal": f"open jar {i}", "sol1": "turn the lid", "sol2": "shout"} for i in range(6)]
+    lines_file(folder / "piqa" / "valid.jsonl", goals)
+    lines_file(folder / "piqa" / "valid-labels.lst", "010011")
+    lines_file(
+        folder / "lambada" / "lambada_test.jsonl", [{"text": f"the nurse saw {i} pens"} for i in range(6)]
+    )
+    endings = ["eats.", "sings.", "sleeps.", "runs."]
+    queries = [
+        {"ind": i, "query": f"Sport: A man is {i}. he", "label": i % 4, "endings": endings} for i in range(6)
+    ]
+    lines_file(folder / "hellaswag" / "hellaswag_val_part.jsonl", queries)
+    return folder

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 MEASURE_SCHEMA = "isentropic.measure/1"
 COMPARE_SCHEMA = "isentropic.compare/1"
 RUN_SCHEMA = "isentropic.run/1"
+ABILITY_SCHEMA = "isentropic.ability/1"
 
 Interval = list[float]
 
@@ -247,6 +248,40 @@ class Comparison(TypedDict):
     models: list[ComparedModel]
     differences: list[Difference]
     cells: list[dict[str, Any]]
+    notes: list[str]
+
+
+class AbilityRow(TypedDict):
+    """One metric of one task, the same items before and after.
+
+    Of right and wrong answers the share, with McNemar's exact `p` and how many answers were lost and gained;
+    of other metrics the mean. `largest_loss` is the end of `ci95` on the side of a loss.
+    """
+
+    model: str
+    against: str
+    task: str
+    filter: str | None
+    metric: str
+    n: int
+    before: float
+    after: float
+    change: float
+    ci95: Interval | None
+    p: float | None
+    lost: int | None
+    gained: int | None
+    largest_loss: float | None
+
+
+class Ability(TypedDict):
+    """What a change cost in ability (`isentropic.ability/1`)."""
+
+    schema: str
+    models: list[str]
+    limit: int | None
+    rows: list[AbilityRow]
+    versions: dict[str, str]
     notes: list[str]
 
 

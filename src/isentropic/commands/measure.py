@@ -27,7 +27,7 @@ from isentropic.responses.batches import Item
 from isentropic.responses.encode import chat_line, follows_chat
 from isentropic.responses.sample import Sampling
 from isentropic.responses.stored import stored_chat, stored_items
-from isentropic.schema import Comparison, Summary
+from isentropic.schema import Ability, Comparison, Summary
 from isentropic.settings import MeasureSettings, reading_of
 
 PROMPT_SETTINGS = "train_data text_column group_column groups male_column female_column swap"
@@ -189,7 +189,7 @@ def write_responses(measurement: Measurement, loaded: LoadedModel, settings: Mea
     return [f"responses: {settings.responses_out}"]
 
 
-def write_results(result: Summary | Comparison, settings: MeasureSettings) -> list[str]:
+def write_results(result: Summary | Comparison | Ability, settings: MeasureSettings) -> list[str]:
     """Write ``--json`` and ``--html``, if asked for; returns a line for each."""
     lines = []
     if settings.json:

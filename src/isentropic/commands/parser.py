@@ -130,6 +130,9 @@ def parser(program: str = "isentropic") -> Parser:
         "models", nargs="+", metavar="MODEL", help="the first is what the others are compared with"
     )
     add_settings(compare, MeasureSettings)
+    add_ability(
+        commands.add_parser("ability", help="what a change cost: test items answered before and after")
+    )
     report = commands.add_parser("report", help="write a run's or a measurement's report again")
     report.add_argument("run", help="a run folder, or a JSON file that measure or compare wrote")
     report.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report")
@@ -156,6 +159,37 @@ def parser(program: str = "isentropic") -> Parser:
     )
     prompts.add_argument("--seed", type=int, default=42, help="seed of the splits (default: 42)")
     return top
+
+
+def add_ability(ability: argparse.ArgumentParser) -> None:
+    ability.add_argument(
+        "models", nargs="*", metavar="MODEL", help="the first is what the others are compared with"
+    )
+    ability.add_argument(
+        "--tasks",
+        default="arc_easy,piqa,lambada_openai",
+        help="tasks of lm-evaluation-harness, or YAML files of your own, by comma (default: %(default)s)",
+    )
+    ability.add_argument(
+        "--limit", type=int, default=None, metavar="N", help="the first N items of each task"
+    )
+    ability.add_argument(
+        "--benchmarks",
+        default=None,
+        metavar="DIR",
+        help="a folder with the public sets as they were published; the hub is asked for what it lacks",
+    )
+    ability.add_argument(
+        "--samples",
+        nargs="+",
+        default=None,
+        metavar="DIR",
+        help="compare runs that lm-eval has written with --log_samples, in place of models",
+    )
+    ability.add_argument("--batch_size", type=int, default=8, help="rows in a forward pass (default: 8)")
+    ability.add_argument(
+        "--json", default=None, metavar="FILE", help="write the figures to this file; - prints them"
+    )
 
 
 class ShowVersion(argparse.Action):

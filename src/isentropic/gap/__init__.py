@@ -1,5 +1,6 @@
 """Statistics of the gap: estimate, interval, verdict (NumPy and SciPy only)."""
 
+from isentropic.gap.accuracy import AccuracyChange, paired_accuracy, score_interval
 from isentropic.gap.details import (
     Decomposition,
     GapChange,
@@ -24,6 +25,7 @@ from isentropic.gap.noise import NoiseFloor, group_noise_floor, noise_floor, unp
 from isentropic.gap.verdict import Verdict, joint_verdict, verdict
 
 __all__ = [
+    "AccuracyChange",
     "Array",
     "Clusters",
     "Decomposition",
@@ -42,8 +44,10 @@ __all__ = [
     "joint_verdict",
     "noise_floor",
     "pair_spread",
+    "paired_accuracy",
     "paired_change",
     "paired_gap",
+    "score_interval",
     "topic_gaps",
     "unpaired_gap",
     "unpaired_noise_floor",

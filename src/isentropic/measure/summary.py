@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of what the figures depend on, and of ``more`` packages."""
     found = {"python": platform.python_version()}
-    for package in ("isentropic", "torch", "transformers", "numpy", "scipy"):
+    for package in ("isentropic", "torch", "transformers", "numpy", "scipy", *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
