@@ -48,7 +48,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	for script in benchmarks/entropy_engine.py benchmarks/same_work.py benchmarks/supervised_step.py \
-		benchmarks/growth.py benchmarks/startup.py benchmarks/time_to_target.py; do \
+		benchmarks/growth.py benchmarks/startup.py benchmarks/time_to_target.py benchmarks/tokens.py; do \
 		$(BIN)/python $$script || exit 1; done
 
 # Trainings that are killed, or die at one operation on a file, and are resumed: about two minutes for each ten of the two numbers.

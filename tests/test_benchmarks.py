@@ -83,6 +83,20 @@ def test_growth(quick: Any) -> None:
     assert [figures["sides"][f"prompts x{n}"]["pairs"] for n in (1, 10)] == [3, 30]
 
 
+def test_tokens(quick: Any) -> None:
+    figures, first = quick("tokens")
+    purposes = figures["purposes"]
+    whole = purposes.pop("all")
+    assert first["for"] == "all"
+    for what in ("body", "head", "seconds"):
+        assert whole[what] == pytest.approx(sum(row[what] for row in purposes.values()))
+    # Each step of decoding takes one token of each row through the head, the first all of the prompt through the body.
+    sampling = purposes["sampling"]
+    assert 8 * 12 == sampling["head"] < sampling["body"]
+    # Each prompt is scored on its own responses and those of its twin.
+    assert purposes["scoring"]["head"] > 2 * sampling["head"]
+
+
 def test_startup(quick: Any) -> None:
     figures, first = quick("startup")
     assert float(first["of the goal"]) > 0
