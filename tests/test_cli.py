@@ -49,6 +49,20 @@ for name in ("--model_path", "--target_gap", "--micro_batch_size", "--use_test_d
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("active", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(given, expected, monkeypatch):
+    """libgomp itself tells, when torch loads it, what it was told."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "true")
+    words = [sys.executable, "-m", "isentropic", "measure", "./there-is-no-such-model"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    if "OPENMP DISPLAY ENVIRONMENT" not in done.stderr:
+        pytest.skip("torch has another OpenMP than libgomp")
+    assert f"OMP_WAIT_POLICY = '{expected}'" in done.stderr
+
+
 def test_version(run):
     code, out, _ = run("--version")
     assert code == 0 and re.fullmatch(r"isentropic \d+\.\d+\.\d+\S*\n", out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -30,6 +31,9 @@ def train_main(program: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def run(command: str, **given: Any) -> int | None:
+    # OpenMP reads this when torch is imported. On a machine that others use too, threads that spin while they
+    # wait for each other take the processor from those they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if kind := SETTINGS.get(command):
         names = {setting.name for setting in fields(kind)} | {"config"}
         settings = settings_from(kind, {name: given.pop(name) for name in names & given.keys()})
