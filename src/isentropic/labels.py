@@ -108,6 +108,22 @@ def expectation_change_line(change: Mapping[str, Any] | None, groups: Sequence[s
     )
 
 
+def other_set_line(row: Mapping[str, Any]) -> str:
+    """What became of a gap that a run does not aim at.
+
+    Example:
+        >>> row = {"data": "age prompts", "groups": ["young", "old"], "gap_before": 0.01, "gap_after": 0.03}
+        >>> other_set_line({**row, "moved": "opened", "gap_change": 0.02, "ci95": [0.01, 0.03]})[:64]
+        'age prompts: opened, old - young +0.0100 to +0.0300 nats, change'
+    """
+    first, second = row["groups"]
+    told = "no change can be seen" if row["moved"] == "unchanged" else row["moved"]
+    return (
+        f"{row['data']}: {told}, {second} - {first} {row['gap_before']:+.4f} to {row['gap_after']:+.4f} "
+        f"nats, change {row['gap_change']:+.4f}, 95% interval {interval_text(row['ci95'])}"
+    )
+
+
 def monitor_line(step: int, parts: dict[str, float], last_gap: float | None) -> str:
     """The guide's line; 📈 where the gap rose.
 

@@ -241,6 +241,24 @@ class Difference(GroupChange):
     expectation_change: ExpectationChange | None
 
 
+class OtherGap(GroupChange):
+    """How a gap that a run does not aim at changed: opened, closed or unchanged."""
+
+    gap_before: float | None
+    gap_after: float | None
+    moved: str
+
+
+class OtherSet(OtherGap):
+    """A built-in set that a run does not aim at: at the top its two groups that moved most clearly."""
+
+    data: str
+    n_pairs: int | None
+    n_clusters: int | None
+    cluster_unit: str
+    group_gaps: list[OtherGap]
+
+
 class Comparison(TypedDict):
     """Several models on the same prompts (`isentropic.compare/1`)."""
 
@@ -302,6 +320,7 @@ class RunResult(TypedDict):
     label_before: Label | None
     label_after: Label | None
     verdict: str
+    other_sets: list[OtherSet]
 
 
 class RunExample(TypedDict):

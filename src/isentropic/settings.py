@@ -62,6 +62,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "a number from 0 to below 1": lambda value: 0 <= value < 1,
     "a number above 0, at most 1": lambda value: 0 < value <= 1,
     "2 or more": lambda value: value >= 2,
+    "0, or 2 or more": lambda value: value == 0 or value >= 2,
     "a number from 0 to below 2^32": lambda value: 0 <= value < 2**32,
 }
 ABOVE_0, NOT_NEGATIVE, SHARE, TWO_OR_MORE = (
@@ -367,6 +368,14 @@ class RunSettings:
     )
     validation_pairs: int | None = option(
         None, "use at most this many validation pairs", section="data", **FEWER_THAN_TWO
+    )
+    other_pairs: int | None = option(
+        None,
+        "pairs of each other built-in set (names, age, ...) that are measured before and after training too, "
+        "to see whether another gap opened; 0 measures none; by default 24, and 0 with your own prompts",
+        section="data",
+        must_be="0, or 2 or more",
+        because="fewer than two pairs have no interval",
     )
     preset: str | None = option(None, "a set of settings by name", choices=tuple(PRESETS), section="run")
     lora_r: int = option(0, "rank of a LoRA adapter; 0 trains all weights", section="model", **NOT_NEGATIVE)

@@ -46,6 +46,7 @@ def assert_same_run(cut: Path, whole: Path) -> None:
     assert ours == theirs
     assert read(cut / "result.json")["best_step"] == read(whole / "result.json")["best_step"]
     assert read(cut / "gap_after.json")["gap"] == read(whole / "gap_after.json")["gap"]
+    assert read(cut / "result.json")["other_sets"] == read(whole / "result.json")["other_sets"]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
@@ -75,7 +76,7 @@ def test_ctrl_c_after_the_last_step_leaves_a_finished_run(go, changes):
         {"steady": False, "loss": "gee", "adam_beta1": 0.9},
         {"refresh_responses": 1},
         {"refresh_responses": 4, "effective_batch": 32},
-        {"responses": "own"},
+        {"responses": "own", "other_pairs": 3},
         {"matched": False, "micro_batch_size": 16},
         {"lora_r": 2, "learning_rate": 1e-2},
     ],

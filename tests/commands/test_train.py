@@ -9,13 +9,18 @@ import pytest
 import torch
 
 from isentropic.cli import main
+from isentropic.commands.parser import settings_from
+from isentropic.commands.train import load_data
 from isentropic.errors import InputError
 from isentropic.measure.cost import answers_of
 from isentropic.measure.measurement import measure
 from isentropic.models.load import load_model
+from isentropic.prompts.builtin import builtin
+from isentropic.prompts.prompt_set import SPLITS
 from isentropic.responses.sample import ResponseSampler, Sampling
+from isentropic.settings import TrainSettings
 from oracles import naive_entropies
-from runs import exit_code, flags, plain, read, weights
+from runs import Watcher, exit_code, flags, plain, read, weights
 from tiny import make_folder, make_prompts, make_tokenizer, rows
 
 FILES = (
@@ -197,6 +202,46 @@ def test_the_gate_of_a_run_is_the_verdict_after_training(tmp_path, tiny_folder, 
     assert read(tmp_path / "open" / "result.json")["verdict"] == "insufficient"
     (tmp_path / "open" / "report.md").unlink()
     assert main(["train", *given, "--resume", "--gate"]) == 4  # only the report is written again
+
+
+# ---- gaps it does not aim at -------------------------------------------------------------------------------------
+
+
+def test_the_other_sets_are_measured_before_and_after(go, tiny_folder):
+    """On the responses of the base, as anyone can measure them from outside."""
+    result, folder, screen = go(max_steps=2, other_pairs=4)
+    assert [row["data"] for row in result["other_sets"]] == ["built-in names prompts", "built-in age prompts"]
+    base, final = load_model(str(tiny_folder)), load_model(str(folder / "final"))
+    for name, row in zip(("names", "age"), result["other_sets"], strict=True):
+        sampling = Sampling(max_new_tokens=6, seed=42 + 4)
+        prompts = builtin(name).split("test").first(4)
+        before = measure(base, prompts, sampling=sampling)
+        after = measure(final, prompts, sampling=sampling, items=before.items)
+        gaps = [
+            {tuple(found["groups"]): found["gap"] for found in m.summary["group_gaps"]}
+            for m in (before, after)
+        ]
+        assert row["n_pairs"] == 4 and len(row["group_gaps"]) == len(gaps[0])
+        for found in row["group_gaps"]:
+            told = [gap[tuple(found["groups"])] for gap in gaps]
+            assert [found["gap_before"], found["gap_after"]] == pytest.approx(told, abs=1e-5)
+        assert f"{row['data']}: " in screen.text
+    assert "built-in age prompts" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "built-in age prompts" in (folder / "final" / "README.md").read_text(encoding="utf-8")
+
+
+def test_which_runs_measure_other_sets(tmp_path, tiny_folder, tiny_file):
+    """All on built-in prompts; with prompts of one's own, and names of groups of one's own, those that ask for it."""
+    for changes, sets in (
+        ({}, {"names": 24, "age": 24}),
+        ({"train_data": "age", "groups": "young,old"}, {"gender": 24, "names": 24}),
+        ({"other_pairs": 0}, {}),
+        ({"train_data": str(tiny_file)}, {}),
+        ({"train_data": str(tiny_file), "other_pairs": 2}, {"names": 2, "age": 2}),
+    ):
+        settings = settings_from(TrainSettings, {"model_path": str(tiny_folder), **changes})
+        _, parts = load_data(settings, lambda: load_model(str(tiny_folder)), Watcher(), 1)
+        assert {name: part.size() for name, part in parts.items() if name not in SPLITS} == sets
 
 
 # ---- other ways to train -----------------------------------------------------------------------------------------

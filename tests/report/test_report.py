@@ -14,7 +14,9 @@ import yaml
 import fake_run
 from isentropic.commands.report import write_report
 from isentropic.errors import InputError
+from isentropic.report.head import head
 from isentropic.report.render import model_card, render_html, render_markdown
+from isentropic.report.view import view_of
 from isentropic.report.words import TEMPLATES, Words
 from isentropic.run_folder import read_run
 
@@ -468,6 +470,22 @@ def test_files_of_before_the_expectation_say_nothing_of_it(run: Path, lang: str)
     for page in pages:
         for name in ("section_expectation", "where_contexts", "where_twins", "fact_saved_dtype"):
             assert Words(lang)(name) not in page
+
+
+def test_a_gap_that_opened_elsewhere_is_told_on_the_first_screen(run: Path) -> None:
+    found = read_run(run)
+    for lang, sentence, old in (
+        ("en", "Another gap has opened, which training did not aim at: on the built-in age prompts", "“old”"),
+        ("zh", "训练没有针对的另一个熵差变大了：在内置年龄提示上", "“年老”"),
+    ):
+        (told,) = [part for part in head(view_of(found), Words(lang, 0.01)).lead if sentence in part]
+        assert old in told and "−0.011" in told and "−0.032" in told
+        assert told in render_markdown(found, lang).split("## ")[0]
+    assert "Another gap has opened" in model_card(found)
+    row = found["result"]["other_sets"][0]
+    row["group_gaps"] = [{**gap, "moved": "unchanged"} for gap in row["group_gaps"]]
+    row["moved"] = "unchanged"
+    assert "Another gap" not in render_markdown(found) and "did not clearly move" in render_markdown(found)
 
 
 def test_the_dtype_of_the_saved_weights_is_a_fact_of_the_run(run: Path) -> None:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cache
@@ -29,10 +29,11 @@ from isentropic.commands.report import write_report
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
 from isentropic.files import TEMPORARY, read_json, write_json, write_jsonl, write_text
-from isentropic.labels import expectation_change_line, gap_line
+from isentropic.labels import expectation_change_line, gap_line, other_set_line
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import answers_of, perplexity
 from isentropic.measure.measurement import Measurement, measure, response_rows
+from isentropic.measure.other_sets import other_set_row, other_sets
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
@@ -41,8 +42,9 @@ from isentropic.models.rounding import in_dtype, round_weights, rounded_state
 from isentropic.models.save import save_model, saved_otherwise
 from isentropic.models.sharding import gathered
 from isentropic.models.trial import same_logits, sentence_logits
+from isentropic.prompts.builtin import BUILTIN
 from isentropic.prompts.load import load_prompts
-from isentropic.prompts.prompt_set import PromptSet
+from isentropic.prompts.prompt_set import SPLITS, PromptSet
 from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import model_card
 from isentropic.responses.encode import chat_line, follows_chat
@@ -71,7 +73,7 @@ from isentropic.run_folder import (
     read_run,
     without_trace,
 )
-from isentropic.schema import Stopped, Summary
+from isentropic.schema import OtherSet, Stopped, Summary
 from isentropic.settings import TrainSettings, reading_of
 from isentropic.training.adapter import add_adapter
 from isentropic.training.callbacks import (
@@ -89,6 +91,8 @@ ROOM, ROOM_WITH_CHECKPOINTS = 8, 32
 """Bytes on the disk for each parameter: the best weights and the final ones;
 or the best ones twice and, while a new one is written, two checkpoints of weights and the optimizer's two
 moments."""
+OTHER_PAIRS = 24
+"""Pairs of each built-in set that a run on another one measures too."""
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
 """Each asks for a checkpoint: Ctrl-C, a cluster that needs the machine, a terminal that was closed."""
 
@@ -246,6 +250,9 @@ class Run:
         before = self.measure_test(self.loaded)
         if self.writes:
             self.write_measurement(BEFORE, before)
+        others = {
+            name: self.measure_test(self.loaded, part=name) for name in self.parts if name not in SPLITS
+        }
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
@@ -263,7 +270,7 @@ class Run:
             if self.writes:
                 write_json(self.folder / RESULT, result)
             return result
-        result = self.finish(reason, before, base)
+        result = self.finish(reason, before, base, others)
         self.say_end(result)
         return result
 
@@ -392,7 +399,9 @@ class Run:
 
     # --- After training -------------------------------------------------------------------------------------
 
-    def finish(self, reason: Stopped, before: Measurement, base: dict[str, Any]) -> dict[str, Any]:
+    def finish(
+        self, reason: Stopped, before: Measurement, base: dict[str, Any], others: dict[str, Measurement]
+    ) -> dict[str, Any]:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer = self.trainer
         self.take_best(reason)
@@ -403,6 +412,9 @@ class Run:
             trainer.model, self.loaded.tokenizer, "final", model_sha256(trainer.model), self.save_dtype
         )
         after = self.measure_test(final, before.items)
+        moved = [
+            other_set_row(was, self.measure_test(final, was.items, name)) for name, was in others.items()
+        ]
         assert trainer.neutral is not None
         costs = [
             {"kl": 0.0, "kl_ci95": [0.0, 0.0], **base},
@@ -418,11 +430,13 @@ class Run:
         self.clock.mark("after")
         self.screen.say(f"after   {gap_line(after.summary, self.settings.lang)}")
         (row,) = compared["differences"]
-        if moved := expectation_change_line(row["expectation_change"], row["groups"]):
-            self.screen.say(moved)
+        if told := expectation_change_line(row["expectation_change"], row["groups"]):
+            self.screen.say(told)
+        for other in moved:
+            self.screen.say(other_set_line(other))
         self.save_final(state)
         self.clock.mark("saving")
-        result = self.result(reason, before.summary, after.summary)
+        result = self.result(reason, before.summary, after.summary, moved)
         write_report(self.folder, self.settings.lang, result)
         write_text(self.folder / CARD, model_card(read_run(self.folder, result)))
         write_json(self.folder / RESULT, result)  # the last: whoever sees it finds all the rest
@@ -443,16 +457,18 @@ class Run:
         for holder, name, token in self.special_tokens:
             setattr(holder, name, token)
 
-    def measure_test(self, loaded: LoadedModel, items: list | None = None) -> Measurement:
-        """The gap on the test prompts, which neither training nor stopping ever sees."""
-        stage = "test responses and entropies before" if items is None else "test entropies after"
+    def measure_test(self, loaded: LoadedModel, items: list | None = None, part: str = "test") -> Measurement:
+        """The gap on the test prompts, which neither training nor stopping ever sees, or on another set's."""
+        stage = f"{part} responses and entropies before" if items is None else f"{part} entropies after"
         return measure(
             dataclasses.replace(loaded, model=self.trainer.model),
-            self.parts["test"],
+            self.parts[part],
             sampling=self.trainer.args.sampling(Draw.TEST, num_responses=1),
             responses=self.settings.responses,
             target_gap=self.settings.target_gap,
             bf16=self.bf16,
+            noise_floor=part == "test",
+            expectation=part == "test",
             items=items,
             scorer=self.trainer.scorer,
             split="test",
@@ -529,7 +545,9 @@ class Run:
             row["entropy_after"] = float(value)
         write_jsonl(self.folder / RESPONSES, rows)
 
-    def result(self, reason: Stopped, before: Summary, after: Summary | None) -> dict[str, Any]:
+    def result(
+        self, reason: Stopped, before: Summary, after: Summary | None, others: Sequence[OtherSet] = ()
+    ) -> dict[str, Any]:
         """What ``result.json`` holds."""
         return {
             "stopped": reason,
@@ -541,6 +559,7 @@ class Run:
             "label_before": before["label"],
             "label_after": after["label"] if after else None,
             "verdict": after["verdict"] if after else None,
+            "other_sets": list(others),
             "warnings": self.warnings,
         }
 
@@ -565,7 +584,10 @@ class Run:
 def load_data(
     settings: TrainSettings, load: Callable[[], LoadedModel], screen: Screen, world_size: int
 ) -> tuple[PromptSet, dict[str, PromptSet]]:
-    """The prompts that the settings name, and their three splits; ``load`` gives the model to a swap."""
+    """The prompts that the settings name; their three splits, and other sets that are measured too.
+
+    ``load`` gives the model to a swap.
+    """
     swap = swapper(load) if settings.swap else False
     prompts = load_prompts(settings.train_data, swap=swap, **reading_of(settings))
     settings.check(groups=len(prompts.groups), world_size=world_size)
@@ -578,7 +600,10 @@ def load_data(
     screen.say(prompts.ratio_line())
     sizes = ", ".join(f"{name} {part.size()}" for name, part in parts.items())
     screen.say(f"pairs: {sizes}" if prompts.paired else f"prompts: {sizes}")
-    return prompts, parts
+    pairs = settings.other_pairs
+    if pairs is None:
+        pairs = OTHER_PAIRS if settings.train_data in (None, *BUILTIN) else 0
+    return prompts, parts | other_sets(prompts.groups, pairs)
 
 
 def leave_together() -> None:

@@ -60,6 +60,7 @@ def measure(
     target_gap: float = 0.01,
     bf16: bool = False,
     noise_floor: bool = True,
+    expectation: bool = True,
     items: list[Item] | None = None,
     scorer: EntropyScorer | None = None,
     split: str = "all",
@@ -76,6 +77,7 @@ def measure(
         prompt_set: the prompts; twins are scored on shared responses unless ``responses`` is ``"own"``.
         sampling: how responses are drawn.
         target_gap: the target gap of the verdict, in nats.
+        noise_floor, expectation: measure these too.
         items: prompts with responses drawn earlier; nothing is sampled then.
         split: the name of this part of the data, for the summary.
         text_file: a text whose perplexity is measured too.
@@ -100,7 +102,9 @@ def measure(
     check_finite(entropies, loaded.name)
     own, groups = responses == "own", prompt_set.groups
     findings = summarise(items, entropies, groups, target_gap, own=own)
-    log_odds = measure_expectation(loaded, items, findings["widest"], scorer=scorer, bf16=bf16)
+    log_odds = {}
+    if expectation:
+        log_odds = measure_expectation(loaded, items, findings["widest"], scorer=scorer, bf16=bf16)
     ends = ResponseSampler(loaded.model, loaded.tokenizer, sampling).ends
     summary: Summary = {
         "schema": MEASURE_SCHEMA,
@@ -117,7 +121,7 @@ def measure(
         **findings,
         "noise_floor": floor_of(items, entropies, groups, sampling.seed, own=own) if noise_floor else None,
         "quality": quality(items, entropies, ends),
-        "expectation": expectation_rows(log_odds, findings["widest"]),
+        "expectation": expectation_rows(log_odds, findings["widest"]) if expectation else None,
         "notes": list(prompt_set.notes),
     }
     if text_file and summary["quality"]:

@@ -127,6 +127,7 @@ def lead(view: View, words: Words) -> list[str]:
         meaning(view, words),
         words("widest", **groups) if len(view.groups) > 2 else "",
         change(view, words),
+        *opened(view, words),
         expected(view, words),
     ]
     floor = view.last["noise_floor"]
@@ -198,6 +199,23 @@ def change(view: View, words: Words) -> str:
     row = view.differences[0]
     told = {"change": words.signed(row["gap_change"]), "interval": words.interval(row["ci95"])}
     return words("change_no_p" if row["p"] is None else "change", p=words.p(row["p"], relation=True), **told)
+
+
+def opened(view: View, words: Words) -> list[str]:
+    """The gaps that the run did not aim at and that opened, one sentence a set of prompts."""
+    return [
+        words(
+            "opened",
+            data=words.name(row["data"]),
+            before=words.signed(row["gap_before"]),
+            after=words.signed(row["gap_after"]),
+            change=words.signed(row["gap_change"]),
+            interval=words.interval(row["ci95"]),
+            **words.pair(view.pair_of(row["groups"])),
+        )
+        for row in view.other_sets
+        if row["moved"] == "opened"
+    ]
 
 
 def expected(view: View, words: Words) -> str:

@@ -58,7 +58,7 @@ class Section:
 def sections(view: View, words: Words) -> list[Section]:
     """All sections that have something to say, in the order of the report."""
     writers: list[Callable[[View, Words], Section | None]] = [
-        results, expectation, training, topics, pairs, cost, kinds, twins, settings, limits,
+        results, expectation, others, training, topics, pairs, cost, kinds, twins, settings, limits,
     ]  # fmt: skip
     return [section for writer in writers if (section := writer(view, words)) is not None]
 
@@ -206,6 +206,28 @@ def expectation_rows(
         for title, key, moved, write, write_change in kinds
     ]
     return [row for row in rows if any(cell != words.blank for cell in row[1:])]
+
+
+def others(view: View, words: Words) -> Section | None:
+    """How the gaps of the built-in sets changed that the run did not aim at."""
+    rows = [
+        [
+            words.name(found["data"]),
+            " – ".join(map(words.name, reversed(row["groups"]))),
+            Number(words.count(found["n_pairs"])),
+            *(Number(words.signed(row[key])) for key in ("gap_before", "gap_after", "gap_change")),  # type: ignore[literal-required]
+            Number(words.brackets(row["ci95"])),
+            words.texts.get(f"moved_{row['moved']}", row["moved"]),
+        ]
+        for found in view.other_sets
+        for row in found["group_gaps"]
+    ]
+    if not rows:
+        return None
+    head = [words("fact_data"), words("col_groups"), words("col_pairs"), *labels(view, words)]
+    head += [words("col_change"), words("row_ci"), words("col_finding")]
+    blocks = [text(words("others_note")), table(words("table_others"), head, rows)]
+    return Section("others", words("section_others"), blocks)
 
 
 def training(view: View, words: Words) -> Section | None:

@@ -19,6 +19,7 @@ from isentropic.schema import (
     Comparison,
     Cost,
     Difference,
+    OtherSet,
     Run,
     Summary,
 )
@@ -89,6 +90,12 @@ class View:
         result = self.run["result"]
         said = read(list[str], self.run["config"].get("warnings"), "config.warnings")
         return said + (result["warnings"] if result else [])
+
+    @property
+    def other_sets(self) -> list[OtherSet]:
+        """The built-in sets that a run did not aim at, and how their gaps changed."""
+        result = self.run["result"] if self.run else None
+        return result["other_sets"] if result else []
 
     @property
     def stopped(self) -> str:
