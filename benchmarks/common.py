@@ -62,6 +62,7 @@ def tiny_model() -> str:
     texts = (prompt.text for prompt in load_prompts().prompts)
     words.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=["<unk>", "<end>"]))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<end>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
     set_seed(0)
     # Large initial weights: a random model whose entropies differ from prompt to prompt.
     config = LlamaConfig(

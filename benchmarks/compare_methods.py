@@ -1,18 +1,33 @@
-"""Untouched, pure, GEE and the predecessor's method: the same pairs, the same responses, equal steps and equal time.
+"""Pure beside what else could be done: the same pairs, the same responses, equal steps and equal time.
 
     python benchmarks/compare_methods.py [--seeds 3] [--runs runs/compare_methods] [--docs docs/results.md]
 
-For each seed: `isentropic train` with its defaults (pure), which stops on its own; then GEE and the predecessor's method for
-as many steps, and for as many steps as fit into the seconds pure spent on its steps; then `isentropic compare` on all of
-them. Pure keeps its best validated weights, the others the last ones. What is finished is read and not made again, so
-this can be run in pieces; --keep keeps the weights.
+For each seed: `isentropic train` with its defaults (pure), which stops on its own; then, for as many steps,
+
+- pure with nothing held, GEE and the predecessor's method, the last two also for as many steps as fit into the seconds pure
+  spent on its steps;
+- placebo: the same responses and optimizer, but cross-entropy of each response after its own prompt, so no gap in the loss;
+- counterfactual data: cross-entropy of whole texts, each response after both twins' prompts;
+
+and without training
+
+- steering: the mean difference of the groups' hidden states, taken out of the middle layer;
+- a system prompt that asks for equal treatment, in the chat form and against the chat form without it.
+
+Then all are measured on the responses of the untouched model. Pure keeps its best validated weights, the others the last
+ones. What is finished is read and not made again, so this can be run in pieces; --keep keeps the weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +35,6 @@ from common import (
     Row,
     drop_weights,
     into_page,
-    isentropic,
     medians,
     model_name,
     number,
@@ -31,11 +45,14 @@ from common import (
 from common import table as markdown
 
 METHODS: dict[str, list[str]] = {
-    "GEE": ["--loss", "gee"],
+    "pure, nothing held": ["--hold", "none"],
+    "GEE": ["--loss", "gee", "--hold", "none"],
     # Its batch again, since flags of the command line would win over the preset's.
     "ancestor": ["--preset", "ancestor", "--micro_batch_size", "2", "--effective_batch", "4"],
 }
+SAME_TIME = ("GEE", "ancestor")
 NEVER = 1e-9  # a target no run meets: nothing stops before its last step
+SYSTEM = "Treat all people alike, whatever their gender. Do not let gender influence your answer in any way."
 
 
 def step_seconds(rows: list[Row]) -> list[float]:
@@ -59,11 +76,15 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
         same = fixed_steps(args, runs, method, flags, steps, extra)
         each = step_seconds(same["steps"])
         one = statistics.median(each) if each else same["result"]["seconds"]["training"] / steps
-        longer = min(args.most_steps, max(1, round(budget / one)))
-        fixed_steps(args, runs, method, flags, longer, extra)  # the same run where the count is
-        for kind, count in (("steps", steps), ("time", longer)):
+        counts = {"steps": steps}
+        if method in SAME_TIME:
+            counts["time"] = min(args.most_steps, max(1, round(budget / one)))
+            fixed_steps(args, runs, method, flags, counts["time"], extra)  # the same run where the count is
+        for kind, count in counts.items():
             run = runs / f"{method}-{count}"
             models[f"{method}, equal {kind}"] = run / "checkpoints" / f"checkpoint-{count}"
+    for method in ("placebo", "counterfactual data"):
+        models[f"{method}, equal steps"] = supervised(args, runs / method, method, steps, extra)
     return models
 
 
@@ -82,26 +103,180 @@ def fixed_steps(
     return train_run(runs, f"{method}-{steps}", given, args)
 
 
+def supervised(args: argparse.Namespace, run: Path, method: str, steps: int, extra: list[Any]) -> Path:
+    """Plain cross-entropy on the responses that pure trains on, with its batches and its optimizer; returns the model."""
+    if (run / "result.json").is_file():
+        return run / "final"
+    import torch
+    from transformers import Trainer
+
+    from isentropic.commands.parser import Parser, add_settings, settings_from
+    from isentropic.commands.train import trainer_settings
+    from isentropic.models.load import load_model
+    from isentropic.models.save import save_model
+    from isentropic.prompts.load import load_prompts
+    from isentropic.responses.batches import collate_examples
+    from isentropic.settings import TrainSettings, reading_of
+    from isentropic.training.trainer import DebiasingTrainer
+
+    flags = Parser()
+    add_settings(flags, TrainSettings)
+    words = [*extra, "--max_steps", steps, "--hold", "none", "--no-steady", "--save_steps", 0]
+    settings = settings_from(TrainSettings, vars(flags.parse_args([str(word) for word in words])))
+    parts = load_prompts(**reading_of(settings)).parts(
+        {"train": settings.max_pairs, "validation": settings.validation_pairs}
+    )
+    loaded = load_model(model_name(args))
+    config = trainer_settings(settings, run)
+    trainer = DebiasingTrainer(loaded, config, parts["train"], parts["validation"])
+    trainer.prepare()  # the responses
+    placebo, pad = method == "placebo", trainer.pad
+
+    def batch_of(items: list[Any]) -> Row:
+        found = [e for item in items for e in item.examples if not placebo or e.source == e.prompt.group]
+        batch = collate_examples(found, pad)
+        ids, counted = batch["input_ids"], batch["attention_mask"].bool()
+        if placebo:
+            counted = torch.nn.functional.pad(batch["predicts"][:, :-1], (1, 0))
+        return {
+            "input_ids": ids,
+            "attention_mask": batch["attention_mask"],
+            "labels": ids.masked_fill(~counted, -100),
+        }
+
+    trainer.args.eval_strategy = trainer.args.logging_strategy = "no"
+    drawn = [trainer.train_items[index] for index in trainer._get_train_sampler()]
+    plain = Trainer(loaded.model, trainer.args, batch_of, drawn)
+    begin = time.perf_counter()
+    with contextlib.redirect_stdout(sys.stderr):
+        plain.train()
+    seconds = time.perf_counter() - begin
+    save_model(loaded.model, loaded.tokenizer, run / "final")
+    (run / "result.json").write_text(json.dumps({"steps": steps, "seconds": seconds}), encoding="utf-8")
+    return run / "final"
+
+
+@contextlib.contextmanager
+def steered(model: Any, pairs: list[tuple[tuple[int, ...], ...]]) -> Iterator[None]:
+    """Inside the block the middle layer gives both groups the same mean along the direction in which they differ.
+
+    The direction is the mean difference of the hidden states at the prompts' last tokens, ``u`` at length 1 and ``m`` the
+    middle between the two means: ``h <- h - u u'(h - m)``.
+    """
+    import torch
+
+    layers = next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList))
+    seen: list[Any] = []
+
+    def hidden(output: Any) -> Any:
+        return output[0] if isinstance(output, tuple) else output
+
+    layer = layers[len(layers) // 2]
+    watch = layer.register_forward_hook(lambda module, given, output: seen.append(hidden(output)[0, -1]))
+    with torch.no_grad():
+        for ids in (ids for pair in pairs for ids in pair):
+            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+    watch.remove()
+    means = torch.stack([torch.stack(seen[0::2]).mean(0), torch.stack(seen[1::2]).mean(0)])
+    along, middle = torch.nn.functional.normalize(means[1] - means[0], dim=0), means.mean(0)
+
+    def steer(module: Any, given: Any, output: Any) -> Any:
+        h = hidden(output)
+        moved = h - ((h - middle) @ along)[..., None] * along
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+    hook = layer.register_forward_hook(steer)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> list[Row]:
+    """Everything on the same pairs and responses; the chat form on those of its own."""
+    import torch
+
+    from isentropic.commands.measure import model_on_device, sampling_of
+    from isentropic.measure.compare import comparison
+    from isentropic.measure.cost import NeutralReference, neutral_examples
+    from isentropic.measure.measurement import Measurement, measure
+    from isentropic.models.model import vocabulary_size
+    from isentropic.prompts.load import load_prompts
+    from isentropic.responses.encode import encode_prompts
+    from isentropic.responses.sample import ResponseSampler
+    from isentropic.settings import MeasureSettings
+
+    if not args.quick:
+        torch.set_num_threads(args.threads)
+    settings = MeasureSettings(seed=seed)
+    sampling, prompts = sampling_of(settings), load_prompts(seed=seed)
+    test, train = prompts.split("test").first(args.pairs), prompts.split("train").first(64)
+    base, bf16 = model_on_device(model_name(args), settings)
+    sampler = ResponseSampler(base.model, base.tokenizer, sampling, model_sha256=base.sha256, bf16=bf16)
+    texts = neutral_examples(sampler, vocabulary_size(base.model))
+    reference = NeutralReference(base.model, texts, pad=base.pad, bf16=bf16)
+    found: dict[str, Measurement] = {}
+    costs: list[Row] = []
+
+    def look(name: str, loaded: Any) -> None:
+        items = found["untouched"].items if found else None
+        found[name] = measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16)
+        costs.append({**reference.kl_to(loaded.model), "perplexity": None})
+
+    look("untouched", base)
+    for name, folder in models.items():
+        look(name, model_on_device(str(folder), settings)[0])
+    pairs = [tuple(encode_prompts(twins, base.tokenizer, sampling)) for twins in train.tuples()]
+    with steered(base.model, pairs):
+        look("steering, no training", base)
+    rows = table_rows(comparison(list(found), list(found.values()), costs))
+    if base.tokenizer.chat_template:
+        chat = replace(sampling, chat=True)
+        told = replace(chat, system=SYSTEM)
+        first = measure(base, test, sampling=chat, noise_floor=False, bf16=bf16)
+        ids = dict(zip(test.prompts, encode_prompts(test.prompts, base.tokenizer, told), strict=True))
+        items = [
+            replace(item, examples=[replace(e, prompt_ids=ids[e.prompt]) for e in item.examples])
+            for item in first.items
+        ]
+        second = measure(base, test, sampling=told, items=items, noise_floor=False, bf16=bf16)
+        # The neutral contexts have no place for a system prompt.
+        for measurement in (first, second):
+            measurement.summary["expectation"] = None
+        names, unknown = (
+            ["untouched, chat form", "system prompt, chat form"],
+            {"kl": None, "kl_ci95": None, "perplexity": None},
+        )
+        rows += table_rows(comparison(names, [first, second], [unknown, unknown]))
+    return rows
+
+
+def table_rows(found: Any) -> list[Row]:
+    """What the table needs of each model of a comparison."""
+    rows = []
+    for model, change in zip(found["models"], [None, *found["differences"]], strict=True):
+        summary = model["summary"]
+        kept = {
+            key: summary[key] for key in ("gap", "ci95", "mean_abs_pair_gap", "H_mean", "verdict", "n_pairs")
+        }
+        expected = summary["expectation"]
+        kept |= {
+            "expectation": expected and expected["contexts"]["gap"],
+            "kl": model["cost"]["kl_to_first"],
+            "change": change,
+            "gap_left": abs(summary["gap"] / found["models"][0]["summary"]["gap"]),
+        }
+        rows.append({"method": model["name"], **kept})
+    return rows
+
+
 def compared(args: argparse.Namespace, seed: int) -> Row:
     """The comparison of one seed's models, with the steps and seconds of each run."""
     file = args.runs / f"seed{seed}.json"
     if file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
     models = train_all(args, seed)
-    scratch = args.runs / f"seed{seed}" / "compare.json"
-    pairs = ["--pairs", args.pairs] if args.pairs else []
-    words = ["compare", model_name(args), *models.values(), "--seed", seed, *pairs, "--no-noise_floor"]
-    isentropic(*words, "--json", scratch, threads=args.threads, quick=args.quick)
-    found = json.loads(scratch.read_text(encoding="utf-8"))
-    changes = [None, *found["differences"]]
-    rows = []
-    for name, row, change in zip(["untouched", *models], found["models"], changes, strict=True):
-        summary, cost = row["summary"], row["cost"]
-        kept = {
-            key: summary[key] for key in ("gap", "ci95", "mean_abs_pair_gap", "H_mean", "verdict", "n_pairs")
-        }
-        kept |= {"kl": cost["kl_to_first"], "change": change}
-        rows.append({"method": name, **kept, **run_facts(models.get(name))})
+    rows = [row | run_facts(models.get(row["method"])) for row in measured(args, seed, models)]
     file.write_text(json.dumps({"seed": seed, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     if not args.keep:
         drop_weights(args.runs / f"seed{seed}")
@@ -116,7 +291,9 @@ def run_facts(model: Path | None) -> Row:
     """Steps and step seconds of the run that gave a model."""
     if model is None:
         return {"steps": 0, "seconds": 0.0}
-    run = next(folder for folder in model.parents if (folder / "metrics.jsonl").is_file())
+    run = next(folder for folder in model.parents if (folder / "result.json").is_file())
+    if not (run / "metrics.jsonl").is_file():
+        return json.loads((run / "result.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = json.loads((run / "result.json").read_text(encoding="utf-8"))["steps"]
     each = step_seconds(rows)
@@ -152,26 +329,32 @@ def main(arguments: list[str] | None = None) -> None:
     untouched = by_method["untouched"]
     rows, middle = [], {}
     for method, found in by_method.items():
-        left = [abs(row["gap"] / base["gap"]) for row, base in zip(found, untouched, strict=True)]
-        row = middle[method] = {**medians(found), "gap_left": statistics.median(left)}
+        row = middle[method] = medians(found)
         gaps = ", ".join(with_interval(r["gap"], r["ci95"]) for r in found)
         changes = [r["change"] for r in found if r["change"]]
         moved = ", ".join(with_interval(change["gap_change"], change["ci95"]) for change in changes)
+        expected = ", ".join(
+            with_interval(row["change"], row["ci95"])
+            for row in (change["expectation_change"]["contexts"] for change in changes)
+            if "expectation" in middle[method]
+        )
         rows.append(
             [number(row["gap_left"]), method, gaps, moved, number(row["mean_abs_pair_gap"], ".4f"),
-             number(row["H_mean"], ".3f"), number(row["kl"], ".5f"), number(row["steps"], ".0f"),
+             number(row["H_mean"], ".3f"), number(row.get("expectation"), "+.3f"), expected,
+             number(row.get("kl"), ".5f"), number(row["steps"], ".0f"),
              number(row.get("seconds"), ".0f")]
         )  # fmt: skip
     text = markdown(
         ["gap left, share", "method", "test gap of each seed, with 95 % interval",
-         "its change, same pairs and responses", "mean abs pair gap", "mean entropy", "KL", "steps",
+         "its change, same pairs and responses", "mean abs pair gap", "mean entropy",
+         "expectation after neutral contexts", "its change", "KL", "steps",
          "seconds of steps"],
         rows,
     )  # fmt: skip
     text += (
         f"\n\nMedians of {args.seeds} seeds; {untouched[0]['n_pairs']} test pairs on shared responses of the untouched "
-        "model, the same for every row of a seed. Gap in nats, KL in nats a token of neutral text. Equal time is that of the "
-        "steps; pure and GEE sample and score their responses once before them, which `time_to_target.py` counts too."
+        "model, the same for every row of a seed. Gap and expectation (she over he) in nats, KL in nats a token of neutral text. The chat rows are compared with the untouched model in the chat form. Equal time is that of the "
+        "steps; pure, placebo and GEE sample and score their responses once before them, which `time_to_target.py` counts too."
     )
     page = publish(args, "compare_methods", text, {"medians": middle, "seeds": seeds})
     if args.docs:

@@ -124,8 +124,16 @@ def test_compare_methods(quick: Any, tmp_path: Path) -> None:
     figures, first = quick("compare_methods", "--runs", str(tmp_path / "runs"))
     assert first["method"] == "untouched" and first["gap left, share"] == "1.00"
     rows = {row["method"]: row for row in figures["seeds"][0]["rows"]}
-    assert list(rows) == ["untouched", "pure"] + [
-        f"{method}, equal {kind}" for method in ("GEE", "ancestor") for kind in ("steps", "time")
+    assert list(rows) == [
+        "untouched",
+        "pure",
+        "pure, nothing held, equal steps",
+        *(f"{method}, equal {kind}" for method in ("GEE", "ancestor") for kind in ("steps", "time")),
+        "placebo, equal steps",
+        "counterfactual data, equal steps",
+        "steering, no training",
+        "untouched, chat form",
+        "system prompt, chat form",
     ]
     assert rows["untouched"]["kl"] == pytest.approx(0, abs=1e-6)
     assert (
@@ -134,9 +142,45 @@ def test_compare_methods(quick: Any, tmp_path: Path) -> None:
         == rows["ancestor, equal steps"]["steps"]
         == 2
     )
-    # The ancestor's last weights are compared, not the untouched ones.
-    assert rows["ancestor, equal steps"]["kl"] > 0
+    # The last weights are compared, not the untouched ones; the steered model is steered.
+    alternatives = ("ancestor, equal steps", "placebo, equal steps", "counterfactual data, equal steps")
+    for name in (*alternatives, "steering, no training"):
+        assert rows[name]["kl"] > 0, name
+        assert rows[name]["change"]["expectation_change"]["contexts"]["change"] != 0
+    assert rows["placebo, equal steps"]["steps"] == 2 > rows["steering, no training"]["steps"]
+    assert rows["placebo, equal steps"]["gap"] != rows["counterfactual data, equal steps"]["gap"]
+    asked = rows["system prompt, chat form"]
+    assert (
+        asked["change"]["against"] == "untouched, chat form" and asked["kl"] is asked["expectation"] is None
+    )
+    assert asked["change"]["gap_change"] == pytest.approx(asked["gap"] - rows["untouched, chat form"]["gap"])
     assert not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+def test_steering_takes_out_what_differs_on_average(monkeypatch: pytest.MonkeyPatch, tiny_model: Any) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    steered = importlib.import_module("compare_methods").steered
+    import torch
+
+    model = tiny_model()
+    pairs = [((5, 6, 7 + i), (9, 6, 7 + i)) for i in range(20)]
+    before = model(torch.tensor([pairs[0][0]])).logits
+
+    def means() -> Any:
+        seen: list[Any] = []
+        watch = model.model.layers[1].register_forward_hook(lambda layer, given, out: seen.append(out[0, -1]))
+        for ids in (ids for pair in pairs for ids in pair):
+            model(torch.tensor([ids]))
+        watch.remove()
+        return torch.stack(seen[0::2]).mean(0), torch.stack(seen[1::2]).mean(0)
+
+    first, second = means()
+    assert (first - second).norm() > 0.1
+    with steered(model, pairs):
+        one, two = means()
+        assert torch.allclose(one, two, atol=1e-4)
+        assert torch.allclose(one + two, first + second, atol=1e-4)  # what they share stays
+    assert torch.equal(model(torch.tensor([pairs[0][0]])).logits, before)
 
 
 def test_zoo(quick: Any) -> None:
