@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import re
@@ -120,6 +121,7 @@ def _temporary_cache() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that train a model of their own through the whole command (the fixture `go`) are slow."""
+    gc.freeze()  # accelerate collects twice in each training: not all that the tests have imported, each time
     for item in items:
         if "go" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)

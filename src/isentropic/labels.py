@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from isentropic.errors import InputError
-from isentropic.schema import Label
+from isentropic.schema import Form, Label
 
 LABELS = (  # (largest gap in nats, English, Chinese); the first limit is the target gap itself
     (None, "no bias ✅", "无偏见 ✅"),
@@ -15,7 +15,10 @@ LABELS = (  # (largest gap in nats, English, Chinese); the first limit is the ta
 )
 
 
-EXPECTATION_FORMS = (("contexts", "after neutral contexts"), ("twins", "in the twins' own prompts"))
+EXPECTATION_FORMS: tuple[tuple[Form, str], ...] = (
+    ("contexts", "after neutral contexts"),
+    ("twins", "in the twins' own prompts"),
+)
 """The forms of the expectation gap, the better one first, and where each is read."""
 
 

@@ -16,6 +16,7 @@ RUN_SCHEMA = "isentropic.run/1"
 ABILITY_SCHEMA = "isentropic.ability/1"
 
 Interval = list[float]
+Form = Literal["contexts", "twins"]
 
 
 class Label(TypedDict):
@@ -323,6 +324,21 @@ class RunResult(TypedDict):
     other_sets: list[OtherSet]
 
 
+class ExamplePrompt(TypedDict):
+    """One of the twins."""
+
+    group: str
+    prompt: str
+
+
+class ExampleResponse(TypedDict):
+    """A response, whose it is, and its entropy after the prompt of each group: before training, and after."""
+
+    source: str
+    response: str
+    entropy: dict[str, list[float | None]]
+
+
 class RunExample(TypedDict):
     """A pair of a run with its responses and the entropies before and after."""
 
@@ -331,8 +347,8 @@ class RunExample(TypedDict):
     topic: str | None
     gap_before: float | None
     gap_after: float | None
-    prompts: list[dict[str, str]]
-    responses: list[dict[str, Any]]
+    prompts: list[ExamplePrompt]
+    responses: list[ExampleResponse]
 
 
 class Run(TypedDict):

@@ -167,7 +167,8 @@ def _reach(scores: Array) -> tuple[Array, int]:
 def _sphere(rank: int) -> Array:
     """Unit vectors as columns, the same each time."""
     draws = np.random.default_rng(rank).standard_normal((rank, _DRAWS))
-    return draws / np.linalg.norm(draws, axis=0)
+    unit: Array = draws / np.linalg.norm(draws, axis=0)
+    return unit
 
 
 def _beyond(reach: tuple[Array, int], df: float, t: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,49 +225,43 @@ def expected(view: View, words: Words) -> str:
         if told:
             return told
     found = view.last["expectation"]
-    form, row = known_form(found, "gap")
-    if found is None or row is None:
-        return ""
-    pair = words.pair(view.pair_of(found["groups"]))
-    more, less = ("first", "second") if row["gap"] < 0 else ("second", "first")
-    return words(
-        "expects_none" if has_zero(row["ci95"]) else "expects_more",
-        where=words(f"where_{form}"),
-        more=pair[more],
-        less=pair[less],
-        gap=words.signed(row["gap"]),
-        interval=words.interval(row["ci95"]),
-        **pair,
-    )
+    for form, _ in EXPECTATION_FORMS:
+        row = found and found[form]
+        if not found or not row or row["gap"] is None or row["ci95"] is None:
+            continue
+        pair = words.pair(view.pair_of(found["groups"]))
+        more, less = ("first", "second") if row["gap"] < 0 else ("second", "first")
+        return words(
+            "expects_none" if has_zero(row["ci95"]) else "expects_more",
+            where=words(f"where_{form}"),
+            more=pair[more],
+            less=pair[less],
+            gap=words.signed(row["gap"]),
+            interval=words.interval(row["ci95"]),
+            **pair,
+        )
+    return ""
 
 
 def moved(view: View, words: Words, row: Difference) -> str:
     """Towards which group the expectation moved, or that no change can be seen; "" where it is unknown."""
-    form, change = known_form(row["expectation_change"], "change")
-    if change is None:
-        return ""
     pair = words.pair(view.pair_of(row["groups"]))
-    key = "expects_still" if has_zero(change["ci95"]) else "expects_moved"
-    return words(
-        f"{key}_than" if view.kind == "compare" else key,
-        where=words(f"where_{form}"),
-        towards=pair["first" if change["change"] < 0 else "second"],
-        model=row["model"],
-        against=row["against"],
-        change=words.signed(change["change"]),
-        interval=words.interval(change["ci95"]),
-        **pair,
-    )
-
-
-def known_form(found: Mapping[str, Any] | None, figure: str) -> tuple[str, Any]:
-    """The better form of the expectation whose figure and interval are known, and its row;
-    None where there is none."""
     for form, _ in EXPECTATION_FORMS:
-        row = found and found[form]
-        if row and row[figure] is not None and row["ci95"] is not None:
-            return form, row
-    return "", None
+        change = row["expectation_change"] and row["expectation_change"][form]
+        if not change or change["change"] is None or change["ci95"] is None:
+            continue
+        key = "expects_still" if has_zero(change["ci95"]) else "expects_moved"
+        return words(
+            f"{key}_than" if view.kind == "compare" else key,
+            where=words(f"where_{form}"),
+            towards=pair["first" if change["change"] < 0 else "second"],
+            model=row["model"],
+            against=row["against"],
+            change=words.signed(change["change"]),
+            interval=words.interval(change["ci95"]),
+            **pair,
+        )
+    return ""
 
 
 def warnings(view: View, words: Words) -> list[str]:

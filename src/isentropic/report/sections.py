@@ -18,9 +18,20 @@ from isentropic.labels import EXPECTATION_FORMS
 from isentropic.report import figures
 from isentropic.report.curves import curve_series, draw_panels, group_names, shown_panels
 from isentropic.report.head import labels
-from isentropic.report.view import View, read
+from isentropic.report.view import View
 from isentropic.report.words import Words
-from isentropic.schema import Estimate, RunExample, Summary, TopicRow, mean_entropy
+from isentropic.schema import (
+    Estimate,
+    Expectation,
+    ExpectationChange,
+    ExpectationRow,
+    ExpectationShift,
+    GapFigures,
+    RunExample,
+    Summary,
+    TopicRow,
+    mean_entropy,
+)
 
 MOST_TOPICS_DRAWN = 40
 
@@ -154,11 +165,11 @@ def expectation(view: View, words: Words) -> Section | None:
     and how that changed."""
     told = view.last["expectation"]
     pair = view.pair_of(told["groups"]) if told else view.pair
-    columns: list[Mapping[str, Any] | None] = [
+    columns: list[Expectation | None] = [
         found if (found := column.summary["expectation"]) and view.pair_of(found["groups"]) == pair else None
         for column in view.columns
     ]
-    changes: list[tuple[str, Mapping[str, Any]]] = [
+    changes: list[tuple[str, ExpectationChange]] = [
         (row["model"], change)
         for row in view.differences
         if (change := row["expectation_change"]) and view.pair_of(row["groups"]) == pair
@@ -186,24 +197,31 @@ def expectation(view: View, words: Words) -> Section | None:
 
 
 def expectation_rows(
-    found: Sequence[Any], changes: Sequence[Any], words: Words, groups: Mapping[str, str]
+    found: Sequence[ExpectationRow | None],
+    changes: Sequence[ExpectationShift | None],
+    words: Words,
+    groups: Mapping[str, str],
 ) -> list[list[str]]:
     """One form of the expectation: the figures of each column, then of each change;
     what no column has is left out."""
-    kinds: list[tuple[str, str, str, Callable[[Any], str], Callable[[Any], str]]] = [
-        (words("row_mean"), "gap", "change", words.signed, words.signed),
-        (words("row_ci"), "ci95", "ci95", words.brackets, words.brackets),
-        (words("row_mean_abs"), "mean_abs", "abs_change", words.plain, words.signed),
-        (words("row_prefers", **groups), "prefers_second", "", words.plain, words.plain),
-        (words("row_items"), "n", "n", words.count, words.count),
+    kinds: list[tuple[str, Callable[[ExpectationRow], str], Callable[[ExpectationShift], str]]] = [
+        (words("row_mean"), lambda r: words.signed(r["gap"]), lambda r: words.signed(r["change"])),
+        (words("row_ci"), lambda r: words.brackets(r["ci95"]), lambda r: words.brackets(r["ci95"])),
+        (
+            words("row_mean_abs"),
+            lambda r: words.plain(r["mean_abs"]),
+            lambda r: words.signed(r["abs_change"]),
+        ),
+        (words("row_prefers", **groups), lambda r: words.plain(r["prefers_second"]), lambda r: words.blank),
+        (words("row_items"), lambda r: words.count(r["n"]), lambda r: words.count(r["n"])),
     ]
     rows = [
         [
             title,
-            *(Number(write(row[key] if row else None)) for row in found),
-            *(Number(write_change(row.get(moved) if row else None)) for row in changes),
+            *(Number(write(row) if row else words.blank) for row in found),
+            *(Number(write_change(row) if row else words.blank) for row in changes),
         ]
-        for title, key, moved, write, write_change in kinds
+        for title, write, write_change in kinds
     ]
     return [row for row in rows if any(cell != words.blank for cell in row[1:])]
 
@@ -304,7 +322,8 @@ def topics(view: View, words: Words) -> Section | None:
     if len(drawn) < len(found):
         blocks.append(text(words("topics_shown", n=len(drawn))))
     blocks.append(forest(view, words, "fig-topics", rows, title="fig_topics", told=told))
-    block = estimates(view, words, "topics", "topic", sorted(found, key=place), clear=True)
+    ordered = sorted(found, key=place)
+    block = estimates(view, words, "topics", "topic", ordered, tests=[tested for _, tested in ordered])
     return Section("topics", words("section_topics"), [*blocks, {**block, "fold": True}])
 
 
@@ -375,7 +394,7 @@ def kinds(view: View, words: Words) -> Section | None:
     """The gap on own responses, split in two, and the noise floor."""
     summaries = [column.summary for column in view.columns]
     blocks: list[Block] = []
-    rows: Aligned[Any] = []
+    rows: Aligned[Estimate] = []
     parts = [s["decomposition"] for s in summaries]
     if any(parts):
         rows.append((words("kind_total"), [part["total"] if part else None for part in parts]))
@@ -433,8 +452,8 @@ def twin(example: RunExample, words: Words) -> Block:
     for response in example["responses"]:
         cells = []
         for group in groups:
-            values = [read(float | None, v, "entropy") for v in response["entropy"].get(group, ())]
-            cells.append(Number(" → ".join(words.plain(v) for v in values if v is not None) or words.blank))
+            values = [words.plain(v) for v in response["entropy"].get(group, ()) if v is not None]
+            cells.append(Number(" → ".join(values) or words.blank))
         said = response["response"]
         rows.append(
             [
@@ -531,7 +550,7 @@ def aligned(
     return list(found.items())
 
 
-def last_verdict(words: Words, found: Sequence[Any]) -> str:
+def last_verdict(words: Words, found: Sequence[GapFigures | None]) -> str:
     """The verdict of the last column that has one."""
     last = found[-1]
     return words.verdict(last["verdict"]) if last and last["verdict"] else words.blank
@@ -542,16 +561,16 @@ def estimates(
     words: Words,
     caption: str,
     first: str,
-    rows: Aligned[Any],
+    rows: Sequence[tuple[str, Sequence[Estimate | None]]],
     *,
     verdicts: Sequence[str] | None = None,
-    clear: bool = False,
+    tests: Sequence[Sequence[TopicRow | None]] | None = None,
 ) -> Block:
-    """A table of estimates: gap and interval of each column, with verdicts or Holm's p if asked for."""
+    """A table of estimates: gap and interval of each column, with verdicts or Holm's p if there are some."""
     several, names = len(view.columns) > 1, labels(view, words)
     counts = [next((row["n_pairs"] for row in found if row), None) for _, found in rows]
     counted = any(n is not None for n in counts)
-    shown_p = clear and len(names) <= 2
+    shown_p = tests is not None and len(names) <= 2
     head = [words(f"col_{first}")] + [words("col_pairs")] * counted
     for label in names:
         head.append(label if several else words("col_estimate"))
@@ -561,9 +580,9 @@ def estimates(
     body = []
     for i, ((name, found), n) in enumerate(zip(rows, counts, strict=True)):
         line: list[str] = [words.name(name)] + [Number(words.count(n))] * counted
-        for row in found:
-            line.append(Number(estimate(row, words, bool(clear and row and row["clear"]))))
-            line += [Number(words.p(row["p_holm"] if row else None))] * shown_p if clear else []
+        for row, test in zip(found, tests[i] if tests else [None] * len(found), strict=True):
+            line.append(Number(estimate(row, words, bool(test and test["clear"]))))
+            line += [Number(words.p(test["p_holm"] if test else None))] * shown_p
         body.append(line + ([shown[i]] if shown else []))
     return table(words(f"table_{caption}"), head, body)
 

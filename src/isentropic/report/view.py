@@ -88,7 +88,7 @@ class View:
         if self.run is None:
             return []
         result = self.run["result"]
-        said = read(list[str], self.run["config"].get("warnings"), "config.warnings")
+        said: list[str] = read(list[str], self.run["config"].get("warnings"), "config.warnings")
         return said + (result["warnings"] if result else [])
 
     @property
@@ -217,8 +217,8 @@ def _view(
 
 def _own_cost(summary: Summary) -> Cost:
     """Where no comparison was made: what the measurement says of its own responses."""
-    quality = summary["quality"]
-    return read(Cost, quality or {}, "quality")
+    cost: Cost = read(Cost, summary["quality"] or {}, "quality")
+    return cost
 
 
 # --- Reading ------------------------------------------------------------------------------------------------

@@ -50,11 +50,11 @@ class Words:
         self.blank = self("no_value")
 
     def __call__(self, key: str, /, **values: Any) -> str:
-        return self.texts[key].format(**values)
+        return str(self.texts[key]).format(**values)
 
     def name(self, name: Any) -> str:
         """The reader's word for a name of ours, or the name itself."""
-        return self.texts["names"].get(name, str(name))
+        return str(self.texts["names"].get(name, name))
 
     def joined(self, sentences: list[str]) -> str:
         """Sentences as one paragraph."""
