@@ -28,41 +28,24 @@ from isentropic.settings import MeasureSettings
 
 
 def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
-    """Measure several models on the same pairs and the same responses; returns the comparison.
-
-    Long because the models are measured in turn and each may reuse what the first one left.
-    """
-    names = models
-    if len(names) < 2:
-        raise InputError(f"compare has one model, {names[0]!r}; a comparison needs two; name a second one")
-    if settings.responses_out:
-        raise InputError(
-            f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them "
-            "with measure"
-        )
-    if settings.gate:
-        raise InputError(
-            "--gate with compare, which gives a verdict on several models; make each one's with measure"
-        )
-    check_files(settings, {f"the model {name!r}": name for name in names})
+    """Measure several models on the same pairs and the same responses; returns the comparison."""
+    check_comparison(models, settings)
     screen = Screen(quiet=settings.json == "-")
-    base, bf16 = model_on_device(names[0], settings)
+    base, bf16 = model_on_device(models[0], settings)
     prompts, settings = prompts_to_measure(settings, base, screen)
     measurements: list[Measurement] = []
     costs: list[dict[str, Any]] = []
     notes: list[str] = []
     with screen.live():
         reference = None
-        for name in names:
-            loaded = base if name == names[0] and not measurements else model_on_device(name, settings)[0]
+        for name in models:
+            loaded = base if not measurements else model_on_device(name, settings)[0]
             fits = same_tokenizer(base, loaded)
             if not fits:
-                scored_on = (
-                    "the stored text, encoded again" if settings.responses_in else "its own answers to them"
-                )
+                own = "the stored text, encoded again" if settings.responses_in else "its own answers to them"
                 notes.append(
-                    f"{name} has a different tokenizer from {names[0]}: on the same prompts it is scored on "
-                    f"{scored_on}, and its KL and entropies are not comparable token by token"
+                    f"{name} has a different tokenizer from {models[0]}: on the same prompts it is scored on "
+                    f"{own}, and its KL and entropies are not comparable token by token"
                 )
             items = measurements[0].items if measurements and fits else None
             found = measure_model(
@@ -81,21 +64,32 @@ def run_compare(models: Sequence[str], settings: MeasureSettings) -> Comparison:
                 reference = NeutralReference(loaded.model, texts, pad=loaded.pad, bf16=bf16)
             kl = reference.kl_to(loaded.model) if fits else {"kl": None, "kl_ci95": None}
             text = settings.text_file
-            costs.append(
-                {
-                    **kl,
-                    "perplexity": perplexity(loaded, text, bf16=bf16) if text else None,
-                    **answers_of(sampler),
-                }
-            )
+            told = {"perplexity": perplexity(loaded, text, bf16=bf16) if text else None}
+            costs.append({**kl, **told, **answers_of(sampler)})
             screen.say(f"{name}: {gap_line(found.summary, settings.lang)}")
-    result = comparison(numbered_names(names), measurements, costs)
+    result = comparison(numbered_names(models), measurements, costs)
     result["notes"] += notes
     # The files first: nothing that goes wrong on the screen may cost them.
     lines = write_results(result, settings)
     for line in comparison_lines(result) + lines:
         screen.say(line)
     return result
+
+
+def check_comparison(models: Sequence[str], settings: MeasureSettings) -> None:
+    """Refuse what a comparison cannot do, before a model is loaded."""
+    if len(models) < 2:
+        raise InputError(f"compare has one model, {models[0]!r}; a comparison needs two; name a second one")
+    if settings.responses_out:
+        raise InputError(
+            f"--responses_out {settings.responses_out!r} with compare, which writes no responses; make them "
+            "with measure"
+        )
+    if settings.gate:
+        raise InputError(
+            "--gate with compare, which gives a verdict on several models; make each one's with measure"
+        )
+    check_files(settings, {f"the model {name!r}": name for name in models})
 
 
 def comparison_lines(result: Comparison) -> list[str]:

@@ -106,13 +106,14 @@ _ONE_WAY = frozenset(words.ONE_WAY_TO_MALE) | frozenset(words.ONE_WAY_TO_FEMALE)
 _TITLES = {m: (f, "male") for m, f in words.TITLES.items()}
 _TITLES |= {f: (m, "female") for m, f in words.TITLES.items()}
 _TITLES |= {f: (m, "female") for f, m in words.ONE_WAY_TITLES.items()}
+_CHESS = frozenset({"king", "kings", "queen", "queens"})
 _OFFICES = frozenset(
     "President Speaker Chair Mayor Secretary Vice Ambassador Justice Prime Chairman Chairwoman".split()
 )
 
 
 def _read(text: str, partners: Mapping[str, _Name], remember: Mapping[str, str]) -> _Reading:
-    """The slots of a text, in one pass from left to right. Long because each kind of word is a case of it."""
+    """The slots of a text, in one pass from left to right; of the kinds of words, the first that fits."""
     tokens = _tokens(text)
     slots: list[_Slot] = []
     flags: list[str] = []
@@ -126,65 +127,23 @@ def _read(text: str, partners: Mapping[str, _Name], remember: Mapping[str, str])
     for i, token in enumerate(tokens):
         if not token.word or token.kept or i <= skip_to:
             continue
-        low, old = token.low, token.text
-        nxt = tokens[i + 1] if i + 1 < len(tokens) else None
-        glued_before = i > 0 and tokens[i - 1].end == token.start and tokens[i - 1].text == "-"
-        glued_after = nxt is not None and nxt.start == token.end and nxt.text == "-"
-
+        low = token.low
+        slot: _Slot | None = None
         if low in _PRONOUNS or low in ("his", "her"):
-            if glued_before or glued_after:
-                continue
-            options: tuple[str, ...]
-            if low == "her":
-                options = his_or_him(tokens, i)
-            elif low == "his":
-                options = her_or_hers(tokens, i)
-            else:
-                options = (_PRONOUNS[low],)
-            gender = "male" if low in _MALE_PRONOUNS else "female"
-            slots.append(_Slot(token.start, token.end, old, gender, tuple(_like(old, o) for o in options)))
-            continue
-
-        title = _title(tokens, i, remember, undotted)
-        if title:
-            slots.append(title[0])
-            skip_to = title[1]
-            continue
-
-        if low in remember and low not in _TO_FEMALE and low not in _TO_MALE:
+            slot = _pronoun(tokens, i)
+        elif title := _title(tokens, i, remember, undotted):
+            slot, skip_to = title
+        elif low in remember and low not in _TO_FEMALE and low not in _TO_MALE:
             gender = "male" if remember[low] in words.ONE_WAY_TO_MALE else "female"
-            slots.append(_Slot(token.start, token.end, old, gender, (_like(old, remember[low]),)))
-            continue
-
-        person = persons.known(i)
-        if person is not None:
-            key = old if old in partners else old.capitalize()
-            if person == "unsure":
-                flags.append(f"unsure name: {old}")
-            elif partners[key].partner is None:
-                flags.append(f"name without a twin: {old}")
-            else:
-                new = str(partners[key].partner)
-                new = new if old in partners else new.upper()
-                slots.append(_Slot(token.start, token.end, old, partners[key].gender, (new,)))
-            continue
-
-        if low in _TO_FEMALE or low in _TO_MALE:
-            if game and low in ("king", "kings", "queen", "queens"):
-                continue
-            if nxt is not None and nxt.text in words.PLACE_NOUNS and old[0].isupper():
-                continue  # King Street
-            proper = _proper(tokens, i, shouting)
-            if proper is not None:
-                flags.append(f"proper name: {proper}")
-            gender = "male" if low in _TO_FEMALE else "female"
-            new = remember.get(low) or (_TO_FEMALE if gender == "male" else _TO_MALE)[low]
-            memory = (new, low) if low in _ONE_WAY else None
-            slots.append(_Slot(token.start, token.end, old, gender, (_like(old, new),), memory))
-            continue
-
-        if persons.unknown(i):
-            unknown.append(old)
+            slot = _slot(token, gender, remember[low])
+        elif person := persons.known(i):
+            slot = _person(token, person, partners, flags)
+        elif low in _TO_FEMALE or low in _TO_MALE:
+            slot = None if game and low in _CHESS else _noun(tokens, i, remember, shouting, flags)
+        elif persons.unknown(i):
+            unknown.append(token.text)
+        if slot:
+            slots.append(slot)
 
     if unknown:
         flags.append(f"unknown name: {unknown[0]}")
@@ -196,6 +155,58 @@ def _read(text: str, partners: Mapping[str, _Name], remember: Mapping[str, str])
     if clash:
         flags.append(f"name clash: {clash}")
     return _Reading(slots, flags)
+
+
+def _slot(token: Token, gender: str, *options: str, memory: tuple[str, str] | None = None) -> _Slot:
+    """A word that has twins, with the capitals that the word has."""
+    new = tuple(_like(token.text, option) for option in options)
+    return _Slot(token.start, token.end, token.text, gender, new, memory)
+
+
+def _pronoun(tokens: list[Token], i: int) -> _Slot | None:
+    """A pronoun, unless a hyphen makes it a part of another word."""
+    token, low = tokens[i], tokens[i].low
+    if i and tokens[i - 1].text == "-" and tokens[i - 1].end == token.start:
+        return None
+    if i + 1 < len(tokens) and tokens[i + 1].text == "-" and tokens[i + 1].start == token.end:
+        return None
+    options: tuple[str, ...]
+    if low == "her":
+        options = his_or_him(tokens, i)
+    elif low == "his":
+        options = her_or_hers(tokens, i)
+    else:
+        options = (_PRONOUNS[low],)
+    return _slot(token, "male" if low in _MALE_PRONOUNS else "female", *options)
+
+
+def _person(token: Token, person: str, partners: Mapping[str, _Name], flags: list[str]) -> _Slot | None:
+    """A name that is known; where it has no sure twin, a flag says so."""
+    old = token.text
+    named = partners[old if old in partners else old.capitalize()]
+    if person == "unsure":
+        flags.append(f"unsure name: {old}")
+        return None
+    if named.partner is None:
+        flags.append(f"name without a twin: {old}")
+        return None
+    new = named.partner if old in partners else named.partner.upper()
+    return _Slot(token.start, token.end, old, named.gender, (new,))
+
+
+def _noun(
+    tokens: list[Token], i: int, remember: Mapping[str, str], shouting: bool, flags: list[str]
+) -> _Slot | None:
+    """A noun that has a gender, but no part of a place; where it may be part of a name, a flag says so."""
+    token, low = tokens[i], tokens[i].low
+    if i + 1 < len(tokens) and tokens[i + 1].text in words.PLACE_NOUNS and token.text[0].isupper():
+        return None  # King Street
+    proper = _proper(tokens, i, shouting)
+    if proper is not None:
+        flags.append(f"proper name: {proper}")
+    gender = "male" if low in _TO_FEMALE else "female"
+    new = remember.get(low) or (_TO_FEMALE if gender == "male" else _TO_MALE)[low]
+    return _slot(token, gender, new, memory=(new, low) if low in _ONE_WAY else None)
 
 
 def _title(

@@ -1,6 +1,6 @@
 """Find the gender a text speaks of, and write its twin.
 
-Words are looked up in `swap_words.py`. Two pronouns need grammar: *her* is *his* or *him*, *his* is *her* or
+Words are looked up in `words.py`. Two pronouns need grammar: *her* is *his* or *him*, *his* is *her* or
 *hers*. Local rules decide these; where the rules are unsure, a language model may choose (`lm_chooser`), or
 the text is flagged. A flagged text should be left out: its twin is a best guess.
 """
