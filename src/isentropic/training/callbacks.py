@@ -189,7 +189,7 @@ class Monitor(TrainerCallback):
         self.last_gap: float | None = None
         self.started = time.monotonic()
         self.draws = True
-        self.next_drawing = 0.0
+        self.next_drawing = self.started + 9
 
     def go_back(self, step: int) -> None:
         """Drop what an interrupted run had written past ``step``; -1 drops all."""
@@ -258,5 +258,5 @@ class Monitor(TrainerCallback):
             self.draws = False
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.say(f"   {CURVES} cannot be drawn ({reason}); training continues without it")
-        # Drawing takes about a second, whatever the steps take: at most a tenth of the time goes to it.
+        # Drawing takes up to a second, whatever the steps take: at most a tenth of the time goes to it.
         self.next_drawing = time.monotonic() + 9 * (time.monotonic() - began)
