@@ -27,7 +27,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest  # noqa: E402
 
-from tiny import QUICK, make_folder, make_model, make_prompts, make_tokenizer  # noqa: E402
+from tiny import make_folder, make_model, make_prompts, make_tokenizer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -102,17 +102,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return call
 
 
-@pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_file: Path) -> Path:
-    """A run folder. Copy it before changing it."""
-    from isentropic.cli import main
-
-    runs = tmp_path_factory.mktemp("runs")
-    given = f"--model_path {tiny_folder} --train_data {tiny_file} --output_dir {runs} --run_name done --max_steps 2"
-    assert main(["train", *given.split(), "--effective_batch", "16", "--target_gap", "1e-6", *QUICK]) == 0
-    return runs / "done"
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_cache() -> Iterator[None]:
     yield
@@ -120,10 +109,10 @@ def _temporary_cache() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that train a model of their own through the whole command (the fixture `go`) are slow."""
+    """Tests that train a model of their own through the whole command (`go`, `keep`) are slow."""
     gc.freeze()  # accelerate collects twice in each training: not all that the tests have imported, each time
     for item in items:
-        if "go" in getattr(item, "fixturenames", ()):
+        if {"go", "keep"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
@@ -154,9 +143,9 @@ def go(tmp_path: Path, tiny_folder: Path, tiny_file: Path) -> Callable[..., Any]
     return runner(tmp_path / "runs", tiny_folder, tiny_file)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_file: Path) -> Path:
-    """The folder of one finished run through the command line. Read it only."""
+    """The folder of one finished run through the command line. Copy it before changing it."""
     from isentropic.cli import main
     from runs import flags
 

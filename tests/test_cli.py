@@ -90,17 +90,7 @@ def printed(run: Any, *words: object) -> dict[str, Any]:
 
 
 def test_print_config_round_trips(run, tmp_path):
-    given = [
-        "--learning_rate",
-        "3e-7",
-        "--loss",
-        "gee",
-        "--use_l1",
-        "--run_name",
-        "mine",
-        "--train_data",
-        "x.jsonl",
-    ]
+    given = "--learning_rate 3e-7 --loss gee --use_l1 --run_name mine --train_data x.jsonl".split()
     code, out, _ = run("train", *given, "--print_config")
     file = tmp_path / "run.yaml"
     file.write_text(out, encoding="utf-8")
@@ -124,18 +114,10 @@ def test_yaml_numbers_as_people_write_them(run, tmp_path):
 
 
 def test_words_of_yaml_as_people_write_them(run, tmp_path):
-    file = lines_file(
-        tmp_path / "run.yaml",
-        ["bf16: on", "run_name: 2024", "output_dir: ~/runs", "max_pairs: null", "swap: yes"],
-    )
-    config = printed(run, "--config", file)
-    assert (config["bf16"], config["run_name"], config["max_pairs"], config["swap"]) == (
-        "on",
-        "2024",
-        None,
-        True,
-    )
-    assert config["output_dir"] == str(Path.home() / "runs")
+    lines = ["bf16: on", "run_name: 2024", "output_dir: ~/runs", "max_pairs: null", "swap: yes"]
+    config = printed(run, "--config", lines_file(tmp_path / "run.yaml", lines))
+    said = {"bf16": "on", "run_name": "2024", "max_pairs": None, "swap": True}
+    assert config.items() >= (said | {"output_dir": str(Path.home() / "runs")}).items()
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_file:
     problems = [f"He has {n} pens and gives his friend one. How many are left?" for n in range(20)]
     (folder / "problems.csv").write_text("question\n" + "\n".join(problems) + "\n", encoding="utf-8")
     model, runs = str(tiny_folder), str(folder / "runs")
-    for name in ("demo", "first"):
-        where = ["--model_path", model, "--run_name", name, "--output_dir", runs]
-        assert main(["train", *where, *TRAIN.split()]) == 0
+    where = ["--model_path", model, "--run_name", "demo", "--output_dir", runs]
+    assert main(["train", *where, *TRAIN.split()]) == 0
+    shutil.copytree(folder / "runs" / "demo", folder / "runs" / "first")
     for name in ("before", "after"):
         samples_file(folder / f"{name}_samples", "quiz", [sample(i, acc=i % 2) for i in range(9)])
     kept = ["--responses_out", str(folder / "responses.jsonl"), "--pairs", "8"]

@@ -14,8 +14,8 @@ from tiny import QUICK
 # ---- report and prompts ------------------------------------------------------------------------------------------
 
 
-def test_report_writes_the_same_bytes_again(run, run_folder, tmp_path):
-    copy = Path(shutil.copytree(run_folder, tmp_path / run_folder.name))
+def test_report_writes_the_same_bytes_again(run, finished, tmp_path):
+    copy = Path(shutil.copytree(finished, tmp_path / finished.name))
     before = (copy / "report.html").read_bytes()
     (copy / "report.html").unlink()
     code, out, _ = run("report", copy)
@@ -28,8 +28,8 @@ def test_report_writes_the_same_bytes_again(run, run_folder, tmp_path):
     "name", ["metrics.jsonl", "responses.jsonl", "comparison.json", "result.json", "gap_after.json"]
 )
 @pytest.mark.parametrize("how", ["missing", "damaged"])
-def test_report_does_what_it_can_with_a_damaged_folder(run, run_folder, tmp_path, name, how):
-    copy = Path(shutil.copytree(run_folder, tmp_path / "run"))
+def test_report_does_what_it_can_with_a_damaged_folder(run, finished, tmp_path, name, how):
+    copy = Path(shutil.copytree(finished, tmp_path / "run"))
     if how == "missing":
         (copy / name).unlink()
     else:
@@ -66,8 +66,8 @@ def test_the_built_in_prompts_are_shown(run):
     assert code == 0 and "built-in gender prompts" in out
 
 
-def test_out_is_obeyed_for_a_run_folder_too(run, run_folder, tmp_path):
-    copy = Path(shutil.copytree(run_folder, tmp_path / run_folder.name))
+def test_out_is_obeyed_for_a_run_folder_too(run, finished, tmp_path):
+    copy = Path(shutil.copytree(finished, tmp_path / finished.name))
     before = {file.name: file.read_bytes() for file in copy.iterdir() if file.is_file()}
     for name in ("mine.html", "mine.md"):
         code, out, _ = run("report", copy, "--out", tmp_path / name)
@@ -78,8 +78,8 @@ def test_out_is_obeyed_for_a_run_folder_too(run, run_folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
-def test_a_folder_in_place_of_the_report_is_one_line(run, run_folder, tmp_path, name):
-    copy = Path(shutil.copytree(run_folder, tmp_path / run_folder.name))
+def test_a_folder_in_place_of_the_report_is_one_line(run, finished, tmp_path, name):
+    copy = Path(shutil.copytree(finished, tmp_path / finished.name))
     (copy / name).unlink()
     (copy / name).mkdir()
     code, _, err = run("report", copy)
@@ -103,8 +103,8 @@ def test_a_json_file_that_is_none_of_ours_is_one_line(run, tmp_path, content):
     assert code == 2 and err.count("\n") == 1
 
 
-def test_a_run_folder_of_another_schema_is_one_line(run, run_folder, tmp_path):
-    copy = Path(shutil.copytree(run_folder, tmp_path / "run"))
+def test_a_run_folder_of_another_schema_is_one_line(run, finished, tmp_path):
+    copy = Path(shutil.copytree(finished, tmp_path / "run"))
     before = json.loads((copy / "gap_before.json").read_text(encoding="utf-8"))
     for wrong in ({"schema": "isentropic.measure/2"}, {"target_gap": -1}, {"gap": 10**400}, {"topics": {}}):
         (copy / "gap_before.json").write_text(json.dumps(before | wrong), encoding="utf-8")

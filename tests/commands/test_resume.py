@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import torch
 from isentropic.cli import main
 from isentropic.errors import InputError
 from isentropic.run_folder import locked
-from runs import SETTINGS, Watcher, content, exit_code, flags, read, weights
+from runs import SETTINGS, Watcher, content, exit_code, flags, read, runner, weights
 from tiny import make_folder, rows
 
 # ---- cut and resumed ---------------------------------------------------------------------------------------------
@@ -49,35 +50,64 @@ def assert_same_run(cut: Path, whole: Path) -> None:
     assert read(cut / "result.json")["other_sets"] == read(whole / "result.json")["other_sets"]
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
-def test_a_run_cut_by_ctrl_c_and_resumed_is_the_run_never_cut(go, step):
-    _, whole, _ = go("whole")
+MET = {"target_gap": 5.0, "force": True, "save_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def keep(tmp_path_factory, tiny_folder, tiny_file):
+    """``go`` for runs that several tests read or copy, but do not change."""
+    return runner(tmp_path_factory.mktemp("kept"), tiny_folder, tiny_file)
+
+
+@pytest.fixture(scope="module")
+def met(keep):
+    """A whole run that met its target."""
+    return keep("met", **MET)[1]
+
+
+@pytest.fixture(scope="module")
+def interrupted(keep):
+    """A run that Ctrl-C ended after its first steps."""
+    return keep("interrupted", Watcher("Step 1 |", ctrl_c))[1]
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory, tiny_folder, tiny_file):
+    """A run that died in its fourth step, with a checkpoint of the second."""
+    runs = tmp_path_factory.mktemp("crashed")
+    with pytest.raises(Crash):
+        runner(runs, tiny_folder, tiny_file)("run", Watcher("Step 4 |", crash), save_steps=2)
+    return runs / "run"
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_run_cut_by_ctrl_c_and_resumed_is_the_run_never_cut(go, finished, step):
     result, cut, screen = go("cut", Watcher(f"Step {step} |", ctrl_c))
     assert result["stopped"] == "interrupted" and step <= result["steps"] <= step + 1
     assert "--resume" in screen.lines[-1]
     assert not (cut / "final").exists()
     result, _, _ = go("cut", resume=True)
     assert result["stopped"] == "max_steps" and result["steps"] == 5
-    assert_same_run(cut, whole)
+    assert_same_run(cut, finished)
 
 
-@pytest.mark.parametrize("changes", [{}, {"target_gap": 5.0, "force": True}], ids=["max_steps", "target"])
-def test_ctrl_c_after_the_last_step_leaves_a_finished_run(go, changes):
+@pytest.mark.parametrize(
+    ("whole", "last", "changes"), [("finished", 5, {}), ("met", 2, MET)], ids=["max_steps", "target"]
+)
+def test_ctrl_c_after_the_last_step_leaves_a_finished_run(go, request, whole, last, changes):
     """It comes while the last step is written down: the run is over, and is finished as if nothing had come."""
-    whole, folder, _ = go("whole", **changes)
-    late, cut, _ = go("late", Watcher(f"Step {whole['steps']} |", ctrl_c), **changes)
-    assert late["stopped"] == whole["stopped"] in ("max_steps", "target")
+    folder = request.getfixturevalue(whole)
+    late, cut, _ = go("late", Watcher(f"Step {last} |", ctrl_c), **changes)
+    assert late["stopped"] == read(folder / "result.json")["stopped"] in ("max_steps", "target")
     assert_same_run(cut, folder)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"steady": False, "loss": "gee", "adam_beta1": 0.9},
-        {"refresh_responses": 1},
+        {"steady": False, "loss": "gee", "adam_beta1": 0.9, "responses": "own", "other_pairs": 3},
+        {"refresh_responses": 1, "matched": False, "micro_batch_size": 16},
         {"refresh_responses": 4, "effective_batch": 32},
-        {"responses": "own", "other_pairs": 3},
-        {"matched": False, "micro_batch_size": 16},
         {"lora_r": 2, "learning_rate": 1e-2},
     ],
     ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()),
@@ -91,35 +121,35 @@ def test_exact_resume_whatever_the_settings(go, changes):
     assert_same_run(cut=whole.parent / "cut", whole=whole)
 
 
-def test_a_crash_after_a_checkpoint_is_resumed_from_it(go):
-    _, whole, _ = go("whole", save_steps=2)
-    with pytest.raises(Crash):
-        go("cut", Watcher("Step 4 |", crash), save_steps=2)
-    cut = whole.parent / "cut"
+def test_a_crash_after_a_checkpoint_is_resumed_from_it(go, tmp_path, crashed, finished):
+    cut = Path(shutil.copytree(crashed, tmp_path / "runs" / "cut"))
     assert rows(cut / "metrics.jsonl")[-1]["step"] == 3
     assert not (cut / "result.json").exists()
     go("cut", resume=True, save_steps=2)
-    assert_same_run(cut, whole)
+    assert_same_run(cut, finished)
 
 
-def test_a_crash_before_any_checkpoint_starts_again(go):
-    _, whole, _ = go("whole")
+def test_a_crash_before_any_checkpoint_starts_again(go, finished):
     with pytest.raises(Crash):
         go("cut", Watcher("Step 3 |", crash))
     _, cut, screen = go("cut", resume=True)
     assert "no checkpoint" in screen.text
-    assert_same_run(cut, whole)
+    assert_same_run(cut, finished)
 
 
-def test_resume_with_other_data_or_another_model_is_refused(go, tmp_path):
-    _, cut, _ = go("cut", Watcher("Step 1 |", ctrl_c))
-    before = content(cut)
+def test_resume_with_other_data_another_model_or_other_settings_is_refused(keep, interrupted, tmp_path):
+    before = content(interrupted)
     other = write_pairs(tmp_path / "other.jsonl", 30)
     with pytest.raises(InputError, match="other prompts"):
-        go("cut", resume=True, train_data=other)
+        keep("interrupted", resume=True, train_data=other)
     with pytest.raises(InputError, match="another model"):
-        go("cut", resume=True, model_path=str(make_folder(tmp_path / "other-model", seed=3)))
-    assert content(cut) == before
+        keep("interrupted", resume=True, model_path=str(make_folder(tmp_path / "other-model", seed=3)))
+    with pytest.raises(InputError, match=r"--seed \(then 42, now 7\)"):
+        keep("interrupted", resume=True, seed=7)
+    with pytest.raises(InputError, match=r"--lora_r \(then 0, now 4\)") as caught:
+        keep("interrupted", resume=True, lora_r=4, effective_batch=8)
+    assert "--effective_batch (then 16, now 8)" in str(caught.value)
+    assert content(interrupted) == before
 
 
 @pytest.mark.slow
@@ -233,23 +263,6 @@ def test_overwrite_deletes_nothing_before_all_is_checked(case, tmp_path, tiny_fo
     assert content(tmp_path) == before
 
 
-def test_overwrite_wants_a_run_folder(go, tmp_path):
-    mine = tmp_path / "runs" / "photos"
-    mine.mkdir(parents=True)
-    (mine / "holiday.jpg").write_text("x", encoding="utf-8")
-    with pytest.raises(InputError, match="not a run folder"):
-        go("photos", overwrite=True)
-    assert (mine / "holiday.jpg").is_file()
-
-
-def test_overwrite_starts_afresh(go):
-    _, folder, _ = go("run", max_steps=2)
-    (folder / "old.txt").write_text("x", encoding="utf-8")
-    result, _, _ = go("run", max_steps=1, overwrite=True)
-    assert result["steps"] == 1 and not (folder / "old.txt").exists()
-    assert [row["step"] for row in rows(folder / "metrics.jsonl") if "loss" in row] == [1]
-
-
 # ---- killed, signalled, or refused ---------------------------------------------------------------------------------
 
 
@@ -269,35 +282,32 @@ def crash_in(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setattr(owner, where, once)
 
 
-@pytest.mark.parametrize(
-    "where", ["write_trained", "take_best", "save_final", "write_report", "forget_finished"]
-)
-def test_a_run_that_met_its_target_does_not_train_on_after_a_crash(go, monkeypatch, where):
-    met = {"target_gap": 5.0, "force": True, "save_steps": 1}
-    _, whole, _ = go("whole", **met)
+@pytest.mark.parametrize("where", ["write_trained", "save_final", "forget_finished"])
+def test_a_run_that_met_its_target_does_not_train_on_after_a_crash(go, met, tmp_path, monkeypatch, where):
     crash_in(monkeypatch, where)
     with pytest.raises(Crash):
-        go("cut", **met)
-    cut = whole.parent / "cut"
+        go("cut", **MET)
+    cut = tmp_path / "runs" / "cut"
     if where == "forget_finished":  # all was written; there is only to tidy up
         with pytest.raises(InputError, match=r"is finished \(target\)"):
-            go("cut", resume=True, **met)
+            go("cut", resume=True, **MET)
     else:
         assert not (cut / "result.json").exists()
-        result, _, screen = go("cut", resume=True, **met)
+        result, _, screen = go("cut", resume=True, **MET)
         assert result["stopped"] == "target" and result["steps"] == 2 and "Step 3 |" not in screen.text
-    assert_same_run(cut, whole)
-    assert set(content(cut)) == set(content(whole))
+    assert_same_run(cut, met)
+    assert set(content(cut)) == set(content(met))
 
 
-def test_a_run_that_made_its_last_step_goes_straight_to_the_end_without_any_checkpoint(go, monkeypatch):
-    _, whole, _ = go("whole")
+def test_a_run_that_made_its_last_step_goes_straight_to_the_end_without_any_checkpoint(
+    go, finished, monkeypatch
+):
     crash_in(monkeypatch, "take_best")
     with pytest.raises(Crash):
         go("cut")
     result, cut, screen = go("cut", resume=True)
     assert result["stopped"] == "max_steps" and result["steps"] == 5 and "Step" not in screen.text
-    assert_same_run(cut, whole)
+    assert_same_run(cut, finished)
 
 
 def test_a_finished_run_gets_the_report_and_the_card_that_it_lacks(go):
@@ -313,14 +323,9 @@ def test_a_finished_run_gets_the_report_and_the_card_that_it_lacks(go):
         go("run", resume=True)
 
 
-@pytest.mark.parametrize(
-    "harm", ["model.safetensors", "optimizer.pt", "rng_state.pth", "steering_0.json", "best"]
-)
-def test_a_damaged_checkpoint_is_told_and_never_used(go, harm):
-    _, whole, _ = go("whole", save_steps=2)
-    with pytest.raises(Crash):
-        go("cut", Watcher("Step 3 |", crash), save_steps=2)
-    checkpoints = whole.parent / "cut" / "checkpoints"
+@pytest.mark.parametrize("harm", ["optimizer.pt", "steering_0.json", "best"])
+def test_a_damaged_checkpoint_is_told_and_never_used(go, tmp_path, crashed, finished, harm):
+    checkpoints = Path(shutil.copytree(crashed, tmp_path / "runs" / "cut")) / "checkpoints"
     damaged = (
         next(checkpoints.glob("best-*/*.safetensors"))
         if harm == "best"
@@ -331,40 +336,26 @@ def test_a_damaged_checkpoint_is_told_and_never_used(go, harm):
     damaged.write_bytes(data)
     _, cut, screen = go("cut", resume=True, save_steps=2)
     assert "checkpoint-2 cannot be used" in screen.text and damaged.name in screen.text
-    assert_same_run(cut, whole)
+    assert_same_run(cut, finished)
 
 
-@pytest.mark.parametrize(("steps", "word"), [(1, "--max_steps is 1"), (4, "")])
-def test_more_or_fewer_steps_when_resuming(go, steps, word):
-    stopped, cut, _ = go("cut", Watcher("Step 2 |", ctrl_c))
-    before = content(cut)
-    if word:
-        with pytest.raises(InputError, match=word):
-            go("cut", resume=True, max_steps=steps)
-        assert content(cut).items() >= {k: v for k, v in before.items() if "gap_before" not in k}.items()
-    else:
-        result, _, _ = go("cut", resume=True, max_steps=steps)
-        assert result["steps"] == steps
-        config = read(cut / "config.json")
-        assert config["max_steps"] == 5 and config["resumed"] == [
-            {"after_step": stopped["steps"], "max_steps": 4}
-        ]
-
-
-def test_other_settings_are_refused_before_a_model_is_loaded(go, tmp_path):
-    _, cut, _ = go("cut", Watcher("Step 1 |", ctrl_c))
-    before = content(cut)
-    with pytest.raises(InputError, match=r"--seed \(then 42, now 7\)"):
-        go("cut", resume=True, seed=7)
-    with pytest.raises(InputError, match=r"--lora_r \(then 0, now 4\)") as caught:
-        go("cut", resume=True, lora_r=4, effective_batch=8)
-    assert "--effective_batch (then 16, now 8)" in str(caught.value) and content(cut) == before
+def test_fewer_steps_when_resuming(go, tmp_path, interrupted):
+    """But not fewer than the run has made."""
+    cut = Path(shutil.copytree(interrupted, tmp_path / "runs" / "cut"))
+    made, before = read(cut / "result.json")["steps"], content(cut)
+    with pytest.raises(InputError, match=f"--max_steps is {made - 1}"):
+        go("cut", resume=True, max_steps=made - 1)
+    assert content(cut).items() >= {k: v for k, v in before.items() if "gap_before" not in k}.items()
+    result, _, _ = go("cut", resume=True, max_steps=4)
+    assert result["steps"] == 4
+    config = read(cut / "config.json")
+    assert config["max_steps"] == 5 and config["resumed"] == [{"after_step": made, "max_steps": 4}]
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_signal_of_a_cluster_saves_a_checkpoint(go, tmp_path, tiny_folder, tiny_file, name, capsys):
+@pytest.mark.slow
+def test_a_signal_of_a_cluster_saves_a_checkpoint(tmp_path, tiny_folder, tiny_file, name, capsys):
     """The exit code says which signal it was; the run goes on as if nothing had been."""
-    _, whole, _ = go("whole")
     number = getattr(signal, name)
     metrics = tmp_path / "runs" / "cut" / "metrics.jsonl"
 
@@ -376,7 +367,7 @@ def test_a_signal_of_a_cluster_saves_a_checkpoint(go, tmp_path, tiny_folder, tin
 
     sender = threading.Thread(target=send)
     sender.start()
-    # The dying run has steps enough for the signal to find it training; the whole one is that of the default.
+    # It has steps enough for the signal to find it training.
     given = flags(tiny_folder, tiny_file, tmp_path / "runs", run_name="cut", max_steps=10**4, eval_steps=5)
     assert main(["train", *given]) == 128 + number
     sender.join()
@@ -388,11 +379,10 @@ def test_a_signal_of_a_cluster_saves_a_checkpoint(go, tmp_path, tiny_folder, tin
     assert signal.getsignal(number) == signal.SIG_DFL
 
 
-def test_a_folder_that_is_in_use_is_refused(go, tmp_path):
-    _, cut, _ = go("cut", Watcher("Step 1 |", ctrl_c))
-    before = content(cut)
-    with locked(cut):
+def test_a_folder_that_is_in_use_is_refused(keep, interrupted):
+    before, beside = content(interrupted), sorted(interrupted.parent.iterdir())
+    with locked(interrupted):
         for flags_ in ({"resume": True}, {"overwrite": True}):
             with pytest.raises(InputError, match="in use by another process"):
-                go("cut", **flags_)
-    assert content(cut) == before and [path.name for path in cut.parent.iterdir()] == ["cut"]
+                keep("interrupted", **flags_)
+    assert content(interrupted) == before and sorted(interrupted.parent.iterdir()) == beside

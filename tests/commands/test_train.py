@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ from isentropic.prompts.prompt_set import SPLITS
 from isentropic.responses.sample import ResponseSampler, Sampling
 from isentropic.settings import TrainSettings
 from oracles import naive_entropies
-from runs import Watcher, exit_code, flags, plain, read, weights
-from tiny import make_folder, make_prompts, make_tokenizer, rows
+from runs import Watcher, flags, plain, read, runner, weights
+from tiny import lines_file, make_folder, make_prompts, make_tokenizer, rows
 
 FILES = (
     "config.json metrics.jsonl responses.jsonl gap_before.json gap_after.json comparison.json curves.png "
@@ -126,6 +127,7 @@ def test_the_final_tokenizer_is_the_users(finished, tiny_folder):
     assert ours.get_vocab() == theirs.get_vocab() and ours.eos_token == theirs.eos_token
 
 
+@pytest.mark.slow
 def test_config_json_runs_again_to_the_same_weights(finished, tmp_path):
     given = ["--config", str(finished / "config.json"), "--run_name", "again", "--output_dir", str(tmp_path)]
     assert main(["train", *given]) == 0
@@ -154,12 +156,6 @@ def test_a_model_within_the_target_is_left_unchanged(go, tiny_folder):
     assert (folder / "report.html").is_file() and result["advice"] == []
 
 
-def test_force_trains_all_the_same(go):
-    result, folder, _ = go(target_gap=5.0, force=True)
-    assert result["stopped"] == "target" and result["steps"] == 2
-    assert [row["step"] for row in rows(folder / "metrics.jsonl") if "loss" in row] == [1, 2]
-
-
 def test_the_guard_stops_a_model_that_moves_too_far(go, tiny_folder):
     result, folder, _ = go(max_kl=1e-9, eval_steps=1)
     assert result["stopped"] == "max_kl" and result["steps"] == 1 and result["best_step"] == 0
@@ -167,25 +163,27 @@ def test_the_guard_stops_a_model_that_moves_too_far(go, tiny_folder):
 
 
 @pytest.mark.parametrize("eval_steps", [1, 3])
-def test_not_finite_stops_with_the_best_kept(go, tiny_folder, eval_steps):
-    """A learning rate that throws the weights out of the numbers, met by the held-out measurement or by the gradient."""
-    result, folder, screen = go(learning_rate=1e30, eval_steps=eval_steps)
+@pytest.mark.slow
+def test_not_finite_stops_with_the_best_kept(tmp_path, tiny_folder, tiny_file, capsys, eval_steps):
+    """A learning rate that throws the weights out of the numbers, met by the held-out measurement or by the gradient.
+
+    Exit code 1 and one line on standard error; what was good is saved and measured all the same.
+    """
+    changes = {"learning_rate": 1e30, "eval_steps": eval_steps, "run_name": "lost"}
+    given = flags(tiny_folder, tiny_file, tmp_path, **changes)
+    assert main(["train", *given]) == 1
+    said, folder = capsys.readouterr(), tmp_path / "lost"
+    (error,) = [line for line in said.err.splitlines() if line.startswith("isentropic")]
+    assert "NaN or infinite" in error and "step 0" in error and "--learning_rate" in error
+    result = read(folder / "result.json")
     assert result["stopped"] == "not_finite" and result["best_step"] == 0
-    assert "not finite" in screen.text and any("learning_rate" in line["zh"] for line in result["advice"])
+    assert "not finite" in said.out and any("learning_rate" in line["zh"] for line in result["advice"])
     assert torch.equal(weights(tiny_folder), weights(folder / "final"))
     assert (folder / "report.html").is_file()
     json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
 
 
-def test_not_finite_is_visible_to_scripts(tmp_path, tiny_folder, tiny_file, capsys):
-    """Exit code 1 and one line on standard error; what was good is saved and measured all the same."""
-    given = flags(tiny_folder, tiny_file, tmp_path, learning_rate=1e30, run_name="lost")
-    assert main(["train", *given]) == 1
-    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("isentropic")]
-    assert "NaN or infinite" in error and "step 0" in error and "--learning_rate" in error
-    assert torch.equal(weights(tiny_folder), weights(tmp_path / "lost" / "final"))
-
-
+@pytest.mark.slow
 def test_the_gate_of_a_run_is_the_verdict_after_training(tmp_path, tiny_folder, tiny_file):
     given = flags(tiny_folder, tiny_file, tmp_path, max_steps=1, target_gap=5.0, run_name="gated")
     assert main(["train", *given, "--gate"]) == 0  # within the target before the first step
@@ -247,27 +245,23 @@ def test_which_runs_measure_other_sets(tmp_path, tiny_folder, tiny_file):
 # ---- other ways to train -----------------------------------------------------------------------------------------
 
 
-def test_own_responses(go):
-    result, folder, _ = go(responses="own", max_steps=2)
-    assert result["steps"] == 2
+def test_own_responses_of_a_gpt2(go, tmp_path):
+    model = make_folder(tmp_path / "gpt2", "gpt2", pad=None)
+    result, folder, _ = go(model_path=str(model), responses="own", max_steps=2)
+    assert result["steps"] == 2 and plain(folder / "final").config.model_type == "gpt2"
     assert read(folder / "gap_before.json")["responses"] == "own"
     assert all(row["source"] == row["group"] for row in rows(folder / "responses.jsonl"))
 
 
-def test_the_ancestors_preset(go):
-    result, folder, _ = go(preset="ancestor", effective_batch=4, micro_batch_size=2, max_steps=2)
+def test_the_ancestors_preset_on_a_qwen2(go, tmp_path):
+    model = make_folder(tmp_path / "qwen2", "qwen2", pad=None)
+    few = {"effective_batch": 4, "micro_batch_size": 2, "max_steps": 2}
+    result, folder, _ = go(model_path=str(model), preset="ancestor", **few)
     config = read(folder / "config.json")
     assert (
         config["gap_over"] == "micro_batch" and config["matched"] is False and config["preset"] == "ancestor"
     )
-    assert result["steps"] == 2
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
-def test_other_models(go, tmp_path, kind):
-    model = make_folder(tmp_path / kind, kind, pad=None)
-    result, folder, _ = go(model_path=str(model), max_steps=2)
-    assert result["steps"] == 2 and plain(folder / "final").config.model_type == kind
+    assert result["steps"] == 2 and plain(folder / "final").config.model_type == "qwen2"
 
 
 def test_unpaired_csv(go, tmp_path):
@@ -282,42 +276,42 @@ def test_unpaired_csv(go, tmp_path):
     assert "20:14" in screen.text and (folder / "report.html").is_file()
 
 
-def test_three_groups(go, tmp_path, tiny_folder):
-    file = tmp_path / "three.jsonl"
-    file.write_text(
-        "".join(
-            json.dumps({"prompt": f"{who} met {n}", "group": group, "pair_id": n, "topic": f"t{n % 4}"})
-            + "\n"
-            for n in range(40)
-            for group, who in (("young", "a boy"), ("grown", "a man"), ("old", "an old man"))
-        ),
-        encoding="utf-8",
-    )
-    result, folder, _ = go(
-        train_data=str(file), group_column="group", effective_batch=12, micro_batch_size=3, max_steps=2
-    )
-    summary = read(folder / "gap_after.json")
-    assert result["steps"] == 2 and set(summary["groups"]) == {"young", "grown", "old"}
-    assert len(summary["group_gaps"]) == 3
-    # A micro-batch of one triple goes through the command line too, which checks before it knows the groups.
-    given = flags(tiny_folder, file, tmp_path, group_column="group", effective_batch=12, micro_batch_size=3)
-    assert main(["train", *given, "--max_steps", "1"]) == 0
-    assert all(
-        f"H_{g}" in row for row in rows(folder / "metrics.jsonl") if "loss" in row for g in summary["groups"]
-    )
+@pytest.mark.slow
+def test_three_groups(tmp_path, tiny_folder):
+    """A micro-batch of one triple, through the command line too, which checks before it knows the groups."""
+    lines = [
+        {"prompt": f"{who} met {n}", "group": group, "pair_id": n, "topic": f"t{n % 4}"}
+        for n in range(40)
+        for group, who in (("young", "a boy"), ("grown", "a man"), ("old", "an old man"))
+    ]
+    file = lines_file(tmp_path / "three.jsonl", lines)
+    changes = {"group_column": "group", "effective_batch": 12, "micro_batch_size": 3, "max_steps": 2}
+    assert main(["train", *flags(tiny_folder, file, tmp_path, run_name="run", **changes)]) == 0
+    summary = read(tmp_path / "run" / "gap_after.json")
+    assert set(summary["groups"]) == {"young", "grown", "old"} and len(summary["group_gaps"]) == 3
+    steps = [row for row in rows(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert len(steps) == 2 and all(f"H_{g}" in row for row in steps for g in summary["groups"])
 
 
-def test_lora_saves_an_adapter_and_the_merged_model(go, tiny_folder):
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, tiny_folder, tiny_file):
+    """A run that trained an adapter and merged it. Read it only."""
     pytest.importorskip("peft")
-    result, folder, _ = go(lora_r=2, merge_lora=True, learning_rate=1e-2, force=True, seed=1)
+    lora = {"lora_r": 2, "merge_lora": True, "learning_rate": 1e-2, "force": True, "seed": 1}
+    return runner(tmp_path_factory.mktemp("adapter"), tiny_folder, tiny_file)(**lora)[1]
+
+
+@pytest.mark.slow
+def test_lora_saves_an_adapter_and_the_merged_model(adapter, tiny_folder):
+    folder = adapter
     assert (folder / "final" / "adapter_model.safetensors").is_file()
     assert not (folder / "final" / "model.safetensors").exists()
-    adapter, merged, base = plain(folder / "final"), plain(folder / "final" / "merged"), plain(tiny_folder)
+    apart, merged, base = plain(folder / "final"), plain(folder / "final" / "merged"), plain(tiny_folder)
     ids = torch.arange(2, 30)[None]
     with torch.no_grad():
-        assert torch.allclose(adapter(ids).logits, merged(ids).logits, atol=1e-4)
+        assert torch.allclose(apart(ids).logits, merged(ids).logits, atol=1e-4)
         assert not torch.allclose(base(ids).logits, merged(ids).logits, atol=1e-4)
-    assert result["best_step"] > 0
+    assert read(folder / "result.json")["best_step"] > 0
     again = measure(load_model(str(folder / "final")), make_prompts().split("test"))
     other = measure(
         load_model(str(folder / "final" / "merged")), make_prompts().split("test"), items=again.items
@@ -350,44 +344,15 @@ def test_an_adapter_is_reloaded_from_anywhere_but_is_no_base_for_another(
         load_model(str(folder / "final"))
 
 
-def test_perplexity_before_and_after(go, tmp_path):
+def test_a_run_in_chinese_with_a_text_of_its_own(go, tmp_path):
+    """The monitor's line is the guide's in every language; the text gives a perplexity before and after."""
     text = tmp_path / "text.txt"
     text.write_text("The nurse put on her coat and went home. " * 20, encoding="utf-8")
-    _, folder, _ = go(text_file=str(text), max_steps=2, force=True)
-    before, after = (row["cost"]["perplexity"] for row in read(folder / "comparison.json")["models"])
-    assert before > 1 and after > 1
-
-
-def test_tensorboard_gets_our_names(go, tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    _, folder, _ = go(report_to="tensorboard", max_steps=4)
-    (board_folder,) = {file.parent for file in folder.rglob("events.out.tfevents*")}
-    assert not (tmp_path / "here" / "runs").exists()
-    board = EventAccumulator(str(board_folder))
-    board.Reload()
-    tags = set(board.Tags()["scalars"])
-    wanted = "loss entropy_gap entropy_gap_signed H_male H_female H_mean grad_norm learning_rate".split()
-    assert {f"train/{name}" for name in wanted} <= tags
-    assert {f"eval/{name}" for name in ("gap", "gap_se", "kl", "H_male", "H_female")} <= tags
-    steps = {row["step"]: row["gap"] for row in rows(folder / "metrics.jsonl") if "loss" in row}
-    written = {event.step: event.value for event in board.Scalars("train/entropy_gap")}
-    assert written == pytest.approx(steps, rel=1e-5)
-
-
-def test_a_report_in_chinese(go):
-    _, folder, screen = go(max_steps=1, lang="zh")
+    _, folder, screen = go(text_file=str(text), max_steps=3, force=True, lang="zh")
     assert "偏见" in (folder / "report.html").read_text(encoding="utf-8")
     assert any("偏见" in line for line in screen.lines if line.startswith("before"))
-
-
-def test_the_monitor_line_is_the_guides(go):
-    import re
-
-    _, folder, screen = go(max_steps=3)
+    before, after = (row["cost"]["perplexity"] for row in read(folder / "comparison.json")["models"])
+    assert before > 1 and after > 1
     lines = [line for line in screen.lines if "Step" in line and "loss=" in line]
     form = (
         r"(📉|📈) Step \d+ \| loss=\d+\.\d{6} \| gap=\d+\.\d{6} \| H_male=\d+\.\d{4} \| H_female=\d+\.\d{4}"
@@ -398,56 +363,12 @@ def test_the_monitor_line_is_the_guides(go):
     assert rose == [False] + [b > a for a, b in zip(gaps, gaps[1:], strict=False)]
 
 
-def mamba_folder(folder: Path) -> Path:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 4}
-    ends = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": None}
-    config = AutoConfig.for_model("mamba", vocab_size=320, initializer_range=0.5, **sizes, **ends)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def test_lora_on_a_family_that_cannot_be_adapted_everywhere(go, tmp_path):
-    pytest.importorskip("peft")
-    model = str(mamba_folder(tmp_path / "mamba"))
-    _, folder, _ = go(model_path=model, lora_r=2, max_steps=1, force=True)
-    named = set(read(folder / "final" / "adapter_config.json")["target_modules"])
-    assert {name.rsplit(".", 1)[-1] for name in named} == {"in_proj", "x_proj", "dt_proj"}
-    with pytest.raises(InputError, match="out_proj"):
-        go("second", model_path=model, lora_r=2, lora_target_modules="out_proj")
-    assert not (folder.parent / "second").exists()
-
-
-def test_an_adapter_on_a_tied_head_is_refused_before_the_run_folder(go, tmp_path):
-    pytest.importorskip("peft")
-    model = str(make_folder(tmp_path / "tied", "qwen2"))
-    for name, layers in (("a", "q_proj,lm_head"), ("b", "embed_tokens")):
-        with pytest.raises(InputError, match="another layer shares"):
-            go(name, model_path=model, lora_r=2, lora_target_modules=layers, merge_lora=name == "a")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_merged_weights_of_an_adapter_folder_are_trained_further(go):
-    pytest.importorskip("peft")
-    _, folder, _ = go("adapter", lora_r=2, max_steps=1, force=True)
-    adapter = str(folder / "final")
-    _, further, _ = go("further", model_path=adapter, max_steps=1, save_steps=1, force=True)
-    start = dict(load_model(adapter).model.named_parameters())
+def test_the_merged_weights_of_an_adapter_folder_are_trained_further(go, adapter):
+    base = str(adapter / "final")
+    _, further, _ = go("further", model_path=base, max_steps=1, save_steps=1, force=True)
+    start = dict(load_model(base).model.named_parameters())
     end = dict(plain(further / "checkpoints" / "checkpoint-1").named_parameters())
     assert sum(not torch.equal(start[name], end[name]) for name in start) > len(start) / 2
-
-
-def test_gradient_checkpointing_where_the_model_has_none_is_refused_before_the_run_folder(go, tmp_path):
-    from transformers import CTRLConfig, CTRLLMHeadModel
-
-    config = CTRLConfig(vocab_size=320, n_embd=16, dff=16, n_layer=1, n_head=2, n_positions=256)
-    CTRLLMHeadModel(config).save_pretrained(tmp_path / "ctrl")
-    make_tokenizer().save_pretrained(tmp_path / "ctrl")
-    with pytest.raises(InputError, match="does not support it"):
-        go(model_path=str(tmp_path / "ctrl"), gradient_checkpointing=True)
-    assert not (tmp_path / "runs").exists()
 
 
 # --- The model that is saved ----------------------------------------------------------------------------------------
@@ -464,20 +385,6 @@ def narrow_folder(tiny_folder, tmp_path):
     config = narrow / "generation_config.json"
     config.write_text(json.dumps({"eos_token_id": 0, "do_sample": False, "temperature": 0.6}))
     return narrow
-
-
-def test_a_bfloat16_checkpoint_saved_in_float32_is_said(narrow_folder, tiny_file, tmp_path, capsys):
-    words = [
-        "train",
-        *flags(narrow_folder, tiny_file, tmp_path, max_steps=1, save_dtype="float32"),
-        "--force",
-    ]
-    assert exit_code(words) == 0
-    said = "the checkpoint is in bfloat16 and the model is saved in float32, 2 times the size"
-    screen = capsys.readouterr()
-    assert said in " ".join(screen.out.split()) and "warning: final/" not in screen.out
-    (report,) = tmp_path.glob("*/report.md")
-    assert said in " ".join(report.read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize("lora", [{}, {"lora_r": 2, "merge_lora": True}], ids=["full", "lora"])
@@ -500,7 +407,7 @@ def test_what_is_certified_is_what_the_folder_gives_in_the_dtype_it_came_in(go, 
         assert plain(folder / "final" / "merged").dtype == torch.bfloat16
 
 
-def test_a_change_is_left_in_bfloat16(go, narrow_folder):
+def test_a_change_is_left_in_bfloat16_and_float32_in_its_place_is_said(go, narrow_folder):
     given = {
         "model_path": str(narrow_folder),
         "force": True,
@@ -509,7 +416,10 @@ def test_a_change_is_left_in_bfloat16(go, narrow_folder):
         "seed": 1,
     }
     result, folder, _ = go("auto", **given)
-    _, wide, _ = go("wide", save_dtype="float32", **given)
+    _, wide, screen = go("wide", save_dtype="float32", **given)
+    said = "the checkpoint is in bfloat16 and the model is saved in float32, 2 times the size"
+    assert said in " ".join(screen.text.split()) and "warning: final/" not in screen.text
+    assert said in " ".join((wide / "report.md").read_text(encoding="utf-8").split())
     assert result["best_step"]  # or nothing was trained
     base, saved, trained = (
         torch.cat([p.flatten().float() for p in plain(where).parameters()])

@@ -22,25 +22,14 @@ from oracles import naive_entropies
 from tiny import make_tokenizer
 
 GENDERS = ("male", "female")
-REQUIRED = {  # the keys that the documented schema promises
-    *(
-        "schema",
-        "H_male",
-        "H_female",
-        "H_mean",
-        "gap",
-        "se",
-        "ci95",
-        "df",
-        "n_pairs",
-        "n_clusters",
-        "cluster_unit",
-    ),
-    *("mean_abs_pair_gap", "pair_gap_sd", "pair_gaps", "target_gap", "verdict", "pairs_needed", "p_within"),
-    *("p_exceeds", "noise_floor", "topics", "cells", "own", "decomposition", "quality", "warnings", "label"),
-    *("group_gaps", "groups", "model", "model_sha256", "data", "data_sha256", "responses", "seed", "unit"),
-    *("settings", "versions"),
-}
+# The keys that the documented schema promises.
+REQUIRED = set(
+    """
+    schema H_male H_female H_mean gap se ci95 df n_pairs n_clusters cluster_unit mean_abs_pair_gap pair_gap_sd pair_gaps
+    target_gap verdict pairs_needed p_within p_exceeds noise_floor topics cells own decomposition quality warnings label
+    group_gaps groups model model_sha256 data data_sha256 responses seed unit settings versions
+""".split()
+)
 
 
 def strict(summary: dict) -> dict:

@@ -172,12 +172,8 @@ def test_the_first_pairs_of_a_split_visit_the_templates_evenly(name: str, split:
 
 def test_the_first_pairs_hold_all_kinds() -> None:
     kind = {t.name: t.kind for t in GENDER_TEMPLATES}
-    assert Counter(kind[t[0].topic or ""] for t in pairs("gender", split="train")[:32]) == {
-        "occupation": 22,
-        "family": 4,
-        "school": 3,
-        "mathematics": 3,
-    }
+    found = Counter(kind[t[0].topic or ""] for t in pairs("gender", split="train")[:32])
+    assert found == {"occupation": 22, "family": 4, "school": 3, "mathematics": 3}
 
 
 def test_fillers_are_used_evenly() -> None:
@@ -232,16 +228,7 @@ def test_articles_in_all_prompts_follow_the_first_letter() -> None:
 
 def test_neutral_texts_are_short_distinct_and_about_no_one() -> None:
     assert len(set(NEUTRAL_TEXTS)) == 64
-    people = {w.rstrip(".") for w in GENDERED} | {
-        "they",
-        "them",
-        "their",
-        "person",
-        "people",
-        "i",
-        "we",
-        "you",
-    }
+    people = {w.rstrip(".") for w in GENDERED} | set("they them their person people i we you".split())
     for text in NEUTRAL_TEXTS:
         assert 5 <= len(text.split()) <= 12, text
         assert not people & set(re.findall(r"[a-z]+", text.lower())), text

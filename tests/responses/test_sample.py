@@ -134,16 +134,9 @@ def odd_model(kind):
             vocab_size=320, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, context_length=64
         )
     else:
-        config = BartConfig(
-            vocab_size=320,
-            d_model=32,
-            decoder_layers=2,
-            decoder_attention_heads=4,
-            decoder_ffn_dim=64,
-            max_position_embeddings=64,
-            is_decoder=True,
-            is_encoder_decoder=False,
-        )
+        decoder = {"decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64}
+        alone = {"is_decoder": True, "is_encoder_decoder": False}
+        config = BartConfig(vocab_size=320, d_model=32, max_position_embeddings=64, **decoder, **alone)
     config.bos_token_id, config.eos_token_id, config.pad_token_id = None, 0, 0
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
@@ -250,14 +243,8 @@ def test_pad_equal_to_end_changes_nothing(tiny_model, tiny_tokenizer, padless_to
 
 def test_the_models_own_generation_settings_are_kept_out_and_kept(tiny_model):
     plain, odd = tiny_model(), tiny_model()
-    odd.generation_config.update(
-        repetition_penalty=5.0,
-        no_repeat_ngram_size=1,
-        temperature=0.1,
-        top_k=1,
-        do_sample=True,
-        min_new_tokens=3,
-    )
+    strange = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "temperature": 0.1, "top_k": 1}
+    odd.generation_config.update(**strange, do_sample=True, min_new_tokens=3)
     own = odd.generation_config
     expected = sample_responses(plain, PROMPTS, Sampling(num_responses=5), ends=ENDS)
     assert sample_responses(odd, PROMPTS, Sampling(num_responses=5), ends=ENDS) == expected
@@ -438,18 +425,13 @@ def damaged(text: str, how: str) -> str:
     return json.dumps(content)
 
 
+NAMED = ["digit", "text", "float", "true", "out of vocabulary", "negative", "longer", "swapped", "no hash"]
+
+
 @pytest.mark.parametrize(
     "how",
     [
-        "digit",
-        "text",
-        "float",
-        "true",
-        "out of vocabulary",
-        "negative",
-        "longer",
-        "swapped",
-        "no hash",
+        *NAMED,
         pytest.param("", id="empty"),
         "[[[1, 2",
         "null",
@@ -467,8 +449,7 @@ def test_a_damaged_cache_file_is_sampled_again(counted, how):
     expected = sampler.responses(PROMPTS)
     (file,) = (cache_folder() / "responses").iterdir()
     whole = file.read_text()
-    named = ("digit", "text", "float", "true", "out", "negative", "longer", "swapped", "no")
-    file.write_text(damaged(whole, how) if how.split(" ")[0] in named else how)
+    file.write_text(damaged(whole, how) if how in NAMED else how)
     assert sampler.responses(PROMPTS) == expected and len(calls) == 2
     assert file.read_text() == whole
 

@@ -16,18 +16,7 @@ from isentropic.responses.sample import Sampling
 from isentropic.responses.stored import stored_chat, stored_items
 from tiny import make_tokenizer, unpaired
 
-FIGURES = (
-    "gap",
-    "se",
-    "ci95",
-    "df",
-    "n_pairs",
-    "n_clusters",
-    "cluster_unit",
-    "H_male",
-    "H_female",
-    "verdict",
-)
+FIGURES = "gap se ci95 df n_pairs n_clusters cluster_unit H_male H_female verdict".split()
 
 
 def refusal(call, *args) -> str:

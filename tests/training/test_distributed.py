@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from isentropic.cli import main
 from isentropic.prompts.preview import write_prompts
 from runs import flags as of_runs
+from runs import read
 from tiny import make_prompts, rows
 
 ROOT = Path(__file__).parents[2]
@@ -58,25 +58,37 @@ def weights(run: Path, step: int = 5) -> torch.Tensor:
     return torch.cat([kept[name].flatten().double() for name in sorted(kept)])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"steady": "off", "loss": "gee", "responses": "own", "micro_batch_size": 8}],
-    ids=["steady", "gee-own"],
-)
-def test_two_processes_are_one(tmp_path, tiny_folder, tiny_file, changes):
-    changes = dict(changes)
-    extra = ["--no-steady"] if changes.pop("steady", "") else []
-    given = {"model": tiny_folder, "data": tiny_file, "runs": tmp_path}
-    assert main(["train", *flags(**given, name="one", **changes), *extra]) == 0
-    done = two(*flags(**given, name="two", **changes), *extra)
-    one, other = tmp_path / "one", tmp_path / "two"
-    # One process speaks, one folder is written, and whole.
-    assert done.stdout.count("📉 Step 1 |") == 1 and done.stdout.count("stopped: max_steps") == 1
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_folder, tiny_file):
+    """The run of one process."""
+    runs = tmp_path_factory.mktemp("one")
+    assert main(["train", *flags(tiny_folder, tiny_file, runs, "one")]) == 0
+    return runs / "one"
+
+
+def test_two_processes_are_one(tmp_path, tiny_folder, tiny_file, whole):
+    done = two(*flags(tiny_folder, tiny_file, tmp_path, "two"))
+    assert_one(whole, tmp_path / "two", done.stdout, tiny_folder, 5, "max_steps")
+
+
+def test_two_processes_are_one_that_stops_at_its_target_on_own_responses(tmp_path, tiny_folder, tiny_file):
+    changes = {"loss": "gee", "responses": "own", "micro_batch_size": 8, "target_gap": 5, "save_steps": 2}
+    one, other = (
+        [*flags(tiny_folder, tiny_file, tmp_path, name, **changes), "--no-steady", "--force"]
+        for name in ("one", "two")
+    )
+    assert main(["train", *one]) == 0
+    assert_one(tmp_path / "one", tmp_path / "two", two(*other).stdout, tiny_folder, 2, "target")
+
+
+def assert_one(one: Path, other: Path, said: str, model: Path, step: int, stopped: str) -> None:
+    """One process speaks, one folder is written, and whole; what it holds is that of one process."""
+    assert said.count("📉 Step 1 |") == 1 and said.count(f"stopped: {stopped}") == 1
     assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in other.iterdir())
-    assert torch.linalg.norm(weights(one) - weights(other)) < 1e-5 * torch.linalg.norm(weights(one))
-    start = load_file(tiny_folder / "model.safetensors")
+    mine, theirs, start = weights(one, step), weights(other, step), load_file(model / "model.safetensors")
+    assert torch.linalg.norm(mine - theirs) < 1e-5 * torch.linalg.norm(mine)
     base = torch.cat([start[name].flatten().double() for name in sorted(start)])
-    moved, apart = weights(one) - base, weights(other) - weights(one)
+    moved, apart = mine - base, theirs - mine
     assert torch.linalg.norm(apart) < 1e-3 * torch.linalg.norm(moved)
     for a, b in zip(rows(one / "metrics.jsonl"), rows(other / "metrics.jsonl"), strict=True):
         assert a["step"] == b["step"] and a.keys() == b.keys()
@@ -88,8 +100,9 @@ def test_two_processes_are_one(tmp_path, tiny_folder, tiny_file, changes):
         else:
             assert b["val_gap"] == pytest.approx(a["val_gap"], abs=1e-5)
             assert b["kl"] == pytest.approx(a["kl"], abs=1e-5)
-    ours, theirs = (json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (one, other))
-    assert ours["stopped"] == theirs["stopped"] and ours["best_step"] == theirs["best_step"]
+    results = [read(run / "result.json") for run in (one, other)]
+    assert results[0]["stopped"] == results[1]["stopped"] == stopped
+    assert results[0]["best_step"] == results[1]["best_step"] and results[0]["steps"] == step
 
 
 # accelerate shards over GPUs only; here two CPU processes are told to it as a kind of processor that it knows.
@@ -109,17 +122,14 @@ PartialState.__init__ = tell
 """
 
 
-def test_sharded_weights_are_trained_kept_and_saved_whole(tmp_path, tiny_folder, tiny_file):
+def test_sharded_weights_are_trained_kept_and_saved_whole(tmp_path, tiny_folder, tiny_file, whole):
     """FSDP: every step is that of one process; the best weights, here those before training, come back from shards."""
-    given = {"model": tiny_folder, "data": tiny_file, "runs": tmp_path}
-    assert main(["train", *flags(**given, name="one")]) == 0
-    done = torchrun(script(tmp_path, SHARDED), *flags(**given, name="two"))
+    done = torchrun(script(tmp_path, SHARDED), *flags(tiny_folder, tiny_file, tmp_path, "two"))
     assert done.returncode == 0 and "its parameters are sharded" in done.stdout + done.stderr, done.stderr
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert torch.linalg.norm(weights(one) - weights(two)) < 1e-5 * torch.linalg.norm(weights(one))
-    results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in (one, two)]
-    assert results[0]["best_step"] == results[1]["best_step"] == 0
-    ours, theirs = (load_file(run / "final" / "model.safetensors") for run in (one, two))
+    sharded = tmp_path / "two"
+    assert torch.linalg.norm(weights(whole) - weights(sharded)) < 1e-5 * torch.linalg.norm(weights(whole))
+    assert [read(run / "result.json")["best_step"] for run in (whole, sharded)] == [0, 0]
+    ours, theirs = (load_file(run / "final" / "model.safetensors") for run in (whole, sharded))
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6) for name in ours)
 
@@ -152,14 +162,9 @@ main()
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6) for name in ours)
 
 
-def test_processes_stop_together(tmp_path, tiny_folder, tiny_file):
-    """A model within its target: both processes leave it unchanged. And both stop at the target when forced on."""
-    given = {"model": tiny_folder, "data": tiny_file, "runs": tmp_path, "target_gap": 5}
-    assert "left unchanged" in two(*flags(**given, name="within")).stdout
+def test_both_processes_leave_a_model_within_its_target_unchanged(tmp_path, tiny_folder, tiny_file):
+    assert "left unchanged" in two(*flags(tiny_folder, tiny_file, tmp_path, "within", target_gap=5)).stdout
     assert (tmp_path / "within" / "final" / "model.safetensors").is_file()
-    two(*flags(**given, name="forced"), "--force")
-    result = json.loads((tmp_path / "forced" / "result.json").read_text(encoding="utf-8"))
-    assert result["stopped"] == "target" and result["steps"] == 2
 
 
 SCRIPT = """
@@ -191,14 +196,20 @@ def test_two_processes_with_different_data_are_refused(tmp_path, tiny_folder, ti
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_batch_that_two_processes_cannot_share_is_refused(tmp_path, tiny_folder, tiny_file):
+def test_a_batch_that_two_processes_cannot_share_is_refused(
+    tmp_path, tiny_folder, tiny_file, monkeypatch, capsys
+):
+    """By each process alone, from what torchrun tells it."""
+    launched = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
     words = flags(tiny_folder, tiny_file, tmp_path / "runs", "run", effective_batch=12, micro_batch_size=4)
-    done = torchrun(ROOT / "train_debiasing.py", *words)
-    assert done.returncode != 0 and "2 processes" in done.stderr and "give 8 or 16" in done.stderr
+    error = (main(["train", *words]), capsys.readouterr().err)
+    assert error[0] == 2 and "2 processes" in error[1] and "give 8 or 16" in error[1]
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_process_that_dies_ends_the_run(tmp_path, tiny_folder, tiny_file):
+def test_a_process_that_dies_ends_the_run(tmp_path, tiny_folder, tiny_file, whole):
     """No hang: the other ends too, a line says why, and the last checkpoint resumes."""
     body = """
 if rank == 1:
@@ -218,8 +229,6 @@ if rank == 1:
     assert (run / "checkpoints" / "checkpoint-2" / "trainer_state.json").is_file()
     assert not (run / "result.json").exists()
     two(*words, "--resume")
-    assert main(["train", *flags(tiny_folder, tiny_file, tmp_path / "runs", "whole", save_steps=2)]) == 0
-    whole = tmp_path / "runs" / "whole"
     assert torch.linalg.norm(weights(run) - weights(whole)) < 1e-5 * torch.linalg.norm(weights(whole))
     assert [row["step"] for row in rows(run / "metrics.jsonl")] == [
         row["step"] for row in rows(whole / "metrics.jsonl")

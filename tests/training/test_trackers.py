@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tiny import rows
+
 NAMES = "loss entropy_gap entropy_gap_signed H_male H_female H_mean grad_norm learning_rate".split()
 HELD_OUT = "gap gap_se gap_low gap_high H_male H_female H_mean kl length distinct_2".split()
 METRICS = {f"train/{name}" for name in NAMES} | {f"eval/{name}" for name in HELD_OUT}
@@ -45,8 +47,7 @@ def logged(tmp_path: Path, tiny_folder: Path, tiny_file: Path) -> Any:
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        lines = (tmp_path / "runs" / "mine" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return done.stdout + done.stderr, [json.loads(line) for line in lines]
+        return done.stdout + done.stderr, rows(tmp_path / "runs" / "mine" / "metrics.jsonl")
 
     return run
 
@@ -59,13 +60,20 @@ def assert_twins(rows: list[list[Any]]) -> None:
 
 
 @needs("tensorboard")
-def test_tensorboard(logged: Any, tmp_path: Path) -> None:
+def test_tensorboard(go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the run folder, not where transformers would put it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logged("tensorboard")
-    board = EventAccumulator(str(tmp_path / "runs" / "mine" / "checkpoints" / "tensorboard"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    _, run, _ = go(report_to="tensorboard", max_steps=2)
+    assert not list((tmp_path / "here").iterdir())
+    board = EventAccumulator(str(run / "checkpoints" / "tensorboard"))
     board.Reload()
     assert METRICS <= set(board.Tags()["scalars"])
+    gaps = {row["step"]: row["gap"] for row in rows(run / "metrics.jsonl") if "loss" in row}
+    written = {event.step: event.value for event in board.Scalars("train/entropy_gap")}
+    assert written == pytest.approx(gaps, rel=1e-5)
     tables = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("eval/twins/text_summary")]
     assert len(tables) == 2 and all(table.startswith("| topic | group |") for table in tables)
     cells = [[cell.strip() for cell in line.split(" | ")] for line in tables[0].splitlines()[2:]]

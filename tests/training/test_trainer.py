@@ -242,29 +242,29 @@ def naive_means(model: Any, items: Sequence[Item], groups: Sequence[str]) -> dic
 # ---- the same result for any cut -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steady", [False, True], ids=["plain", "steady"])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "steady"),
+    [("L2", False), ("pairwise", False), ("L2", True), ("L1", True), ("GEE", True), ("unbiased", True)],
+)
 @pytest.mark.slow
 def test_any_cut_of_the_batch_is_the_twin(loss, steady):
     twin = twin_run(trainer_of(steady=steady, **LOSSES[loss]), loss)
-    for micro in (32, 2, 4, 8):
+    for micro in (32, 8, 2) if loss == "L2" else (32, 2):
         assert_same(cut_run("llama", loss, steady, micro), twin)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
-@pytest.mark.parametrize("loss", ["L2", "GEE"])
+@pytest.mark.parametrize(("kind", "loss"), [("gpt2", "L2"), ("qwen2", "GEE")])
 @pytest.mark.slow
 def test_any_cut_on_other_models(kind, loss):
     twin = twin_run(trainer_of(make_model(kind), **LOSSES[loss]), loss)
-    for micro in (32, 2, 8):
+    for micro in (32, 2):
         assert_same(cut_run(kind, loss, True, micro), twin)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
-@pytest.mark.parametrize("micro", [4, 32])
 @pytest.mark.slow
-def test_gradient_checkpointing_changes_nothing(kind, micro):
-    assert_same(cut_run(kind, "L2", True, micro, checkpointing=True), cut_run(kind, "L2", True, micro))
+def test_gradient_checkpointing_changes_nothing(kind):
+    assert_same(cut_run(kind, "L2", True, 32, checkpointing=True), cut_run(kind, "L2", True, 32))
 
 
 def test_the_ancestors_way_does_depend_on_the_cut():
@@ -272,19 +272,6 @@ def test_the_ancestors_way_does_depend_on_the_cut():
     runs = [run_of(trainer_of(gap_over="micro_batch", steady=False, micro_batch_size=m)) for m in (2, 32)]
     assert runs[0].steps[0]["loss"] > 2 * runs[1].steps[0]["loss"]
     assert runs[1].steps[0]["loss"] == pytest.approx(cut_run("llama", "L2", False, 32).steps[0]["loss"])
-
-
-def test_micro_batch_gap_is_the_mean_of_squares():
-    trainer = trainer_of(gap_over="micro_batch", steady=False, micro_batch_size=4, max_steps=1)
-    run = run_of(trainer)
-    items = [trainer.train_items[i] for i in trainer._get_train_sampler()]
-    base = make_model()
-    squares = [
-        float(naive_loss("L2", naive_entropies(base, items[k : k + 2]), items[k : k + 2], trainer.groups)[0])
-        for k in range(0, len(items), 2)
-    ]
-    assert len(squares) == 8
-    assert run.steps[0]["loss"] == pytest.approx(np.mean(squares), rel=1e-4)
 
 
 def test_padding_with_the_end_token_changes_nothing():
@@ -304,8 +291,7 @@ def wet_model(kind: str) -> Any:
     return wet
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize(("kind", "checkpointing"), [("llama", False), ("gpt2", True)])
 def test_dropout_changes_nothing_and_stays_in_the_configuration(kind, checkpointing):
     wet = wet_model(kind)
     settings = wet.config.to_dict()
@@ -368,13 +354,12 @@ def three_groups() -> PromptSet:
     return PromptSet(tuple(prompts), tuple(words), "three groups")
 
 
-@pytest.mark.parametrize("loss", ["L2", "L1", "pairwise"])
 @pytest.mark.slow
-def test_three_groups_for_any_cut(loss):
-    sizes = {"effective_batch": 12, **LOSSES[loss]}
-    twin = twin_run(trainer_of(prompts=three_groups(), micro_batch_size=12, **sizes), loss)
+def test_three_groups_for_any_cut():
+    sizes = {"effective_batch": 12}
+    twin = twin_run(trainer_of(prompts=three_groups(), micro_batch_size=12, **sizes), "L2")
     assert {f"H_{g}" for g in three_groups().groups} <= twin.steps[0].keys()
-    for micro in (3, 6, 12):
+    for micro in (3, 12):
         assert_same(run_of(trainer_of(prompts=three_groups(), micro_batch_size=micro, **sizes)), twin)
 
 
@@ -450,7 +435,7 @@ def test_the_last_uneven_batch_is_right():
     changes = {"prompts": short_set(23), "max_steps": -1, "num_train_epochs": 1}
     twin = twin_run(trainer_of(**changes), "L2")
     assert len(twin.steps) == 2
-    for micro in (4, 8, 32):
+    for micro in (4, 32):
         assert_same(run_of(trainer_of(micro_batch_size=micro, **changes)), twin)
 
 
@@ -541,11 +526,11 @@ def test_training_closes_the_gap_of_its_own_prompts():
 # ---- adapters and doors ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_lora_trains_the_adapter_alone(checkpointing):
+def test_lora_trains_the_adapter_alone():
+    """Whatever the cut, and with gradient checkpointing."""
     peft = pytest.importorskip("peft")
     runs = []
-    for micro in (4, 32):
+    for micro, checkpointing in ((4, False), (32, True)):
         torch.manual_seed(5)
         lora = peft.LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
         trainer = trainer_of(micro_batch_size=micro, peft=lora, gradient_checkpointing=checkpointing)
@@ -774,23 +759,28 @@ def resume(trainer: DebiasingTrainer, how: str) -> None:
     }[how]()
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """A trainer that is done, its run, and a checkpoint of its second step."""
+    trainer = trainer_of(save_strategy="steps", save_steps=2, save_total_limit=None)
+    run = run_of(trainer)
+    for number in (4, 5):
+        shutil.rmtree(f"{trainer.args.output_dir}/checkpoint-{number}", ignore_errors=True)
+    return trainer, run
+
+
 @pytest.mark.parametrize("how", ["true", "positional", "path", "true after evaluate"])
 @pytest.mark.slow
-def test_a_resumed_run_is_the_run_that_was_never_cut(how):
-    whole = trainer_of(save_strategy="steps", save_steps=2, save_total_limit=None)
-    held_out = run_of(whole).held_out
-    for number in (4, 5):
-        shutil.rmtree(f"{whole.args.output_dir}/checkpoint-{number}", ignore_errors=True)
-    rest = trainer_of(output_dir=whole.args.output_dir, save_strategy="no")
+def test_a_resumed_run_is_the_run_that_was_never_cut(whole, how):
+    trainer, run = whole
+    rest = trainer_of(output_dir=trainer.args.output_dir, save_strategy="no")
     notes = Notes()
     rest.add_callback(notes)
     resume(rest, how)
-    assert torch.equal(flat(rest.model), flat(whole.model))
+    assert torch.equal(flat(rest.model), run.weights)
     assert [row["step"] for row in rest.state.log_history if "entropy_gap" in row] == [1, 2, 3, 4, 5]
-    assert notes.held_out[-1] == held_out[-1]
-    base = trainer_of()
-    base.evaluate()
-    for mine, theirs in zip(rest.held_out_entropies[0], base.held_out_entropies[0], strict=True):
+    assert notes.held_out[-1] == run.held_out[-1]
+    for mine, theirs in zip(rest.held_out_entropies[0], trainer.held_out_entropies[0], strict=True):
         assert np.array_equal(mine, theirs)
 
 
@@ -812,16 +802,7 @@ def test_the_base_weights_are_hashed_once(monkeypatch, tiny_loaded):
     assert trainer.processing_class is tiny_loaded.tokenizer
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"loss": "gee", "lambda_weight": 2.0},
-        {"gap_over": "micro_batch", "steady": False},
-        {"micro_batch_size": 32},
-        {"estimator": "pairwise"},
-    ],
-)
+@pytest.mark.parametrize("changes", [{"loss": "gee"}, {"gap_over": "micro_batch", "steady": False}])
 def test_a_log_line_of_several_steps_holds_their_means(changes):
     """Loss, gap and entropies are means over the steps since the last line."""
     steps = run_of(trainer_of(max_steps=6, **changes)).steps
