@@ -12,11 +12,11 @@ demo: $(STAMP)
 	./scripts/run_pure_debiasing.sh smollm2-135m demo -- --overwrite --test_pairs 128 --validation_pairs 64 --max_pairs 96
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Without the slow tests.
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # What `make test` skips where these packages are missing; they live in an environment of their own, on top of the locked one.
 test-extras: $(STAMP)

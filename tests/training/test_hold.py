@@ -204,6 +204,7 @@ def expected(model, tokenizer, groups=("male", "female")):
 
 
 @pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.slow
 def test_a_run_that_holds_moves_the_expectation_less(
     tiny_model, tiny_tokenizer, tiny_prompts, tmp_path, lora
 ):
@@ -227,6 +228,7 @@ def test_a_run_that_holds_moves_the_expectation_less(
     assert moved["held"] < 0.25 * moved["free"], moved
 
 
+@pytest.mark.slow
 def test_any_split_of_the_batch_holds_alike(tiny_model, tiny_tokenizer, tiny_prompts, tmp_path):
     one, many = (
         trained(tiny_model("llama"), tiny_tokenizer, tiny_prompts, tmp_path, micro_batch_size=size)
@@ -236,6 +238,7 @@ def test_any_split_of_the_batch_holds_alike(tiny_model, tiny_tokenizer, tiny_pro
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_other_groups_hold_their_twins_or_the_contexts_of_a_file(tiny_model, tiny_tokenizer, tmp_path):
     rows = [
         {"young": f"The young cook has {n} cats. They", "old": f"The old cook has {n} cats. They"}
@@ -252,6 +255,7 @@ def test_other_groups_hold_their_twins_or_the_contexts_of_a_file(tiny_model, tin
     assert "neutral contexts" in trainer.held
 
 
+@pytest.mark.slow
 def test_three_groups_are_each_compared_with_the_first(tiny_model, tiny_tokenizer, tmp_path):
     rows = [{g: f"The {g} cook has {n} cats. They" for g in ("young", "old", "new")} for n in range(40)]
     prompts = load_prompts(rows, groups=("young", "old", "new"))
@@ -266,6 +270,7 @@ def test_prompts_of_another_language_hold_their_twins(tiny_model, tiny_tokenizer
     assert "twins" in trainer.held
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_a_pad_token_holds_too(tiny_model, tiny_tokenizer, tiny_prompts, tmp_path):
     bare = copy.deepcopy(tiny_tokenizer)
     bare.pad_token = None

@@ -267,6 +267,7 @@ def test_gradient_checkpointing_changes_nothing(kind):
     assert_same(cut_run(kind, "L2", True, 32, checkpointing=True), cut_run(kind, "L2", True, 32))
 
 
+@pytest.mark.slow
 def test_the_ancestors_way_does_depend_on_the_cut():
     """The square of each micro-batch's gap is another loss: what all the above would be if the weights were not exact."""
     runs = [run_of(trainer_of(gap_over="micro_batch", steady=False, micro_batch_size=m)) for m in (2, 32)]
@@ -292,6 +293,7 @@ def wet_model(kind: str) -> Any:
 
 
 @pytest.mark.parametrize(("kind", "checkpointing"), [("llama", False), ("gpt2", True)])
+@pytest.mark.slow
 def test_dropout_changes_nothing_and_stays_in_the_configuration(kind, checkpointing):
     wet = wet_model(kind)
     settings = wet.config.to_dict()
@@ -300,6 +302,7 @@ def test_dropout_changes_nothing_and_stays_in_the_configuration(kind, checkpoint
     assert not any("drop" in name for name in changed)
 
 
+@pytest.mark.slow
 def test_dropout_of_an_adapter_is_not_applied_and_said(caplog):
     peft = pytest.importorskip("peft")
     runs = []
@@ -331,6 +334,7 @@ def unpaired() -> PromptSet:
     return PromptSet(tuple(male + female), ("male", "female"), "unpaired prompts")
 
 
+@pytest.mark.slow
 def test_unpaired_prompts_are_scored_on_their_own_responses():
     trainer = trainer_of(prompts=unpaired(), micro_batch_size=8, steady=False)
     twin = twin_run(trainer_of(prompts=unpaired(), steady=False), "L2")
@@ -363,6 +367,7 @@ def test_three_groups_for_any_cut():
         assert_same(run_of(trainer_of(prompts=three_groups(), micro_batch_size=micro, **sizes)), twin)
 
 
+@pytest.mark.slow
 def test_unmatched_parts_the_twins_and_keeps_the_groups_balanced():
     trainer = trainer_of(matched=False)
     run = run_of(trainer)
@@ -378,6 +383,7 @@ def test_unmatched_parts_the_twins_and_keeps_the_groups_balanced():
     assert float(run.moves.norm()) > 0
 
 
+@pytest.mark.slow
 def test_own_responses_on_twins():
     trainer = trainer_of(responses="own", steady=False)
     twin = twin_run(trainer_of(responses="own", steady=False), "L2")
@@ -385,6 +391,7 @@ def test_own_responses_on_twins():
     assert [len(item.examples) for item in trainer.train_items] == [2] * 24
 
 
+@pytest.mark.slow
 def test_several_responses_a_prompt():
     twin = twin_run(trainer_of(num_responses=2), "L2")
     trainer = trainer_of(num_responses=2, micro_batch_size=2)
@@ -393,6 +400,7 @@ def test_several_responses_a_prompt():
     assert [len(item.examples) for item in trainer.train_items] == [8] * 24
 
 
+@pytest.mark.slow
 def test_refreshed_responses_are_drawn_from_the_weights_of_the_step():
     """With a learning rate of next to nothing the base model draws the same ones."""
     trainer = trainer_of(refresh_responses=2, max_steps=4, learning_rate=1e-12, effective_batch=12)
@@ -430,6 +438,7 @@ def short_set(pairs: int) -> PromptSet:
     )
 
 
+@pytest.mark.slow
 def test_the_last_uneven_batch_is_right():
     """23 pairs in batches of 16: the second step has 7, and micro-batches of 2, 2, 2 and 1 pair."""
     changes = {"prompts": short_set(23), "max_steps": -1, "num_train_epochs": 1}
@@ -439,6 +448,7 @@ def test_the_last_uneven_batch_is_right():
         assert_same(run_of(trainer_of(micro_batch_size=micro, **changes)), twin)
 
 
+@pytest.mark.slow
 def test_epochs_are_passes_over_the_pairs():
     used: list[int] = []
     trainer = trainer_of(prompts=short_set(23), max_steps=-1, num_train_epochs=3)
@@ -460,6 +470,7 @@ def test_epochs_are_passes_over_the_pairs():
 
 
 @pytest.mark.parametrize("steady", [False, True])
+@pytest.mark.slow
 def test_the_held_out_gap_is_that_of_the_weights_of_the_moment(steady):
     """Steady runs add the change on the validation prompts to the gap of all prompts before training."""
     trainer = trainer_of(max_steps=4, eval_steps=4, steady=steady)
@@ -508,12 +519,14 @@ def test_the_logs_hang_together():
         assert row["loss"] == pytest.approx(row["H_mean"] + 2 * row["entropy_gap"] ** 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_seed_matters_and_a_seed_repeats():
     same, other = run_of(trainer_of()), run_of(trainer_of(seed=7))
     assert torch.equal(same.weights, cut_run("llama", "L2", True, 4).weights)
     assert not torch.equal(same.weights, other.weights)
 
 
+@pytest.mark.slow
 def test_training_closes_the_gap_of_its_own_prompts():
     """A tiny model at a large rate on one batch that never changes: the gap must fall by half."""
     trainer = trainer_of(
@@ -526,6 +539,7 @@ def test_training_closes_the_gap_of_its_own_prompts():
 # ---- adapters and doors ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_lora_trains_the_adapter_alone():
     """Whatever the cut, and with gradient checkpointing."""
     peft = pytest.importorskip("peft")
@@ -547,6 +561,7 @@ def test_lora_trains_the_adapter_alone():
     assert_same(*runs)
 
 
+@pytest.mark.slow
 def test_a_model_by_name_and_rows_as_data(tiny_folder, tmp_path):
     rows = [
         {"male": f"he {job} {n}", "female": f"she {job} {n}", "topic": job} for job in JOBS for n in range(6)
@@ -582,6 +597,7 @@ def test_a_model_without_tokenizer_is_refused(tmp_path, tiny_prompts):
 
 
 @pytest.mark.parametrize("loss, passes", [("L2", 1), ("L1", 1), ("GEE", 2), ("unbiased", 2)])
+@pytest.mark.slow
 def test_a_loss_of_one_gap_needs_no_second_forward_pass(loss, passes):
     """The direction of its gradient is known beforehand; the others must know the entropies before they go back."""
     trainer = trainer_of(max_steps=1, eval_strategy="no", steady=False, **LOSSES[loss])
@@ -607,6 +623,7 @@ def card_of(trainer: DebiasingTrainer) -> Any:
     return ModelCard.load(Path(trainer.args.output_dir) / "README.md")
 
 
+@pytest.mark.slow
 def test_the_model_card_tells_the_held_out_gap():
     """What push_to_hub writes beside the weights, without a hub."""
     trainer = trainer_of(steady=False)
@@ -663,6 +680,7 @@ def summary_of(trainer: DebiasingTrainer, items: Sequence[Item]) -> float:
         (make_prompts, False),  # the training prompts are among them
     ],
 )
+@pytest.mark.slow
 def test_the_content_decides_what_is_pooled_with_the_training_prompts(held_out, pooled):
     """The validation set of another source says nothing about the training prompts, whatever it is called."""
     trainer = trainer_of()
@@ -716,6 +734,7 @@ def test_evaluate_measures_the_set_it_is_given():
     assert both["eval_set_gap"] == other["eval_gap"] != both["eval_rows_gap"]
 
 
+@pytest.mark.slow
 def test_measuring_another_set_steers_nothing():
     """Neither the anchor nor a stop nor the best weights may come from it."""
     trainer = trainer_of()
@@ -726,6 +745,7 @@ def test_measuring_another_set_steers_nothing():
     assert len(trainer.held_out_entropies) == 2
 
 
+@pytest.mark.slow
 def test_a_set_is_measured_on_the_same_responses_before_and_after_training():
     trainer = trainer_of()
     trainer.evaluate(held_out_set())
@@ -803,6 +823,7 @@ def test_the_base_weights_are_hashed_once(monkeypatch, tiny_loaded):
 
 
 @pytest.mark.parametrize("changes", [{"loss": "gee"}, {"gap_over": "micro_batch", "steady": False}])
+@pytest.mark.slow
 def test_a_log_line_of_several_steps_holds_their_means(changes):
     """Loss, gap and entropies are means over the steps since the last line."""
     steps = run_of(trainer_of(max_steps=6, **changes)).steps
@@ -814,6 +835,7 @@ def test_a_log_line_of_several_steps_holds_their_means(changes):
             assert line[name] == pytest.approx(mean, rel=1e-5, abs=1e-7), name
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_a_pad_token_trains_as_one_whose_end_token_pads():
     weights = []
     for pad in (None, "<end>"):
