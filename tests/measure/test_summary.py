@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import time
+import typing
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from scipy import stats
 
 from isentropic.errors import InputError
 from isentropic.gap import unpaired_gap
+from isentropic.gap.details import Decomposition, TopicGap
+from isentropic.gap.noise import NoiseFloor
 from isentropic.labels import gap_line, label
 from isentropic.measure.summary import distinct_ngrams, floor_of, group_entropies, quality, summarise
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Example
+from isentropic.schema import Floor, Parts, TopicRow
 
 GENDERS = ("male", "female")
 
@@ -109,6 +113,14 @@ def test_cells_are_the_summary_of_their_pairs():
     alone = summarise([items[i] for i in rows], [entropies[i] for i in rows], GENDERS, 0.01)
     for key in ("gap", "se", "ci95", "n_pairs", "verdict", "H_male", "H_female"):
         assert cell[key] == pytest.approx(alone[key])
+
+
+@pytest.mark.parametrize(
+    ("record", "promised"), [(TopicGap, TopicRow), (NoiseFloor, Floor), (Decomposition, Parts)]
+)
+def test_a_record_of_the_statistics_has_the_keys_that_the_schema_promises(record, promised):
+    """The types hold the summary's other figures to the schema; these are written as a whole."""
+    assert {field.name for field in dataclasses.fields(record)} == typing.get_type_hints(promised).keys()
 
 
 def test_swapping_the_groups_flips_the_sign_and_nothing_else():
