@@ -53,7 +53,9 @@ def test_every_command_parses(document: str, words: list[str]) -> None:
 
 
 QUICK = "--bf16 off --max_new_tokens 4"
-TRAIN = f"{QUICK} --max_steps 1 --max_pairs 16 --validation_pairs 8 --test_pairs 8 --overwrite"
+TRAIN = (
+    f"{QUICK} --max_steps 1 --max_pairs 16 --validation_pairs 8 --test_pairs 8 --other_pairs 2 --overwrite"
+)
 RUNNABLE = {
     tuple(words): None
     for _, words in commands()

@@ -233,7 +233,7 @@ def others(view: View, words: Words) -> Section | None:
             words.name(found["data"]),
             " – ".join(map(words.name, reversed(row["groups"]))),
             Number(words.count(found["n_pairs"])),
-            *(Number(words.signed(row[key])) for key in ("gap_before", "gap_after", "gap_change")),  # type: ignore[literal-required]
+            *(Number(words.signed(gap)) for gap in (row["gap_before"], row["gap_after"], row["gap_change"])),
             Number(words.brackets(row["ci95"])),
             words.texts.get(f"moved_{row['moved']}", row["moved"]),
         ]
