@@ -30,6 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "prompts.swap": (),
     "models": ("LoadedModel", "save_model"),
     "measure": ("Measurement", "measure", "summarise"),
+    "behaviour": ("PairedBehaviour", "read_sets", "log_likelihoods", "stereoset_scores"),
     "report": (),
 }
 Definition = ast.FunctionDef | ast.ClassDef

@@ -27,7 +27,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest  # noqa: E402
 
-from tiny import make_folder, make_model, make_prompts, make_tokenizer  # noqa: E402
+from tiny import make_benchmarks, make_folder, make_model, make_prompts, make_tokenizer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +82,21 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_prompts: Any) -> Pa
     from isentropic.prompts.preview import write_prompts
 
     return write_prompts(tiny_prompts, tmp_path_factory.mktemp("data") / "pairs.jsonl")
+
+
+@pytest.fixture(scope="session")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of made-up test sets. Shared: copy it before changing it."""
+    return make_benchmarks(tmp_path_factory.mktemp("benchmarks"))
+
+
+@pytest.fixture(scope="session")
+def public_sets() -> Path:
+    """The folder of the real test sets, where the machine has one."""
+    folder = os.environ.get("ISENTROPIC_BENCHMARKS")
+    if not folder:
+        pytest.skip("ISENTROPIC_BENCHMARKS names no folder")
+    return Path(folder)
 
 
 @pytest.fixture

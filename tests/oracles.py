@@ -81,3 +81,13 @@ def naive_entropies(model: Any, prompt_ids: Sequence[int], response_ids: Sequenc
 
     logits = model(input_ids=torch.tensor([[*prompt_ids, *response_ids]])).logits[0, len(prompt_ids) - 1 : -1]
     return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+
+def log_likelihood(model: Any, ids: Sequence[int], first: int) -> float:
+    """log p of ids[first:] given what stands before, one plain forward pass."""
+    import torch
+
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids])).logits[0].double()
+    scores = torch.log_softmax(logits[:-1], -1)
+    return float(sum(scores[t - 1, ids[t]] for t in range(first, len(ids))))

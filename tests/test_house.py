@@ -14,6 +14,7 @@ FLOORS = {
     "cli": 8,
     "commands": 7,
     "training": 6,
+    "behaviour": 6,
     "measure": 5,
     "run_folder": 4,
     "entropy": 4,

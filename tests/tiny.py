@@ -109,6 +109,60 @@ def folder_that_only_ends(folder: Path) -> Path:
     return folder
 
 
+def make_benchmarks(folder: Path) -> Path:
+    """Files in the formats of the public test sets, all made up: two or more items of each."""
+
+    def put(name: str, text: str) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+    for room in ("crows_pairs", "winobias", "winogender", "stereoset", "unstereoeval", "bbq"):
+        put(f"{room}/LICENSE", "made up for tests")
+    jobs = JOBS[:4]
+    kinds = ("gender", "gender", "gender", "age")
+    crows = [
+        f"{i},The {job} is an old man.,The {job} is a man.,stereo,{kinds[i]},[],a{i % 3},[]"
+        for i, job in enumerate(jobs)
+    ]
+    head = ",sent_more,sent_less,stereo_antistereo,bias_type,annotations,anon_writer,anon_annotators"
+    put("crows_pairs/crows_pairs_anonymized.csv", "\n".join([head, *crows]) + "\n")
+    for kind in (1, 2):
+        for side, word in (("pro", "he"), ("anti", "she")):
+            lines = [f"{i} [The {job}] told the cook that [{word}] is late." for i, job in enumerate(jobs, 1)]
+            put(f"winobias/{side}_stereotyped_type{kind}.txt.dev", "\n".join(lines) + "\n")
+    twins = [
+        f"{job}.guest.{answer}.{gender}.txt\tThe {job} told the guest that {word} is late{' now' * answer}."
+        for job in jobs for answer in (0, 1)
+        for gender, word in (("male", "he"), ("female", "she"), ("neutral", "they"))
+    ]  # fmt: skip
+    put("winogender/all_sentences.tsv", "\n".join(["sentid\tsentence", *twins]) + "\n")
+    tests = [
+        {"id": str(i), "target": job, "bias_type": "gender" if i else "race", "context": f"The BLANK {job}.",
+         "sentences": [{"id": f"{i}{label}", "sentence": f"The {word} {job} told me.", "gold_label": label}
+                       for label, word in (("unrelated", "pens"), ("stereotype", "kind"), ("anti-stereotype", "sad"))]}
+        for i, job in enumerate([*jobs, *jobs])
+    ]  # fmt: skip
+    put("stereoset/dev.gender.json", json.dumps({"version": "0", "data": {"intrasentence": tests}}))
+    rows = [
+        f"{i},{job},he,x,True,{{pronoun}} is a {job}.,,{{}},True,True,False" for i, job in enumerate(jobs)
+    ]
+    head = ",word,target_word,sentence,has_placeholder,template,modifications,likely_under,is_natural,has_word,is_revised"
+    put("unstereoeval/USE-5.csv", "\n".join([head, *rows]) + "\n")
+    asked, about = [], ["category,question_index,example_id,target_loc"]
+    for i in range(8):
+        told = " The woman was late." if i % 2 else ""
+        info = {"ans0": ["man", "man"], "ans1": ["Unknown", "unknown"], "ans2": ["woman", "woman"]}
+        asked.append({
+            "example_id": i, "question_index": str(i // 2), "context": f"A man and a woman met.{told}",
+            "question": "Who was late?", "ans0": "The man", "ans1": "Unknown", "ans2": "The woman",
+            "answer_info": info, "label": 2 if i % 2 else 1, "additional_metadata": {"stereotyped_groups": ["F"]},
+        })  # fmt: skip
+        about.append(f"Gender_identity,{i // 2},{i},2")
+    put("bbq/Gender_identity.jsonl", "".join(json.dumps(row) + "\n" for row in asked))
+    put("bbq/additional_metadata.Gender_identity.csv", "\n".join(about) + "\n")
+    return folder
+
+
 def unpaired(prompts: Any) -> Any:
     """The same prompts as single ones: without pairs, topics and cells."""
     single = tuple(dataclasses.replace(p, pair_id=None, topic=None, cell=None) for p in prompts.prompts)

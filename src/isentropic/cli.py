@@ -11,9 +11,14 @@ from typing import Any
 
 from isentropic.commands.faults import guarded
 from isentropic.commands.parser import parse, parser, settings_from, train_parser
-from isentropic.settings import MeasureSettings, TrainSettings
+from isentropic.settings import BehaviourSettings, MeasureSettings, TrainSettings
 
-SETTINGS: dict[str, type] = {"train": TrainSettings, "measure": MeasureSettings, "compare": MeasureSettings}
+SETTINGS: dict[str, type] = {
+    "train": TrainSettings,
+    "measure": MeasureSettings,
+    "compare": MeasureSettings,
+    "behaviour": BehaviourSettings,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

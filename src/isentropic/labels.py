@@ -138,3 +138,33 @@ def monitor_line(step: int, parts: dict[str, float], last_gap: float | None) -> 
     groups = [name for name in parts if name.startswith("H_") and name != "H_mean"]
     entropies = " | ".join(f"{name}={parts[name]:.4f}" for name in groups)
     return f"{mark} Step {step} | loss={parts['loss']:.6f} | gap={parts['entropy_gap']:.6f} | {entropies}"
+
+
+def behaviour_lines(behaviour: Mapping[str, Any]) -> list[str]:
+    """Models on public test sets, in a few lines a set: differences in nats first, shares second."""
+    margin = behaviour["margin"]
+    words = {"moved": "moved", "not_moved": f"not moved beyond {margin:g}", "too_few": "too few items to say"}
+    lines = []
+    for one in behaviour["sets"]:
+        first, second = one["sides"]
+        lines.append(
+            f"{one['name']}, {second} over {first}: {one['n_items']} items, {one['n_clusters']} "
+            f"{one['unit']} (nearest to 0 nats, smallest size and nearest to 50 % are best)"
+        )
+        for row in one["models"]:
+            mean, size, share = row["mean"], row["mean_abs"], row["percent"]
+            extra = "".join(f", {name} {value:.1f}" for name, value in row["extra"].items())
+            lines.append(
+                f"   {row['model']}: mean {mean['value']:+.4f} {interval_text(mean['ci95'])}, mean size "
+                f"{size['value']:.4f}, {share['value']:.1f} % above 0{extra}"
+            )
+        for row in one["changes"]:
+            moves = "; ".join(
+                f"{name} {move['change']:+.4f} {interval_text(move['ci95'])} {words[move['verdict']]}"
+                for name, move in (("mean", row["mean"]), ("mean size", row["mean_abs"]))
+            )
+            lines.append(
+                f"   {row['model']} against {row['against']}, item by item: {moves}; "
+                f"{row['percent']['value']:+.1f} percentage points"
+            )
+    return lines

@@ -36,6 +36,7 @@ from isentropic.settings import TrainSettings
 
 CONFIG = "config.json"
 BEFORE, AFTER, COMPARISON = "gap_before.json", "gap_after.json", "comparison.json"
+BEHAVIOUR = "behaviour.json"
 METRICS, RESPONSES = "metrics.jsonl", "responses.jsonl"
 CURVES, REPORT_HTML, REPORT_MD = "curves.png", "report.html", "report.md"
 CHECKPOINTS, FINAL, CARD = "checkpoints", "final", "final/README.md"
@@ -48,8 +49,8 @@ STAGING = ".isentropic-"
 CONFIG_SCHEMA = "isentropic.config/1"
 
 FREE_ON_RESUME = frozenset(
-    "output_dir run_name model_path train_data use_test_data preset resume overwrite lang report_to "
-    "log_steps save_steps trust_remote_code max_steps gate".split()
+    "output_dir run_name model_path train_data behaviour use_test_data preset resume overwrite lang "
+    "report_to log_steps save_steps trust_remote_code max_steps gate".split()
 )
 """Settings that a resumed run may change. Model and data are compared by their hashes, not by their names."""
 
@@ -106,7 +107,7 @@ def check_ours(folder: Path, settings: TrainSettings) -> None:
             f"--overwrite would delete {name}, which is not a run folder (no {CONFIG} of isentropic in it); "
             "give another --run_name"
         )
-    for flag in ("model_path", "train_data", "text_file"):
+    for flag in ("model_path", "train_data", "text_file", "behaviour"):
         given = getattr(settings, flag)
         if given and os.path.exists(given) and Path(given).resolve().is_relative_to(folder.resolve()):
             raise InputError(
@@ -364,8 +365,9 @@ def read_run(folder: str | Path, result: dict[str, Any] | None = None) -> dict[s
 
     Returns:
         `schema` ("isentropic.run/1"), `name`, `config`, `metrics` (rows), `before`, `after`, `comparison`,
-        `result` (None where missing), `examples` (three pairs with their responses), `curves` (is there a
-        `curves.png`) and `notes` on files that are missing or damaged. Gaps and entropies in nats.
+        `behaviour`, `result` (None where missing), `examples` (three pairs with their responses), `curves`
+        (is there a `curves.png`) and `notes` on files that are missing or damaged. Gaps and entropies in
+        nats.
 
     Raises:
         InputError: no such folder, or a file that must be there is missing or damaged.
@@ -391,6 +393,7 @@ def read_run(folder: str | Path, result: dict[str, Any] | None = None) -> dict[s
         notes.append({"key": "damaged", "file": AFTER, "why": "no gap"})
         after = None
     comparison = _optional(folder / COMPARISON, notes, silent=after is None)
+    behaviour = _optional(folder / BEHAVIOUR, notes, silent=not config.get("behaviour") or after is None)
     metrics = _rows(folder / METRICS, notes, silent=unchanged)
     responses = _rows(folder / RESPONSES, notes)
     return {
@@ -401,6 +404,7 @@ def read_run(folder: str | Path, result: dict[str, Any] | None = None) -> dict[s
         "before": before,
         "after": after,
         "comparison": comparison,
+        "behaviour": behaviour,
         "result": result,
         "examples": _examples(responses, before, after),
         "curves": (folder / CURVES).is_file(),

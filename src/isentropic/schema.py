@@ -14,6 +14,7 @@ MEASURE_SCHEMA = "isentropic.measure/1"
 COMPARE_SCHEMA = "isentropic.compare/1"
 RUN_SCHEMA = "isentropic.run/1"
 ABILITY_SCHEMA = "isentropic.ability/1"
+BEHAVIOUR_SCHEMA = "isentropic.behaviour/1"
 
 Interval = list[float]
 Form = Literal["contexts", "twins"]
@@ -304,6 +305,78 @@ class Ability(TypedDict):
     notes: list[str]
 
 
+class BehaviourEstimate(TypedDict):
+    """A mean over the items of a public test set."""
+
+    value: float | None
+    ci95: Interval | None
+
+
+class BehaviourFigures(TypedDict):
+    """One model on one set: the log-likelihood difference of an item (second side minus first), its size, and
+    the share of items above 0; on how many items the sides have different numbers of tokens; and the scores
+    that this set has besides.
+    """
+
+    model: str
+    mean: BehaviourEstimate
+    mean_abs: BehaviourEstimate
+    percent: BehaviourEstimate
+    unequal_tokens: int | None
+    extra: dict[str, float | None]
+
+
+class BehaviourMove(TypedDict):
+    """A paired change, its verdict (moved, not_moved, too_few), and the smallest change that is excluded."""
+
+    change: float | None
+    ci95: Interval | None
+    verdict: str
+    largest: float | None
+
+
+class BehaviourChange(TypedDict):
+    """How a model differs from the first on one set, item by item."""
+
+    model: str
+    against: str
+    mean: BehaviourMove
+    mean_abs: BehaviourMove
+    percent: BehaviourEstimate
+
+
+class BehaviourSet(TypedDict):
+    """One public test set: what its two sides are, what its clusters are, and the models' figures."""
+
+    name: str
+    sides: list[str]
+    unit: str
+    form: str
+    n_items: int | None
+    n_clusters: int | None
+    models: list[BehaviourFigures]
+    changes: list[BehaviourChange]
+
+
+class BehaviourModel(TypedDict):
+    """A model that was scored on public test sets."""
+
+    name: str
+    sha256: str
+    bf16: bool
+
+
+class Behaviour(TypedDict):
+    """Models on public test sets, compared item by item (`isentropic.behaviour/1`)."""
+
+    schema: str
+    margin: float | None
+    models: list[BehaviourModel]
+    sets: list[BehaviourSet]
+    versions: dict[str, str]
+    notes: list[str]
+
+
 Stopped = Literal["target", "max_steps", "max_kl", "already_within", "not_finite", "interrupted"]
 """Why training stopped: the target was met, the steps were made, the model left its base too far,
 there was nothing to train, the loss became NaN or infinite, or a signal asked for it."""
@@ -361,6 +434,7 @@ class Run(TypedDict):
     before: Summary
     after: Summary | None
     comparison: Comparison | None
+    behaviour: Behaviour | None
     result: RunResult | None
     examples: list[RunExample]
     curves: bool

@@ -398,6 +398,12 @@ class RunSettings:
         section="model",
     )
     merge_lora: bool = option(False, "save the model with the adapter merged in as well", section="model")
+    behaviour: str | None = option(
+        None,
+        "folder with public tests of stereotypes (or hub): the model is scored on them before and after",
+        section="run",
+        metavar="DIR|hub",
+    )
     report_to: str = option(
         "none",
         "where metrics go: none, tensorboard, wandb or trackio; several separated by commas",
@@ -492,6 +498,40 @@ class MeasureSettings(CommandSettings, SamplingSettings, DataSettings):
     def check(self) -> None:
         """Refuse what cannot work, all of it in one message of one line a fault."""
         if faults := self.faults():
+            raise InputError("\n".join(faults))
+
+
+@dataclass
+class BehaviourSettings:
+    """The settings of ``isentropic behaviour``."""
+
+    benchmarks: str | None = option(
+        None,
+        "folder with the public test sets, or hub to fetch them from the Hugging Face hub",
+        section="data",
+        metavar="DIR|hub",
+    )
+    sets: str | None = option(
+        None, "the sets to use, separated by commas; by default all that are there", section="data"
+    )
+    margin: float = option(
+        0.05, "a mean change smaller than this counts as none, in nats", section="stop", **ABOVE_0
+    )
+    trust_remote_code: bool = changed(CommandSettings, "trust_remote_code", False)
+    bf16: str = changed(LossSettings, "bf16", "auto", section="run")
+    json: str | None = option(None, "write the result to this file; - prints it", section="run")
+    html: str | None = option(None, "write the report to this file", section="run")
+    lang: str = changed(CommandSettings, "lang", "en")
+
+    def check(self) -> None:
+        """Refuse what cannot work, all of it in one message of one line a fault."""
+        faults = value_faults(self)
+        if self.benchmarks is None:
+            faults.append(
+                "--benchmarks is missing; the public test sets are not part of isentropic; give the folder "
+                "that holds them, or hub to fetch them"
+            )
+        if faults:
             raise InputError("\n".join(faults))
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
@@ -20,16 +19,9 @@ from isentropic.measure.expectation import (
 from isentropic.measure.measurement import make_items, measure
 from isentropic.prompts.contexts import Context, builtin_contexts, read_contexts
 from isentropic.responses.sample import ResponseSampler, Sampling
+from oracles import log_likelihood
 
 GROUPS = ("male", "female")
-
-
-def log_likelihood(model, ids, first):
-    """log p of ids[first:] given what stands before, one plain forward pass."""
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([ids])).logits[0].double()
-    scores = torch.log_softmax(logits[:-1], -1)
-    return float(sum(scores[t - 1, ids[t]] for t in range(first, len(ids))))
 
 
 def rows_of(loaded, items, groups=GROUPS):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -525,11 +524,8 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def gsm8k() -> Path:
-    folder = os.environ.get("ISENTROPIC_BENCHMARKS")
-    if not folder:
-        pytest.skip("ISENTROPIC_BENCHMARKS names no folder")
-    return Path(folder) / "gsm8k"
+def gsm8k(public_sets: Path) -> Path:
+    return public_sets / "gsm8k"
 
 
 def test_gsm8k_pairs(gsm8k: Path) -> None:

@@ -27,8 +27,8 @@ from isentropic.responses.batches import Item
 from isentropic.responses.encode import chat_line, follows_chat
 from isentropic.responses.sample import Sampling
 from isentropic.responses.stored import stored_chat, stored_items
-from isentropic.schema import Ability, Comparison, Summary
-from isentropic.settings import MeasureSettings, reading_of
+from isentropic.schema import Ability, Behaviour, Comparison, Summary
+from isentropic.settings import BehaviourSettings, MeasureSettings, reading_of
 
 PROMPT_SETTINGS = "train_data text_column group_column groups male_column female_column swap"
 SAMPLING_SETTINGS = "max_new_tokens sample_temp num_responses"
@@ -83,7 +83,7 @@ def not_default(settings: MeasureSettings, names: str) -> str:
 # --- Measuring ----------------------------------------------------------------------------------------------
 
 
-def model_on_device(name: str, settings: MeasureSettings) -> tuple[LoadedModel, bool]:
+def model_on_device(name: str, settings: MeasureSettings | BehaviourSettings) -> tuple[LoadedModel, bool]:
     """The model on the device it is measured on, and whether its body runs in bfloat16."""
     loaded = load_model(name, trust_remote_code=settings.trust_remote_code)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -189,7 +189,9 @@ def write_responses(measurement: Measurement, loaded: LoadedModel, settings: Mea
     return [f"responses: {settings.responses_out}"]
 
 
-def write_results(result: Summary | Comparison | Ability, settings: MeasureSettings) -> list[str]:
+def write_results(
+    result: Summary | Comparison | Ability | Behaviour, settings: MeasureSettings | BehaviourSettings
+) -> list[str]:
     """Write ``--json`` and ``--html``, if asked for; returns a line for each."""
     lines = []
     if settings.json:

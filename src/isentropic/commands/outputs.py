@@ -11,7 +11,7 @@ from pathlib import Path
 from isentropic.errors import InputError
 
 _OURS = (
-    rb'\s*\{\s*"schema": "isentropic\.(measure|compare|ability)/',  # a summary
+    rb'\s*\{\s*"schema": "isentropic\.(measure|compare|ability|behaviour)/',  # a summary
     rb'[^\n]*"prompt_ids": \[[^\n]*"response_ids": \[[^\n]*"entropy": ',  # scored responses
     rb'<!doctype html>.*<meta name="generator" content="isentropic">',  # a report
     rb".*<!-- generator: isentropic -->\s*$",  # a report as Markdown

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from isentropic.commands.config import config_words
 from isentropic.errors import InputError
-from isentropic.settings import MeasureSettings, TrainSettings, apply_preset, in_order
+from isentropic.settings import BehaviourSettings, MeasureSettings, TrainSettings, apply_preset, in_order
 from isentropic.text import half_character, short, visible
 
 SECTIONS = {
@@ -130,11 +130,18 @@ def parser(program: str = "isentropic") -> Parser:
         "models", nargs="+", metavar="MODEL", help="the first is what the others are compared with"
     )
     add_settings(compare, MeasureSettings)
+    behaviour = commands.add_parser(
+        "behaviour", help="models on public tests of stereotypes, compared item by item"
+    )
+    behaviour.add_argument(
+        "models", nargs="+", metavar="MODEL", help="the first is what the others are compared with"
+    )
+    add_settings(behaviour, BehaviourSettings)
     add_ability(
         commands.add_parser("ability", help="what a change cost: test items answered before and after")
     )
     report = commands.add_parser("report", help="write a run's or a measurement's report again")
-    report.add_argument("run", help="a run folder, or a JSON file that measure or compare wrote")
+    report.add_argument("run", help="a run folder, or a JSON file that another command wrote")
     report.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report")
     report.add_argument(
         "--out",
@@ -215,7 +222,9 @@ def add_train_flags(train: argparse.ArgumentParser) -> None:
 # --- Settings from flags, presets and files -----------------------------------------------------------------
 
 
-PATHS = "model_path train_data output_dir text_file json html responses_in responses_out".split()
+PATHS = (
+    "model_path train_data output_dir text_file json html responses_in responses_out benchmarks behaviour"
+).split()
 
 
 def parse(parser: Parser, arguments: Sequence[str] | None) -> dict[str, Any]:

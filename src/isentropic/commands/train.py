@@ -22,6 +22,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from isentropic.behaviour import PairedBehaviour, read_sets
 from isentropic.commands.advice import advice
 from isentropic.commands.checks import check_model, check_processes, launched_process, lora_of, trackers_of
 from isentropic.commands.faults import gate
@@ -29,7 +30,7 @@ from isentropic.commands.report import write_report
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
 from isentropic.files import TEMPORARY, read_json, write_json, write_jsonl, write_text
-from isentropic.labels import expectation_change_line, gap_line, other_set_line
+from isentropic.labels import behaviour_lines, expectation_change_line, gap_line, other_set_line
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import answers_of, perplexity
 from isentropic.measure.measurement import Measurement, measure, response_rows
@@ -52,6 +53,7 @@ from isentropic.responses.sample import Draw, ResponseSampler
 from isentropic.run_folder import (
     AFTER,
     BEFORE,
+    BEHAVIOUR,
     CARD,
     CHECKPOINTS,
     COMPARISON,
@@ -141,6 +143,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
             )
         )
         prompts, parts = load_data(settings, load, screen, launched[1])
+        public = PairedBehaviour(read_sets(settings.behaviour)) if settings.behaviour else None
         # Before the trainer's configuration: ZeRO-3 would make it shard the weights while they load, and no
         # untrained model would be left to sample responses from.
         loaded = load()
@@ -171,6 +174,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
                 folder=folder,
                 clock=clock,
                 writes=writes,
+                public=public,
             )
 
         # All checks have passed: from here on we write to the run folder.
@@ -216,9 +220,10 @@ class Run:
         folder: Path,
         clock: Clock,
         writes: bool,
+        public: PairedBehaviour | None = None,
     ) -> None:
         self.settings, self.screen, self.parts, self.loaded = settings, screen, parts, loaded
-        self.folder, self.clock, self.writes = folder, clock, writes
+        self.folder, self.clock, self.writes, self.public = folder, clock, writes, public
         self.checkpoints = folder / CHECKPOINTS
         self.stop = TargetGapStop(settings.stop_margin * settings.target_gap, settings.max_kl)
         self.best = BestCheckpoint(self.checkpoints, settings.max_kl)
@@ -253,6 +258,7 @@ class Run:
         others = {
             name: self.measure_test(self.loaded, part=name) for name in self.parts if name not in SPLITS
         }
+        self.score_public("base", self.loaded)
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
@@ -415,6 +421,7 @@ class Run:
         moved = [
             other_set_row(was, self.measure_test(final, was.items, name)) for name, was in others.items()
         ]
+        self.score_public("final", final)
         assert trainer.neutral is not None
         costs = [
             {"kl": 0.0, "kl_ci95": [0.0, 0.0], **base},
@@ -426,6 +433,8 @@ class Run:
         self.write_measurement(AFTER, after)
         compared = comparison(["base", "final"], [before, after], costs)
         write_json(self.folder / COMPARISON, compared)
+        if self.public:
+            write_json(self.folder / BEHAVIOUR, self.public.result())
         self.write_responses(before, after)
         self.clock.mark("after")
         self.screen.say(f"after   {gap_line(after.summary, self.settings.lang)}")
@@ -434,6 +443,8 @@ class Run:
             self.screen.say(told)
         for other in moved:
             self.screen.say(other_set_line(other))
+        for line in behaviour_lines(self.public.result()) if self.public else ():
+            self.screen.say(line)
         self.save_final(state)
         self.clock.mark("saving")
         result = self.result(reason, before.summary, after.summary, moved)
@@ -474,6 +485,12 @@ class Run:
             split="test",
             progress=self.screen.bar(stage),
         )
+
+    def score_public(self, name: str, loaded: LoadedModel) -> None:
+        """Score the model as it is now on the public test sets, where the run has some."""
+        if self.public:
+            loaded = dataclasses.replace(loaded, model=self.trainer.model)
+            self.public.score(name, loaded, scorer=self.trainer.scorer, bf16=self.bf16, bar=self.screen.bar)
 
     def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
         """What the model's own answers to neutral prompts look like,

@@ -86,7 +86,7 @@ def _from_name(name: str) -> Table:
             raise InputError(f"{name} ends in {ending!r}, which cannot be read; give {', '.join(FILE_TYPES)}")
         if ending == ".parquet":
             return _from_parquet(path)
-        text = _text(path)
+        text = text_of(path)
         if ending == ".jsonl":
             return _from_jsonl(text, name)
         return _from_json(text, name) if ending == ".json" else _from_csv(text, name, ending)
@@ -97,7 +97,12 @@ def _from_name(name: str) -> Table:
     return _from_hub(name)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8; the line is named.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:

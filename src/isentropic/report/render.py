@@ -12,10 +12,12 @@ import jinja2
 import yaml
 from markupsafe import Markup, escape
 
+from isentropic.report.behaviour import behaviour_head, behaviour_section
 from isentropic.report.head import head
-from isentropic.report.sections import Number, Verbatim, sections, strip
-from isentropic.report.view import View, view_of
+from isentropic.report.sections import Number, Section, Verbatim, sections, strip
+from isentropic.report.view import View, record_of, view_of
 from isentropic.report.words import TEMPLATES, Words
+from isentropic.schema import BEHAVIOUR_SCHEMA
 
 _BUILT_IN_MODELS = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -24,7 +26,8 @@ def render_html(summary: Mapping[str, Any], lang: str = "en") -> str:
     """Return the report as one HTML page that needs nothing else: no network, no script, no other file.
 
     Args:
-        summary: what `read_run` returns, a `measure` summary, or a comparison; distinguished by `schema`.
+        summary: what `read_run` returns, a `measure` summary, a comparison, or figures of public test sets;
+            distinguished by `schema`.
         lang: "en" or "zh".
 
     Returns:
@@ -38,7 +41,7 @@ def render_html(summary: Mapping[str, Any], lang: str = "en") -> str:
         >>> "&lt;script&gt;" in page, "<script>" in page
         (True, False)
     """
-    return _rendered("report.html.j2", view_of(summary), lang)
+    return _report("report.html.j2", summary, lang)
 
 
 def render_markdown(summary: Mapping[str, Any], lang: str = "en") -> str:
@@ -46,7 +49,8 @@ def render_markdown(summary: Mapping[str, Any], lang: str = "en") -> str:
     no figures but `curves.png` where the run has one.
 
     Args:
-        summary: what `read_run` returns, a `measure` summary, or a comparison; distinguished by `schema`.
+        summary: what `read_run` returns, a `measure` summary, a comparison, or figures of public test sets;
+            distinguished by `schema`.
         lang: "en" or "zh".
 
     Raises:
@@ -56,7 +60,7 @@ def render_markdown(summary: Mapping[str, Any], lang: str = "en") -> str:
         >>> print(render_markdown({"schema": "isentropic.measure/1", "gap": -0.08}).splitlines()[0])
         # The gap was measured
     """
-    return _tidy(_rendered("report.md.j2", view_of(summary), lang))
+    return _tidy(_report("report.md.j2", summary, lang))
 
 
 def model_card(summary: Mapping[str, Any]) -> str:
@@ -97,25 +101,45 @@ def model_card(summary: Mapping[str, Any]) -> str:
     return _tidy(text)
 
 
+def _report(template: str, summary: Mapping[str, Any], lang: str) -> str:
+    """A report of any kind."""
+    if summary.get("schema") != BEHAVIOUR_SCHEMA:
+        return _rendered(template, view_of(summary), lang)
+    found, words = record_of(summary), Words(lang)
+    section = behaviour_section(found, words)
+    return _filled(
+        template, words, found["versions"], {section.id: section}, head=behaviour_head(found, words)
+    )
+
+
 def _rendered(template: str, view: View, lang: str, **more: Any) -> str:
     """A template filled with what the report says of a view."""
     words = Words(lang, view.target)
-    version = view.versions.get(
-        "isentropic"
-    )  # of what made the data: a later one must not change an old report
-    found = {section.id: section for section in sections(view, words)}
+    found = sections(view, words)
+    if view.run and view.run["behaviour"]:
+        names = [words("column_before"), words("column_after")]
+        place = 2 if found[1].id == "expectation" else 1
+        found.insert(place, behaviour_section(view.run["behaviour"], words, names))
+    return _filled(
+        template,
+        words,
+        view.versions,
+        {section.id: section for section in found},
+        view=view,
+        head=head(view, words),
+        strip=strip(view, words),
+        **more,
+    )
+
+
+def _filled(
+    template: str, words: Words, versions: Mapping[str, str], found: Mapping[str, Section], **more: Any
+) -> str:
+    version = versions.get("isentropic")  # of what made the data: a later one must not change an old report
     return (
         _environment()
         .get_template(template)
-        .render(
-            view=view,
-            t=words,
-            head=head(view, words),
-            strip=strip(view, words),
-            sections=found,
-            version=f" {version}" if version else "",
-            **more,
-        )
+        .render(t=words, sections=found, version=f" {version}" if version else "", **more)
     )
 
 

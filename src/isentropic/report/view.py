@@ -13,9 +13,11 @@ from typing import Any, TypeVar, cast
 
 from isentropic.errors import InputError
 from isentropic.schema import (
+    BEHAVIOUR_SCHEMA,
     COMPARE_SCHEMA,
     MEASURE_SCHEMA,
     RUN_SCHEMA,
+    Behaviour,
     Comparison,
     Cost,
     Difference,
@@ -26,7 +28,12 @@ from isentropic.schema import (
 from isentropic.text import short, visible
 
 T = TypeVar("T")
-_SCHEMAS: dict[Any, str] = {Summary: MEASURE_SCHEMA, Comparison: COMPARE_SCHEMA, Run: RUN_SCHEMA}
+_SCHEMAS: dict[Any, str] = {
+    Summary: MEASURE_SCHEMA,
+    Comparison: COMPARE_SCHEMA,
+    Run: RUN_SCHEMA,
+    Behaviour: BEHAVIOUR_SCHEMA,
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,28 @@ class View:
         return result is not None and (result["stopped"] == "already_within" or result["best_step"] == 0)
 
 
+def record_of(data: Mapping[str, Any]) -> Any:
+    """The data as the type that `schema` names says, whole.
+
+    Raises:
+        InputError: an unknown schema, or a value of another type than the schema says.
+    """
+    schema = data.get("schema", "")
+    kind = next((kind for kind, name in _SCHEMAS.items() if name == schema), None)
+    if kind is None:
+        raise InputError(
+            f"schema {short(schema)} is not known to this version, which reads "
+            f"{', '.join(_SCHEMAS.values())}; a report of it would be wrong; give a file that this version "
+            "wrote"
+        )
+    try:
+        return read(kind, data, "")
+    except RecursionError:
+        raise InputError(
+            "the file is nested too deeply; isentropic writes no such file; give one that it wrote"
+        ) from None
+
+
 def view_of(data: Mapping[str, Any]) -> View:
     """Read a run (`read_run`), a `measure` summary or a comparison; distinguished by `schema`.
 
@@ -121,23 +150,10 @@ def view_of(data: Mapping[str, Any]) -> View:
         >>> view_of({"schema": "isentropic.measure/1", "gap": -0.08}).last["gap"]
         -0.08
     """
-    schema = data.get("schema", "")
-    kind = next((kind for kind, name in _SCHEMAS.items() if name == schema), None)
-    if kind is None:
-        raise InputError(
-            f"schema {short(schema)} is not known to this version, which reads "
-            f"{', '.join(_SCHEMAS.values())}; a report of it would be wrong; give a file that this version "
-            "wrote"
-        )
-    try:
-        found = read(kind, data, "")
-    except RecursionError:
-        raise InputError(
-            "the file is nested too deeply; isentropic writes no such file; give one that it wrote"
-        ) from None
-    if kind is Run:
+    found = record_of(data)
+    if found["schema"] == RUN_SCHEMA:
         return _run_view(cast(Run, found))
-    if kind is Comparison:
+    if found["schema"] == COMPARE_SCHEMA:
         return _comparison_view(cast(Comparison, found))
     summary = cast(Summary, found)
     figures = {"settings": summary["settings"], "versions": summary["versions"]}
