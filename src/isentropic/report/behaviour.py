@@ -30,7 +30,7 @@ def behaviour_head(found: Behaviour, words: Words) -> Head:
 def behaviour_lead(found: Behaviour, words: Words) -> str:
     """How many of the figures moved, and how many verdicts there are; "" for a single model."""
     verdicts = [
-        change[key]["verdict"]  # type: ignore[literal-required]
+        change[key]["verdict"]
         for one in found["sets"]
         for change in one["changes"]
         for key in ("mean", "mean_abs")
