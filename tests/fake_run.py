@@ -243,6 +243,7 @@ def write_run(folder: Path, groups: tuple[str, ...] = ("male", "female"), after_
         "seconds": {"load": 3.2, "responses": 21.4, "before": 18.0, "training": 75.3, "after": 17.9},
         "advice": [{"en": "raise --eval_steps", "zh": "增大 --eval_steps"}],
         "label_before": before["label"], "label_after": after["label"], "other_sets": [other_set()],
+        "also_measured": [{**other_set()["group_gaps"][0], "folder": "final", "dtype": "bfloat16", "change_left": 0.972}],
     }  # fmt: skip
     files: dict[str, Any] = {
         "config.json": config, "gap_before.json": before, "gap_after.json": after, "result.json": result,

@@ -127,6 +127,21 @@ def other_set_line(row: Mapping[str, Any]) -> str:
     )
 
 
+def served_line(row: Mapping[str, Any]) -> str:
+    """What is left of the change in another dtype.
+
+    Example:
+        >>> row = {"folder": "final", "dtype": "bfloat16", "gap_after": -0.002, "gap_change": 0.035}
+        >>> served_line({**row, "ci95": [0.03, 0.04], "change_left": 0.972}).partition(" (")[0]
+        'final in bfloat16: gap -0.0020, change +0.0350 nats, 97 % of it left'
+    """
+    left = "" if row["change_left"] is None else f", {row['change_left']:.0%} of it left".replace("%", " %")
+    return (
+        f"{row['folder']} in {row['dtype']}: gap {row['gap_after']:+.4f}, change {row['gap_change']:+.4f} "
+        f"nats{left} (95% interval {interval_text(row['ci95'])})"
+    )
+
+
 def monitor_line(step: int, parts: dict[str, float], last_gap: float | None) -> str:
     """The guide's line; 📈 where the gap rose.
 

@@ -261,6 +261,14 @@ class OtherSet(OtherGap):
     group_gaps: list[OtherGap]
 
 
+class Served(OtherGap):
+    """The saved model in another dtype: its gap, and the share of the certified change that is left."""
+
+    folder: str
+    dtype: str
+    change_left: float | None
+
+
 class Comparison(TypedDict):
     """Several models on the same prompts (`isentropic.compare/1`)."""
 
@@ -395,6 +403,7 @@ class RunResult(TypedDict):
     label_after: Label | None
     verdict: str
     other_sets: list[OtherSet]
+    also_measured: list[Served]
 
 
 class ExamplePrompt(TypedDict):

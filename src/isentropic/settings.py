@@ -76,6 +76,8 @@ SEED = {
 FEWER_THAN_TWO = {**TWO_OR_MORE, "because": "fewer than two pairs have no interval"}
 
 
+SERVED_DTYPES = ("float32", "bfloat16", "float16", "int8")
+"""What a saved model can be loaded in for ``--also_measure``; int8 by bitsandbytes."""
 MOST_PROMPTS = 10**8
 """Most prompts over all steps of a training."""
 
@@ -397,6 +399,12 @@ class RunSettings:
         choices=("auto", "float32", "bfloat16", "float16"),
         section="model",
     )
+    also_measure: str | None = option(
+        None,
+        "dtypes in which the saved model is loaded and measured too, with arithmetic in that dtype: float32, "
+        "bfloat16, float16, int8 (needs bitsandbytes); several separated by commas",
+        section="model",
+    )
     merge_lora: bool = option(False, "save the model with the adapter merged in as well", section="model")
     behaviour: str | None = option(
         None,
@@ -439,6 +447,12 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
                 f"--run_name is {short(name)}; it names a folder, with up to 255 bytes and no line breaks; "
                 "use letters, digits, '-' and '_'"
             )
+        for dtype in split_names(self.also_measure or ""):
+            if dtype not in SERVED_DTYPES:
+                faults.append(
+                    f"--also_measure names {short(dtype)}; the saved model can be measured in "
+                    f"{', '.join(SERVED_DTYPES)}; choose from these"
+                )
         if self.resume and self.overwrite:
             faults.append(
                 "--resume with --overwrite; one continues the run and the other deletes it; give one of them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -240,6 +241,81 @@ def test_which_runs_measure_other_sets(tmp_path, tiny_folder, tiny_file):
         settings = settings_from(TrainSettings, {"model_path": str(tiny_folder), **changes})
         _, parts = load_data(settings, lambda: load_model(str(tiny_folder)), Watcher(), 1)
         assert {name: part.size() for name, part in parts.items() if name not in SPLITS} == sets
+
+
+# ---- the saved model in other dtypes -----------------------------------------------------------------------------
+
+
+def in_dtype(folder: Path, dtype: torch.dtype, found: list) -> dict[str, float]:
+    """Mean entropy of each group over the rows of responses.jsonl, from plain logits in a dtype."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    sums: dict[str, list[float]] = {"male": [], "female": []}
+    for row in found:
+        ids = torch.tensor([[*row["prompt_ids"], *row["response_ids"]]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, len(row["prompt_ids"]) - 1 : -1].float()
+        sums[row["group"]].append(torch.distributions.Categorical(logits=logits).entropy().mean().item())
+    return {group: sum(values) / len(values) for group, values in sums.items()}
+
+
+def test_the_saved_model_is_measured_as_it_is_served(go, tiny_folder):
+    result, folder, screen = go(max_steps=3, save_dtype="bfloat16", also_measure="bfloat16,float32")
+    narrow, wide = result["also_measured"]
+    assert [row["dtype"] for row in (narrow, wide)] == ["bfloat16", "float32"]
+    (certified,) = read(folder / "comparison.json")["differences"]
+    assert wide["gap_change"] == pytest.approx(certified["gap_change"], abs=1e-6)
+    assert wide["change_left"] == pytest.approx(1.0, abs=1e-3)
+    assert wide["gap_after"] == pytest.approx(read(folder / "gap_after.json")["gap"], abs=1e-6)
+    found = rows(folder / "responses.jsonl")
+    base, final = (in_dtype(path, torch.bfloat16, found) for path in (tiny_folder, folder / "final"))
+    before, after = (means["female"] - means["male"] for means in (base, final))
+    # Rows of other lengths are summed in another order, which bfloat16 shows in its third digit.
+    assert [narrow["gap_before"], narrow["gap_after"]] == pytest.approx([before, after], abs=2e-2)
+    assert narrow["change_left"] == narrow["gap_change"] / certified["gap_change"]
+    assert narrow["gap_change"] != wide["gap_change"] and "final in bfloat16: gap" in screen.text
+    assert "The saved model in other dtypes" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_an_adapter_and_its_merged_model_are_both_served(go):
+    pytest.importorskip("peft")
+    result, folder, _ = go(
+        max_steps=2,
+        lora_r=2,
+        learning_rate=1e-2,
+        merge_lora=True,
+        also_measure="float32",
+        save_dtype="bfloat16",
+    )
+    adapter, merged = result["also_measured"]
+    assert (adapter["folder"], merged["folder"]) == ("final", "final/merged")
+    assert adapter["gap_after"] == pytest.approx(read(folder / "gap_after.json")["gap"], abs=1e-6)
+    assert merged["gap_after"] != adapter["gap_after"]  # rounded after the merge
+
+
+def test_a_dtype_in_which_the_model_breaks_does_not_cost_the_run(go, tmp_path):
+    """Weights beyond the range of float16 become infinite in it."""
+    from transformers import AutoModelForCausalLM
+
+    folder = make_folder(tmp_path / "wide")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(1e6)
+    model.save_pretrained(folder)
+    result, run, screen = go(model_path=str(folder), max_steps=1, also_measure="float16,float32")
+    assert [row["dtype"] for row in result["also_measured"]] == ["float32"]
+    assert [line for line in screen.lines if line.startswith("warning: --also_measure float16")]
+    assert (run / "report.html").is_file() and "--also_measure float16" in result["warnings"][0]
+
+
+@pytest.mark.parametrize("dtypes", ["int8", "float8", "bfloat16,half"])
+def test_a_dtype_that_cannot_be_had_is_refused_before_the_run(go, dtypes):
+    if dtypes == "int8" and importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed here")
+    with pytest.raises(InputError) as error:
+        result, folder, _ = go(also_measure=dtypes)
+    assert len(str(error.value).splitlines()) == 1 and dtypes.split(",")[-1] in str(error.value)
 
 
 # ---- other ways to train -----------------------------------------------------------------------------------------

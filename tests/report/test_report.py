@@ -235,7 +235,8 @@ def test_every_number_in_a_table_comes_from_the_summary(run: Path) -> None:
             known.update(re.findall(r"\d+(?:\.\d+)?", value))
 
     collect({key: summary[key] for key in ("config", "before", "after", "comparison", "result", "examples")})
-    known.update(["0.001"])  # p < 0.001
+    known.update(["0.001", "32"])  # p < 0.001, computed in float32
+    known.update(f"{100 * row['change_left']:.0f}" for row in summary["result"]["also_measured"])
     cells = [cell.replace("\u202f", "") for cell in Document(render_html(summary)).cells]
     numbers = [number for cell in cells for number in re.findall(r"\d+(?:\.\d+)?(?![\w-])", cell)]
     assert len(numbers) > 300
@@ -487,6 +488,12 @@ def test_a_gap_that_opened_elsewhere_is_told_on_the_first_screen(run: Path) -> N
     row["group_gaps"] = [{**gap, "moved": "unchanged"} for gap in row["group_gaps"]]
     row["moved"] = "unchanged"
     assert "Another gap" not in render_markdown(found) and "did not clearly move" in render_markdown(found)
+
+
+def test_what_is_left_in_other_dtypes_is_a_line_of_the_report(run: Path) -> None:
+    line = "| final/ | bfloat16 | −0.011 | −0.032 | −0.021 | \\[−0.029, −0.013\\] | 97 % |"
+    for lang in LANGUAGES:
+        assert line.replace("\\", "") in render_markdown(read_run(run), lang).replace("\\", "")
 
 
 def test_the_dtype_of_the_saved_weights_is_a_fact_of_the_run(run: Path) -> None:

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object, parse_flag_from_env
 from isentropic.errors import InputError
 from isentropic.measure.cost import text_tokens
 from isentropic.measure.expectation import context_examples
+from isentropic.models.load import eight_bit_options
 from isentropic.models.model import LoadedModel, context_length, vocabulary_size
 from isentropic.prompts.contexts import read_contexts
 from isentropic.prompts.prompt_set import PromptSet
@@ -135,6 +136,7 @@ def check_model(
             "at least that"
         )
     check_adapter(settings, config, loaded)
+    check_served(settings, config)
     if settings.hold_contexts:
         groups = parts["train"].groups
         contexts = read_contexts(settings.hold_contexts, groups)
@@ -142,6 +144,17 @@ def check_model(
             context_examples(contexts, (groups[0], other), loaded.tokenizer)
     if settings.text_file:
         text_tokens(loaded, settings.text_file)
+
+
+def check_served(settings: TrainSettings, config: DebiasingConfig) -> None:
+    """Refuse to measure the saved model in a dtype where it cannot be loaded again."""
+    if "int8" in split_names(settings.also_measure or ""):
+        eight_bit_options()
+    if settings.also_measure and config.world_size > 1 and any(map(parse_flag_from_env, SHARDING_FLAGS)):
+        raise InputError(
+            "--also_measure with weights that are sharded over processes; one process cannot load the saved "
+            "model again among them; leave it out and measure final/ afterwards"
+        )
 
 
 def check_adapter(settings: TrainSettings, config: DebiasingConfig, loaded: LoadedModel) -> None:

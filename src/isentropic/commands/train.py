@@ -30,11 +30,18 @@ from isentropic.commands.report import write_report
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
 from isentropic.files import TEMPORARY, read_json, write_json, write_jsonl, write_text
-from isentropic.labels import behaviour_lines, expectation_change_line, gap_line, other_set_line
+from isentropic.labels import (
+    behaviour_lines,
+    expectation_change_line,
+    gap_line,
+    other_set_line,
+    served_line,
+)
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import answers_of, perplexity
 from isentropic.measure.measurement import Measurement, measure, response_rows
 from isentropic.measure.other_sets import other_set_row, other_sets
+from isentropic.measure.served import served_row
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model
@@ -75,9 +82,9 @@ from isentropic.run_folder import (
     read_run,
     without_trace,
 )
-from isentropic.schema import OtherSet, Stopped, Summary
-from isentropic.settings import TrainSettings, reading_of
-from isentropic.training.adapter import add_adapter
+from isentropic.schema import Difference, OtherSet, Served, Stopped, Summary
+from isentropic.settings import TrainSettings, reading_of, split_names
+from isentropic.training.adapter import add_adapter, with_saved_adapter
 from isentropic.training.callbacks import (
     BestCheckpoint,
     FiniteGuard,
@@ -447,7 +454,8 @@ class Run:
             self.screen.say(line)
         self.save_final(state)
         self.clock.mark("saving")
-        result = self.result(reason, before.summary, after.summary, moved)
+        served = self.measure_served(before, row)
+        result = self.result(reason, before.summary, after.summary, moved, served)
         write_report(self.folder, self.settings.lang, result)
         write_text(self.folder / CARD, model_card(read_run(self.folder, result)))
         write_json(self.folder / RESULT, result)  # the last: whoever sees it finds all the rest
@@ -468,20 +476,25 @@ class Run:
         for holder, name, token in self.special_tokens:
             setattr(holder, name, token)
 
-    def measure_test(self, loaded: LoadedModel, items: list | None = None, part: str = "test") -> Measurement:
-        """The gap on the test prompts, which neither training nor stopping ever sees, or on another set's."""
+    def measure_test(
+        self, loaded: LoadedModel, items: list | None = None, part: str = "test", model: Any = None
+    ) -> Measurement:
+        """The gap on the test prompts, which neither training nor stopping ever sees, or on another set's.
+
+        Of the model that is trained, or of ``model``.
+        """
         stage = f"{part} responses and entropies before" if items is None else f"{part} entropies after"
         return measure(
-            dataclasses.replace(loaded, model=self.trainer.model),
+            dataclasses.replace(loaded, model=model or self.trainer.model),
             self.parts[part],
             sampling=self.trainer.args.sampling(Draw.TEST, num_responses=1),
             responses=self.settings.responses,
             target_gap=self.settings.target_gap,
-            bf16=self.bf16,
-            noise_floor=part == "test",
-            expectation=part == "test",
+            bf16=self.bf16 and model is None,
+            noise_floor=part == "test" and model is None,
+            expectation=part == "test" and model is None,
             items=items,
-            scorer=self.trainer.scorer,
+            scorer=self.trainer.scorer if model is None else None,
             split="test",
             progress=self.screen.bar(stage),
         )
@@ -491,6 +504,36 @@ class Run:
         if self.public:
             loaded = dataclasses.replace(loaded, model=self.trainer.model)
             self.public.score(name, loaded, scorer=self.trainer.scorer, bf16=self.bf16, bar=self.screen.bar)
+
+    def measure_served(self, before: Measurement, change: Difference) -> list[Served]:
+        """The saved model in each dtype of ``--also_measure``, on the test responses, against the base in
+        it."""
+        rows: list[Served] = []
+        settings, folders = self.settings, [FINAL, f"{FINAL}/merged"][: 1 + self.settings.merge_lora]
+        for dtype in split_names(settings.also_measure or ""):
+            try:
+                base = self.load_in(settings.model_path, dtype)
+                first = self.measure_test(base, before.items, model=base.model)
+                for name in folders:
+                    adapter = settings.lora_r and name == FINAL
+                    folder = self.folder / name
+                    final = with_saved_adapter(base, folder) if adapter else self.load_in(str(folder), dtype)
+                    found = self.measure_test(final, before.items, model=final.model)
+                    rows.append(served_row(name, dtype, first, found, change))
+                    self.screen.say(served_line(rows[-1]))
+            except InputError as error:  # the run itself is done, and is not lost for this
+                self.warn(f"--also_measure {dtype}: {error}")
+        if rows:
+            self.clock.mark("served")
+        return rows
+
+    def load_in(self, name: str, dtype: str) -> LoadedModel:
+        """A model in a dtype, on the device of the run."""
+        way: dict[str, Any] = {"load_in_8bit": True} if dtype == "int8" else {"dtype": getattr(torch, dtype)}
+        loaded = load_model(name, trust_remote_code=self.settings.trust_remote_code, **way)
+        if dtype != "int8":  # bitsandbytes has placed it
+            loaded.model.to(self.trainer.args.device)  # type: ignore[arg-type]
+        return loaded
 
     def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
         """What the model's own answers to neutral prompts look like,
@@ -524,7 +567,12 @@ class Run:
             as_saved = in_dtype(model, self.save_dtype)
             with as_saved if state is None and not self.settings.lora_r else nullcontext():
                 save_model(model, tokenizer, staging, state)
-            if truth is not None:
+            if truth is None:
+                self.warn(
+                    f"{FINAL}/ was not loaded again to compare it with the model that was measured, because "
+                    "the weights are spread over processes; measure it once before you rely on it"
+                )
+            else:
                 self.look_again(FINAL, staging, truth)
                 if self.settings.merge_lora:
                     self.save_merged(model, staging / "merged", truth)
@@ -563,7 +611,12 @@ class Run:
         write_jsonl(self.folder / RESPONSES, rows)
 
     def result(
-        self, reason: Stopped, before: Summary, after: Summary | None, others: Sequence[OtherSet] = ()
+        self,
+        reason: Stopped,
+        before: Summary,
+        after: Summary | None,
+        others: Sequence[OtherSet] = (),
+        served: Sequence[Served] = (),
     ) -> dict[str, Any]:
         """What ``result.json`` holds."""
         return {
@@ -577,6 +630,7 @@ class Run:
             "label_after": after["label"] if after else None,
             "verdict": after["verdict"] if after else None,
             "other_sets": list(others),
+            "also_measured": list(served),
             "warnings": self.warnings,
         }
 

@@ -42,6 +42,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
     load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer.
 
@@ -52,6 +53,7 @@ def load_model(
             products.
         trust_remote_code: run code that comes with the model. Off unless asked for.
         load_in_4bit: quantise the weights on a GPU with bitsandbytes, for QLoRA.
+        load_in_8bit: quantise them with bitsandbytes, to be measured.
 
     Raises:
         InputError: nothing is there, it is not a model, it cannot be read, or the weights are a pickle.
@@ -60,6 +62,8 @@ def load_model(
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if load_in_4bit:
         options |= four_bit_options()
+    if load_in_8bit:
+        options |= eight_bit_options()
     with quiet_transformers(), without_network(name, source):
         adapter = adapter_settings(source, name)
         if adapter is None:
@@ -386,6 +390,18 @@ def four_bit_options() -> dict[str, Any]:
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     }
+
+
+def eight_bit_options() -> dict[str, Any]:
+    """What transformers needs to load 8-bit weights, or why that cannot be here."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "int8 needs the package bitsandbytes, which is not installed; no model could be loaded in it; "
+            "pip install bitsandbytes, or leave int8 out"
+        )
+    from transformers import BitsAndBytesConfig
+
+    return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
 
 
 def looks_like_a_path(name: str) -> bool:

@@ -69,7 +69,7 @@ class Section:
 def sections(view: View, words: Words) -> list[Section]:
     """All sections that have something to say, in the order of the report."""
     writers: list[Callable[[View, Words], Section | None]] = [
-        results, expectation, others, training, topics, pairs, cost, kinds, twins, settings, limits,
+        results, served, expectation, others, training, topics, pairs, cost, kinds, twins, settings, limits,
     ]  # fmt: skip
     return [section for writer in writers if (section := writer(view, words)) is not None]
 
@@ -224,6 +224,30 @@ def expectation_rows(
         for title, write, write_change in kinds
     ]
     return [row for row in rows if any(cell != words.blank for cell in row[1:])]
+
+
+def served(view: View, words: Words) -> Section | None:
+    """The saved model in other dtypes: its gap, and what is left of the change."""
+    result = view.run["result"] if view.run else None
+    rows = [
+        [
+            f"{row['folder']}/",
+            row["dtype"],
+            *(Number(words.signed(gap)) for gap in (row["gap_before"], row["gap_after"], row["gap_change"])),
+            Number(words.brackets(row["ci95"])),
+            Number(words.blank if row["change_left"] is None else f"{100 * row['change_left']:.0f} %"),
+        ]
+        for row in (result["also_measured"] if result else [])
+    ]
+    if not rows:
+        return None
+    head = [words("col_model"), words("fact_dtype"), *labels(view, words)]
+    head += [words("col_change"), words("row_ci"), words("col_left")]
+    return Section(
+        "served",
+        words("section_served"),
+        [text(words("served_note")), table(words("table_served"), head, rows)],
+    )
 
 
 def others(view: View, words: Words) -> Section | None:
@@ -501,6 +525,10 @@ def settings(view: View, words: Words) -> Section:
     if any(dtypes):
         title = words("fact_saved_dtype" if view.finished else "fact_dtype")
         rows.append([title, *(Verbatim(dtype or words.blank) for dtype in dtypes)])
+        computed = [
+            words("arithmetic_bf16" if c.summary["settings"].get("bf16") else "arithmetic") for c in weights
+        ]
+        rows.append([words("fact_arithmetic"), *computed])
     head = [words("col_setting"), *(labels(view, words) if len(shown) > 1 else [words("col_value")])]
     if rows:
         blocks.append(table(words("table_facts"), head, rows))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +14,19 @@ from transformers import set_seed
 from transformers.pytorch_utils import Conv1D
 
 from isentropic.errors import InputError
-from isentropic.models.model import evaluating, vocabulary_size
+from isentropic.models.model import LoadedModel, evaluating, vocabulary_size
 
 log = logging.getLogger("isentropic")
 EVERYWHERE = "all-linear"
 TRIAL_TOKENS = 8
+
+
+def with_saved_adapter(base: LoadedModel, folder: Path) -> LoadedModel:
+    """A base model with a saved adapter beside its weights, not merged into them, as PEFT loads it."""
+    from peft import PeftModel
+
+    model: Any = PeftModel.from_pretrained(base.model, folder)
+    return replace(base, model=model.eval())
 
 
 def add_adapter(model: Any, config: Any, seed: int) -> Any:
