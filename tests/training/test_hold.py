@@ -56,42 +56,46 @@ def gradient(model, of):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("held", [1, 2])
-def test_the_update_is_the_dense_projection(optimizer, held):
+def test_the_correction_is_the_smallest_that_brings_it_back(optimizer):
     model = network()
     plain = copy.deepcopy(model)
-    quantities = [quantity(row, seed=row) for row in range(held)]
-    before = flat(model)
-    directions = np.stack([gradient(model, of) for of in quantities])
-    hold = Hold(model, quantities)
+    start = quantity(0, seed=1)(model)[0].item()
+    held = quantity(0, 1, start)
     steps = OPTIMIZERS[optimizer](model.parameters())
-    hold.attach(steps)
+    Hold(model, [held]).attach(steps)
     loss_of(model).backward()
     steps.step()
     freely = OPTIMIZERS[optimizer](plain.parameters())
     loss_of(plain).backward()
     freely.step()
-    update = flat(plain) - before
-    dense = update - directions.T @ np.linalg.solve(directions @ directions.T, directions @ update)
-    assert np.abs(directions @ update).min() > 1e-4  # or there would be nothing to hold
-    np.testing.assert_allclose(flat(model) - before, dense, atol=2e-7)
-    np.testing.assert_allclose(directions @ (flat(model) - before), 0, atol=2e-7)
+    drift, direction = held(plain)[1], gradient(plain, held)
+    assert abs(drift) > 1e-3  # or there would be nothing to hold
+    dense = flat(plain) - direction * drift / (direction @ direction)
+    np.testing.assert_allclose(flat(model), dense, atol=2e-7)
+    assert abs(held(model)[1]) < 0.1 * abs(drift)
 
 
-def test_the_gradients_of_the_loss_come_back_untouched():
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_several_quantities_stay_over_many_steps(optimizer):
     model = network()
-    loss_of(model).backward()
-    grads = [p.grad for p in model.parameters()]
-    kept = [g.clone() for g in grads]
-    Hold(model, [quantity(0, 1)]).before_step()
-    assert all(p.grad is g for p, g in zip(model.parameters(), grads, strict=True))
-    assert all(torch.equal(g, k) for g, k in zip(grads, kept, strict=True))
+    of = [quantity(row, row, quantity(row, row)(model)[0].item()) for row in range(3)]
+    plain = copy.deepcopy(model)
+    for network_, hold in ((model, Hold(model, of)), (plain, None)):
+        steps = OPTIMIZERS[optimizer](network_.parameters())
+        if hold:
+            hold.attach(steps)
+        for _ in range(10):
+            steps.zero_grad()
+            loss_of(network_).backward()
+            steps.step()
+    kept, freely = (np.abs([held(m)[1] for held in of]) for m in (model, plain))
+    assert freely.max() > 0.01 and kept.max() < 0.1 * freely.max(), (kept, freely)
 
 
 def test_the_same_projection_of_the_gradient_in_front_of_adam_does_not_hold():
-    of = quantity(0, 1)
     model = network()
-    start = of(model)[0].item()
+    start = quantity(0, 1)(model)[0].item()
+    of = quantity(0, 1, start)
     held = copy.deepcopy(model)
     steps = OPTIMIZERS["adamw"](held.parameters())
     Hold(held, [of]).attach(steps)
@@ -107,7 +111,7 @@ def test_the_same_projection_of_the_gradient_in_front_of_adam_does_not_hold():
     ):
         p.grad = part.view_as(p).clone()
     OPTIMIZERS["adamw"](model.parameters()).step()
-    assert abs(float(of(held)[0]) - start) < 0.1 * abs(float(of(model)[0]) - start)
+    assert abs(of(held)[1]) < 0.1 * abs(of(model)[1])
 
 
 def test_drift_comes_back():
@@ -128,10 +132,10 @@ def test_frozen_weights_stay_frozen_and_equal_quantities_do_no_harm():
     model = network()
     model[0].weight.requires_grad_(False)
     frozen = model[0].weight.clone()
-    of = quantity(0, 1)
+    start = quantity(0, 1)(model)[0].item()
+    of = quantity(0, 1, start)
     steps = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     Hold(model, [of, of]).attach(steps)
-    start = of(model)[0].item()
     loss_of(model).backward()
     steps.step()
     assert torch.equal(model[0].weight, frozen)
@@ -235,7 +239,7 @@ def test_any_split_of_the_batch_holds_alike(tiny_model, tiny_tokenizer, tiny_pro
         for size in (16, 4)
     )
     for a, b in zip(one.model.parameters(), many.model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+        torch.testing.assert_close(a, b, atol=5e-5, rtol=0)
 
 
 @pytest.mark.slow

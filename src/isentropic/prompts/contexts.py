@@ -25,12 +25,14 @@ class Context:
         words: the continuation of each group, with its leading space where it has one.
         frame: the sentence without what fills it; contexts of one frame are not independent.
         filler: what fills the frame, such as an occupation; recurs over frames.
+        kind: what the words are, such as subjects (*he*, *she*); a model may expect each kind differently.
     """
 
     text: str
     words: Mapping[str, str]
     frame: str
     filler: str
+    kind: str = ""
 
 
 def builtin_contexts(groups: Sequence[str], split: str) -> list[Context]:
@@ -60,6 +62,7 @@ def builtin_contexts(groups: Sequence[str], split: str) -> list[Context]:
             words={group: content["words"][kind][group] for group in groups},
             frame=frame,
             filler=filler,
+            kind=kind,
         )
         for shift in range(len(frames))
         for place, filler in enumerate(fillers)

@@ -1,17 +1,16 @@
-"""Quantities that training must not move: the optimizer's update is projected so that, to first order,
-they stay.
+"""Quantities that training must not move: after each update of the optimizer they are brought back.
 
-.. math:: \\Delta' = \\Delta - A^T (A A^T)^{-1} (A \\Delta + d)
+.. math:: w \\leftarrow w - a (q(w) - q_0) / |a|^2, \\quad a = \\nabla q(w)
 
-with the rows of A the gradients of the held quantities, the update Delta that the optimizer has just made,
-and d how far each quantity has drifted since training began. So A Delta' = -d: nothing moves to first order,
-and what moved in spite of it comes back. It is the smallest change of the update that does this. Projecting
-the *gradient* in front of Adam does not: Adam's division by the gradient's size bends the direction
-afterwards.
+for each held quantity q in turn, with w the weights after the update and q_0 the value before training: a
+step of Newton's method, the smallest change of the weights that undoes the drift. So it is undone whatever
+the optimizer made of the gradient, to second order too. Projecting the *gradient* in front of Adam does not
+do that: Adam's division by the gradient's size bends the direction afterwards.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.measure.expectation import context_examples, log_odds, twin_examples
 from isentropic.models.model import precision
-from isentropic.prompts.contexts import builtin_contexts, read_contexts
+from isentropic.prompts.contexts import Context, builtin_contexts, read_contexts
 from isentropic.prompts.swap.swap import not_read
 from isentropic.responses.batches import Item, collate_examples
 from isentropic.responses.sample import Example
@@ -37,94 +36,72 @@ and how far it has drifted since the start."""
 class Hold:
     """Keeps quantities where they were while an optimizer moves the weights.
 
-    Call :meth:`before_step` when the gradients of the loss are complete and :meth:`after_step` when the
-    optimizer has moved the weights; :meth:`attach` does both by the optimizer's own hooks. The gradients of
-    the loss are put aside and come back untouched. Extra memory: one copy of the trained weights and one
-    gradient for each quantity.
+    Call :meth:`after_step` when the optimizer has moved the weights; :meth:`attach` does it by the
+    optimizer's own hook. The gradients of the loss have done their work by then and are gone afterwards, so
+    no further memory is needed.
 
     Args:
         model: the model in training.
         quantities: what is held, at least one.
 
     Example:
-        One weight w of two, held where it is: the step moves the other one alone.
+        One weight w of two, held at 1: the step moves the other one alone.
 
         >>> model = nn.Linear(2, 1, bias=False)
         >>> _ = nn.init.ones_(model.weight)
-        >>> hold = Hold(model, [lambda m: (m.weight[0, 0], 0.0)])
+        >>> hold = Hold(model, [lambda m: (m.weight[0, 0], float(m.weight[0, 0]) - 1)])
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> hold.attach(optimizer)
-        >>> before = model.weight.detach().clone()
         >>> model(torch.ones(1, 2)).sum().backward(); optimizer.step()
-        >>> [round(x, 4) for x in (model.weight - before).flatten().tolist()]
-        [0.0, -0.1]
+        >>> [round(x, 4) for x in model.weight.flatten().tolist()]
+        [1.0, 0.9]
     """
 
     def __init__(self, model: nn.Module, quantities: Sequence[Quantity]) -> None:
         self.model, self.quantities = model, list(quantities)
-        self.directions: list[dict[nn.Parameter, Tensor]] = []
-        self.drifts: list[float] = []
-        self.weights: dict[nn.Parameter, Tensor] = {}
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Hold at every step of this optimizer."""
-        optimizer.register_step_pre_hook(lambda *_: self.before_step())
         optimizer.register_step_post_hook(lambda *_: self.after_step())
 
-    def before_step(self) -> None:
-        """Take down the gradients of the held quantities and the weights before the update."""
+    def after_step(self) -> None:
+        """Undo what the optimizer's update has moved."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        loss_gradients = [p.grad for p in trained]
-        self.directions, self.drifts = [], []
         for quantity in self.quantities:
             for parameter in trained:
                 parameter.grad = None
             with torch.enable_grad():
                 value, drift = quantity(self.model)
                 value.backward()
-            direction = {p: p.grad for p in trained if p.grad is not None}
+            moved = [p for p in trained if p.grad is not None]
             if torch.distributed.is_initialized():
-                drift = _averaged(direction, drift)
-            self.directions.append(direction)
-            self.drifts.append(drift)
-        for parameter, gradient in zip(trained, loss_gradients, strict=True):
-            parameter.grad = gradient
-        self.weights = {p: p.detach().clone() for p in trained}
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Correct the update that the optimizer has made."""
-        moves = {p: p.detach() - old for p, old in self.weights.items()}
-        self.weights = {}
-        gram = np.array([[_dot(a, b) for b in self.directions] for a in self.directions])
-        moved = np.array([_dot(a, moves) for a in self.directions]) + np.array(self.drifts)
-        if np.isfinite(gram).all() and np.isfinite(moved).all():
-            shares = np.linalg.pinv(gram, hermitian=True) @ moved
-            for share, direction in zip(shares.tolist(), self.directions, strict=True):
-                for parameter, gradient in direction.items():
-                    parameter.sub_(gradient.to(parameter.dtype), alpha=share)
-        self.directions = []
+                drift = _averaged(moved, drift)
+            share = drift / size if (size := _squared_norm(moved)) else math.nan
+            if math.isfinite(share):
+                with torch.no_grad():
+                    for parameter in moved:
+                        parameter.sub_(parameter.grad.to(parameter.dtype), alpha=share)
+        for parameter in trained:
+            parameter.grad = None
 
 
-def _dot(a: dict[nn.Parameter, Tensor], b: dict[nn.Parameter, Tensor]) -> float:
-    """The inner product of two sets of per-weight tensors, in float64;
-    over all shards where processes hold parts."""
-    total = torch.zeros((), dtype=torch.float64, device=next(iter(a)).device)
-    for parameter in a.keys() & b.keys():
-        total += (_local(a[parameter]).float() * _local(b[parameter]).float()).sum(dtype=torch.float64)
-    if any(hasattr(tensor, "to_local") for tensor in a.values()):
+def _squared_norm(parameters: Sequence[nn.Parameter]) -> float:
+    """Of their gradients, in float64; over all shards where processes hold parts."""
+    total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+    for parameter in parameters:
+        total += _local(parameter.grad).float().square().sum(dtype=torch.float64)
+    if any(hasattr(parameter.grad, "to_local") for parameter in parameters):
         torch.distributed.all_reduce(total)
     return float(total)
 
 
-def _averaged(direction: dict[nn.Parameter, Tensor], drift: float) -> float:
+def _averaged(parameters: Sequence[nn.Parameter], drift: float) -> float:
     """Make whole gradients equal on all processes, to the last bit; returns the mean drift."""
     count = torch.distributed.get_world_size()
-    for gradient in direction.values():
-        if not hasattr(gradient, "to_local"):
-            torch.distributed.all_reduce(gradient.div_(count))
-    device = next(iter(direction.values())).device
-    shared = torch.tensor(drift / count, dtype=torch.float64, device=device)
+    for parameter in parameters:
+        if not hasattr(parameter.grad, "to_local"):
+            torch.distributed.all_reduce(parameter.grad.div_(count))
+    shared = torch.tensor(drift / count, dtype=torch.float64, device=parameters[0].device)
     torch.distributed.all_reduce(shared)
     return float(shared)
 
@@ -160,7 +137,7 @@ class HeldLogOdds:
         scorer: EntropyScorer,
         pad: int,
         step: Callable[[], int],
-        per_step: int = 48,
+        per_step: int = 16,
         seed: int = 0,
         bf16: bool = False,
     ) -> None:
@@ -223,18 +200,10 @@ def make_hold(
     contexts = builtin_contexts(groups, "train") if _in_english(items) else []
     if settings.hold_contexts:
         contexts = read_contexts(settings.hold_contexts, groups)
-    held = []
-    for other in groups[1:]:
-        two = (groups[0], other)
-        pairs = (
-            context_examples(contexts, two, tokenizer) if contexts else twin_examples(items, two, tokenizer)
-        )
-        if pairs:
-            held.append(
-                HeldLogOdds(
-                    model, pairs, scorer=scorer.of_surprisal(), pad=pad, step=step, seed=seed, bf16=bf16
-                )
-            )
+    held, surprisal = [], scorer.of_surprisal()
+    for two in [(groups[0], other) for other in groups[1:]]:
+        for pairs in held_pairs(contexts, items, two, tokenizer):
+            held.append(HeldLogOdds(model, pairs, scorer=surprisal, pad=pad, step=step, seed=seed, bf16=bf16))
     if not held:
         return None, (
             "nothing is held: there are no neutral contexts for these groups and no twins; closing the gap "
@@ -245,6 +214,18 @@ def make_hold(
     )
     line = f"held: which group the model expects {where}; --hold none gives the guide's step"
     return Hold(model, held), line
+
+
+def held_pairs(
+    contexts: Sequence[Context], items: Sequence[Item], groups: tuple[str, str], tokenizer: Any
+) -> list[list[tuple[Example, Example]]]:
+    """The pairs of texts of each held quantity: contexts of one kind (*she* and *he*, *her* and *him*, ...)
+    together, since closing the gap moves them in opposite directions; or the twins."""
+    kinds = dict.fromkeys(context.kind for context in contexts)
+    together = [
+        context_examples([c for c in contexts if c.kind == kind], groups, tokenizer) for kind in kinds
+    ]
+    return [pairs for pairs in together or [twin_examples(items, groups, tokenizer)] if pairs]
 
 
 def _in_english(items: Sequence[Item]) -> bool:
