@@ -242,6 +242,12 @@ class LossSettings(SamplingSettings):
     warmup_steps: int = option(0, "steps of rising learning rate", section="steps", **NOT_NEGATIVE)
     adam_beta1: float = option(0.0, "momentum of AdamW; 0.9 overshoots the target", section="steps", **SHARE)
     adam_beta2: float = option(0.999, "memory of AdamW's second moment", section="steps", **SHARE)
+    natural: bool = option(
+        False,
+        "steps of natural length in place of AdamW: each halves the gap of its batch, without learning rate, "
+        "schedule, clipping or moments (8 bytes less for each weight)",
+        section="steps",
+    )
     weight_decay: float = option(0.0, "weight decay of AdamW", section="steps", **NOT_NEGATIVE)
     max_grad_norm: float = option(1.0, "clip the gradient to this norm", section="steps", **NOT_NEGATIVE)
     gradient_checkpointing: bool = option(
@@ -278,6 +284,12 @@ class LossSettings(SamplingSettings):
             faults.append(
                 "--estimator unbiased with --use_l1; only a square has an unbiased estimate; drop one of the "
                 "two"
+            )
+        ways = (self.loss, self.estimator, self.gap_over)
+        if self.natural and ways != ("debiasing", "plain", "effective_batch"):
+            faults.append(
+                f"--natural with {' '.join(ways)}; the length of a step follows from a loss that is 0 where "
+                "the gap is; drop --natural, or --loss, --estimator and --gap_over"
             )
         if self.hold == "none" and self.hold_contexts:
             faults.append(
@@ -355,6 +367,13 @@ class RunSettings:
     eval_steps: int = option(2, "steps between held-out measurements", section="stop", **ABOVE_0)
     save_steps: int = option(
         25, "steps between checkpoints to resume from; 0 keeps none", section="run", **NOT_NEGATIVE
+    )
+    until_decided: int = option(
+        0,
+        "while the verdict after training is open, measure further test pairs, up to this many in all; the "
+        "chance of a wrong verdict stays at 5% over all looks; 0 looks once",
+        section="stop",
+        **NOT_NEGATIVE,
     )
     use_test_data: bool = option(
         False,
@@ -456,6 +475,12 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
         if self.resume and self.overwrite:
             faults.append(
                 "--resume with --overwrite; one continues the run and the other deletes it; give one of them"
+            )
+        most, first = self.until_decided, self.test_pairs or 2
+        if isinstance(most, int) and isinstance(first, int) and 0 < most < first:
+            faults.append(
+                f"--until_decided is {most}, fewer than the {first} pairs of the first look (--test_pairs); "
+                "no look would be left; give more pairs, or 0 to look once"
             )
         if self.use_test_data and self.train_data:
             faults.append(

@@ -11,6 +11,7 @@ from isentropic.errors import InputError
 from isentropic.models.model import has_bfloat16
 from isentropic.responses.sample import Draw, Sampling
 from isentropic.settings import LossSettings, RunSettings, changed
+from isentropic.training.natural import SHARE
 
 
 @dataclass
@@ -57,6 +58,9 @@ class DebiasingConfig(LossSettings, TrainingArguments):
             self.bf16 = has_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         if self.chunk_mb is None:  # small chunks keep a laptop's peak low; on a GPU they cost time
             self.chunk_mb = 1024.0 if torch.cuda.is_available() else 32.0
+        if self.natural:  # a step has its length from the gap: nothing else may change it
+            self.learning_rate, self.lr_scheduler_type, self.max_grad_norm = SHARE, "constant", 0.0
+            self.warmup_steps = 0
         super().__post_init__()
 
     def check(self, groups: int | None = 2, world_size: int = 1) -> None:

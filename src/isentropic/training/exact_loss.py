@@ -182,6 +182,10 @@ class ExactLoss:
             self.parts.append([])
         self.parts[-1].append(parts)
 
+    def last_loss(self) -> float:
+        """The loss of the step whose gradient is complete."""
+        return self.parts[-1][-1]["loss"]
+
     def means(self) -> dict[str, float]:
         """The parts of the loss by name, means over the steps since they were last asked for."""
         steps = [parts for parts in self.parts if parts]

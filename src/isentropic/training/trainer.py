@@ -51,6 +51,7 @@ from isentropic.training.checkpoints import check_checkpoint, last_whole, seal_c
 from isentropic.training.config import DebiasingConfig
 from isentropic.training.exact_loss import ExactLoss, OwnLossOfEachMicroBatch, make_loss, without_chance
 from isentropic.training.hold import Hold, make_hold
+from isentropic.training.natural import natural_steps
 from isentropic.training.refresh import RefreshedResponses, without_responses
 from isentropic.training.steady import Steadying
 
@@ -155,6 +156,10 @@ class DebiasingTrainer(Trainer):
     def place_model(self) -> None:
         """Refuse a model that cannot be trained as it is measured; put it where it is measured."""
         args = self.args
+        if self.is_deepspeed_enabled and args.natural:
+            raise InputError(
+                "natural is True under DeepSpeed, which makes its own updates; leave it out, or use FSDP"
+            )
         if self.is_deepspeed_enabled and args.hold != "none":
             raise InputError(
                 f"hold is {args.hold!r} under DeepSpeed, which makes its own updates where nothing can be "
@@ -234,6 +239,9 @@ class DebiasingTrainer(Trainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The optimizer of transformers; what is held corrects each of its updates."""
+        if self.args.natural and self.optimizer is None:
+            degree = 1 if self.args.use_l1 else 2
+            self.optimizer = natural_steps(self.model.parameters(), self.exact.last_loss, degree)
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.hold is not None:
             self.hold.attach(optimizer)
