@@ -68,6 +68,17 @@ def gap_line(summary: Mapping[str, Any], lang: str = "zh") -> str:
     )
 
 
+def decision_line(summary: Mapping[str, Any]) -> str:
+    """What is decided about the target, by which estimate."""
+    found = summary["decision"] or summary
+    before, after, interval = found.get("n_before", found["n_pairs"]), found["n_pairs"], found["ci95"]
+    looked = f", look {found['look']} of {found['looks']}" if found.get("looks", 1) > 1 else ""
+    return (
+        f"verdict {found['verdict']}: gap {found['gap']:+.4f}, 95% interval {interval_text(interval)}, from "
+        f"{before} pairs before and {after} of them after{looked}; {found['reason']}"
+    )
+
+
 def expectation_line(expectation: Mapping[str, Any] | None) -> str | None:
     """Which group the model expects, in one line; None where it was not measured.
 

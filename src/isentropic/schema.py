@@ -133,6 +133,19 @@ class Expectation(TypedDict):
     contexts: ExpectationRow | None
 
 
+class Decision(GapFigures):
+    """The gap after training by all that is known of it.
+
+    `n_before` pairs were measured before training and `n_pairs` of them after it; the interval and the
+    verdict hold at all looks together, each of which may take `alpha` of the error.
+    """
+
+    n_before: int | None
+    alpha: float | None
+    look: int | None
+    looks: int | None
+
+
 class Findings(GapFigures):
     """What the entropies of a measurement say.
 
@@ -157,6 +170,7 @@ class Findings(GapFigures):
     cells: list[CellRow]
     own: OwnRow | None
     decomposition: Parts | None
+    decision: Decision | None
 
 
 class Summary(Findings):

@@ -32,6 +32,7 @@ from isentropic.errors import InputError
 from isentropic.files import TEMPORARY, read_json, write_json, write_jsonl, write_text
 from isentropic.labels import (
     behaviour_lines,
+    decision_line,
     expectation_change_line,
     gap_line,
     other_set_line,
@@ -39,8 +40,10 @@ from isentropic.labels import (
 )
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import answers_of, perplexity
-from isentropic.measure.measurement import Measurement, measure, response_rows
+from isentropic.measure.decision import decide, look_sizes
+from isentropic.measure.measurement import Measurement, make_items, measure, response_rows
 from isentropic.measure.other_sets import other_set_row, other_sets
+from isentropic.measure.score import check_finite, score_items
 from isentropic.measure.served import served_row
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
@@ -55,6 +58,7 @@ from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import SPLITS, PromptSet
 from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import model_card
+from isentropic.responses.batches import Item
 from isentropic.responses.encode import chat_line, follows_chat
 from isentropic.responses.sample import Draw, ResponseSampler
 from isentropic.run_folder import (
@@ -142,13 +146,15 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
             check_folder(folder, settings)
         if settings.resume and writes:
             stack.enter_context(locked(folder))
-        load = cache(
-            lambda: load_model(
+
+        def load_again() -> LoadedModel:
+            return load_model(
                 settings.model_path,
                 trust_remote_code=settings.trust_remote_code,
                 load_in_4bit=settings.load_in_4bit,
             )
-        )
+
+        load = cache(load_again)
         prompts, parts = load_data(settings, load, screen, launched[1])
         public = PairedBehaviour(read_sets(settings.behaviour)) if settings.behaviour else None
         # Before the trainer's configuration: ZeRO-3 would make it shard the weights while they load, and no
@@ -178,6 +184,8 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
                 config,
                 parts=parts,
                 loaded=loaded,
+                load_again=load_again,
+                further=prompts.split("test").first(max(settings.until_decided, parts["test"].size())),
                 folder=folder,
                 clock=clock,
                 writes=writes,
@@ -224,13 +232,16 @@ class Run:
         *,
         parts: dict[str, PromptSet],
         loaded: LoadedModel,
+        load_again: Callable[[], LoadedModel],
+        further: PromptSet,
         folder: Path,
         clock: Clock,
         writes: bool,
         public: PairedBehaviour | None = None,
     ) -> None:
         self.settings, self.screen, self.parts, self.loaded = settings, screen, parts, loaded
-        self.folder, self.clock, self.writes, self.public = folder, clock, writes, public
+        self.load_again, self.further, self.public = load_again, further, public
+        self.folder, self.clock, self.writes = folder, clock, writes
         self.checkpoints = folder / CHECKPOINTS
         self.stop = TargetGapStop(settings.stop_margin * settings.target_gap, settings.max_kl)
         self.best = BestCheckpoint(self.checkpoints, settings.max_kl)
@@ -255,17 +266,22 @@ class Run:
         self.special_tokens = special_tokens(loaded.model)
         self.sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
         self.save_dtype = dtype_to_save(settings, loaded)
+        if self.sharded and further.size() > parts["test"].size():
+            raise InputError(
+                f"--until_decided is {settings.until_decided} with weights spread over processes; further "
+                "pairs need the untrained model once more, whole; give --until_decided 0 and more "
+                "--test_pairs"
+            )
 
     def go(self) -> dict[str, Any]:
         screen, settings = self.screen, self.settings
         point = self.point_to_resume() if settings.resume else None
-        before = self.measure_test(self.loaded)
+        untrained = dataclasses.replace(self.loaded, model=self.trainer.model)
+        before = self.measure_test(untrained)
         if self.writes:
             self.write_measurement(BEFORE, before)
-        others = {
-            name: self.measure_test(self.loaded, part=name) for name in self.parts if name not in SPLITS
-        }
-        self.score_public("base", self.loaded)
+        others = {name: self.measure_test(untrained, part=name) for name in self.parts if name not in SPLITS}
+        self.score_public("base", untrained)
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
@@ -424,7 +440,7 @@ class Run:
         final = LoadedModel(
             trainer.model, self.loaded.tokenizer, "final", model_sha256(trainer.model), self.save_dtype
         )
-        after = self.measure_test(final, before.items)
+        before, after = self.look(before, self.measure_test(final, before.items), final)
         moved = [
             other_set_row(was, self.measure_test(final, was.items, name)) for name, was in others.items()
         ]
@@ -437,6 +453,7 @@ class Run:
         state = gathered(trainer.model, keep=self.writes)
         if not self.writes:  # every process takes part in the measuring, one writes it down
             return {}
+        self.write_measurement(BEFORE, before)
         self.write_measurement(AFTER, after)
         compared = comparison(["base", "final"], [before, after], costs)
         write_json(self.folder / COMPARISON, compared)
@@ -445,6 +462,7 @@ class Run:
         self.write_responses(before, after)
         self.clock.mark("after")
         self.screen.say(f"after   {gap_line(after.summary, self.settings.lang)}")
+        self.screen.say(decision_line(after.summary))
         (row,) = compared["differences"]
         if told := expectation_change_line(row["expectation_change"], row["groups"]):
             self.screen.say(told)
@@ -476,25 +494,83 @@ class Run:
         for holder, name, token in self.special_tokens:
             setattr(holder, name, token)
 
-    def measure_test(
-        self, loaded: LoadedModel, items: list | None = None, part: str = "test", model: Any = None
-    ) -> Measurement:
-        """The gap on the test prompts, which neither training nor stopping ever sees, or on another set's.
+    def look(
+        self, before: Measurement, after: Measurement, final: LoadedModel
+    ) -> tuple[Measurement, Measurement]:
+        """Decide about the target; while that is open, measure further test pairs before and after."""
+        test, own = self.parts["test"], self.settings.responses == "own"
+        sizes = look_sizes(test.size(), self.further.size())
+        pool = self.trainer.steadying.pool if test.drawn else None
+        items, values = list(before.items), [list(before.entropies), list(after.entropies)]
+        base: LoadedModel | None = None
+        progress = self.screen.bar("further test pairs")
+        for look, size in enumerate(sizes):
+            if look:
+                base = base or self.load_again()
+                base.model.to(self.trainer.args.device)  # type: ignore[arg-type]
+                more = self.further.first(size).without(test)
+                test = self.further.first(size)
+                fresh = make_items(more, self.test_sampler(base), shared=not own, progress=progress)
+                for scored, model in zip(values, (base, final), strict=True):
+                    scored.extend(self.score_test(model, fresh))
+                items += fresh
+            decision = decide(
+                pool,
+                (items, values[0]),
+                (items, values[1]),
+                test.groups,
+                self.settings.target_gap,
+                look=look,
+                looks=len(sizes),
+                own=own,
+            )
+            if self.trainer.args.world_size > 1:  # all processes take as many looks
+                (decision,) = broadcast_object_list([decision])
+            if decision["verdict"] != "insufficient" or look + 1 == len(sizes):
+                break
+            self.screen.say(f"   look {look + 1} of {len(sizes)}: {decision['reason']}")
+        if base is not None:
+            before, after = (
+                self.measure_test(model, items, entropies=scored, prompts=test)
+                for model, scored in zip((base, final), values, strict=True)
+            )
+        after.summary["decision"] = decision
+        return before, after
 
-        Of the model that is trained, or of ``model``.
-        """
+    def test_sampler(self, base: LoadedModel) -> ResponseSampler:
+        sampling = self.trainer.args.sampling(Draw.TEST, num_responses=1)
+        return ResponseSampler(base.model, base.tokenizer, sampling, model_sha256=base.sha256, bf16=self.bf16)
+
+    def score_test(self, loaded: LoadedModel, items: list[Item]) -> list[np.ndarray]:
+        entropies = score_items(loaded.model, self.trainer.scorer, items, pad=loaded.pad, bf16=self.bf16)
+        check_finite(entropies, loaded.name)
+        return entropies
+
+    def measure_test(
+        self,
+        loaded: LoadedModel,
+        items: list[Item] | None = None,
+        part: str = "test",
+        *,
+        entropies: list[np.ndarray] | None = None,
+        prompts: PromptSet | None = None,
+        served: bool = False,
+    ) -> Measurement:
+        """The gap on the test prompts, which neither training nor stopping ever sees, or on another set's;
+        of a model as it is ``served``, in the arithmetic of its own dtype."""
         stage = f"{part} responses and entropies before" if items is None else f"{part} entropies after"
         return measure(
-            dataclasses.replace(loaded, model=model or self.trainer.model),
-            self.parts[part],
+            loaded,
+            prompts or self.parts[part],
             sampling=self.trainer.args.sampling(Draw.TEST, num_responses=1),
             responses=self.settings.responses,
             target_gap=self.settings.target_gap,
-            bf16=self.bf16 and model is None,
-            noise_floor=part == "test" and model is None,
-            expectation=part == "test" and model is None,
+            bf16=self.bf16 and not served,
+            noise_floor=part == "test" and not served,
+            expectation=part == "test" and not served,
             items=items,
-            scorer=self.trainer.scorer if model is None else None,
+            entropies=entropies,
+            scorer=None if served else self.trainer.scorer,
             split="test",
             progress=self.screen.bar(stage),
         )
@@ -513,12 +589,12 @@ class Run:
         for dtype in split_names(settings.also_measure or ""):
             try:
                 base = self.load_in(settings.model_path, dtype)
-                first = self.measure_test(base, before.items, model=base.model)
+                first = self.measure_test(base, before.items, served=True)
                 for name in folders:
                     adapter = settings.lora_r and name == FINAL
                     folder = self.folder / name
                     final = with_saved_adapter(base, folder) if adapter else self.load_in(str(folder), dtype)
-                    found = self.measure_test(final, before.items, model=final.model)
+                    found = self.measure_test(final, before.items, served=True)
                     rows.append(served_row(name, dtype, first, found, change))
                     self.screen.say(served_line(rows[-1]))
             except InputError as error:  # the run itself is done, and is not lost for this
@@ -628,7 +704,7 @@ class Run:
             "advice": advice(self.settings, self.monitor.rows, reason),
             "label_before": before["label"],
             "label_after": after["label"] if after else None,
-            "verdict": after["verdict"] if after else None,
+            "verdict": (after["decision"] or after)["verdict"] if after else None,
             "other_sets": list(others),
             "also_measured": list(served),
             "warnings": self.warnings,

@@ -22,6 +22,7 @@ from isentropic.gap.estimate import (
 )
 from isentropic.gap.groups import GroupGap, group_gaps, widest_pair
 from isentropic.gap.noise import NoiseFloor, group_noise_floor, noise_floor, unpaired_noise_floor
+from isentropic.gap.two_phase import two_phase_gaps
 from isentropic.gap.verdict import Verdict, joint_verdict, verdict
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "paired_gap",
     "score_interval",
     "topic_gaps",
+    "two_phase_gaps",
     "unpaired_gap",
     "unpaired_noise_floor",
     "verdict",

@@ -47,6 +47,7 @@ def group_gaps(
     clusters: Topics | Mapping[str, Topics] | None = None,
     *,
     paired: bool = True,
+    level: float = 0.95,
 ) -> list[GroupGap]:
     """The gap of every pair of groups, in the order of the mapping.
 
@@ -60,6 +61,7 @@ def group_gaps(
         entropies: group name -> (n,) response entropies, nats; row i of every group is one pair when paired.
         clusters: topics: (n,) shared by all groups when paired, else group name -> (n_group,); or None.
         paired: whether rows are twins.
+        level: of the intervals.
 
     Returns:
         One GroupGap for each pair of groups.
@@ -77,17 +79,22 @@ def group_gaps(
     Source: Hothorn, Bretz and Westfall 2008 (simultaneous intervals); Hasler and Hothorn 2008 (each gap its
     own df).
     """
-    scored = scored_gaps(entropies, clusters, paired=paired)
+    return joint_gaps(scored_gaps(entropies, clusters, paired=paired), level)
+
+
+def joint_gaps(scored: Mapping[tuple[str, str], ScoredGap], level: float = 0.95) -> list[GroupGap]:
+    """The gaps with intervals and p-values that hold for all of them at once."""
     if len(scored) == 1:
         ((groups, gap),) = scored.items()
-        return [GroupGap(groups, gap.estimate, gap.estimate.p)]
+        estimate = replace(gap.estimate, ci95=gap.estimate.interval(level))
+        return [GroupGap(groups, estimate, estimate.p)]
     known = [pair for pair, gap in scored.items() if gap.estimate.known]
     reach = _reach(score_matrix({pair: scored[pair] for pair in known})) if known else (np.empty(0), 1)
     rows = []
     for pair, gap in scored.items():
         estimate, p = gap.estimate, math.nan
         if estimate.known:
-            half = _quantile(reach, len(known), estimate.df) * estimate.se
+            half = _quantile(reach, len(known), estimate.df, level) * estimate.se
             estimate = replace(estimate, ci95=(estimate.gap - half, estimate.gap + half))
             p = _beyond(reach, estimate.df, abs(estimate.gap) / estimate.se)
         rows.append(GroupGap(pair, estimate, p))

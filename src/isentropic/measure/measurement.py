@@ -62,6 +62,7 @@ def measure(
     noise_floor: bool = True,
     expectation: bool = True,
     items: list[Item] | None = None,
+    entropies: list[np.ndarray] | None = None,
     scorer: EntropyScorer | None = None,
     split: str = "all",
     text_file: str | None = None,
@@ -79,6 +80,7 @@ def measure(
         target_gap: the target gap of the verdict, in nats.
         noise_floor, expectation: measure these too.
         items: prompts with responses drawn earlier; nothing is sampled then.
+        entropies: of these items, scored earlier; nothing is scored then.
         split: the name of this part of the data, for the summary.
         text_file: a text whose perplexity is measured too.
 
@@ -98,7 +100,8 @@ def measure(
             prompt_set, sampler, shared=responses != "own", progress=sampling_progress or progress
         )
     pad = loaded.pad
-    entropies = score_items(loaded.model, scorer, items, pad=pad, bf16=bf16, progress=progress)
+    if entropies is None:
+        entropies = score_items(loaded.model, scorer, items, pad=pad, bf16=bf16, progress=progress)
     check_finite(entropies, loaded.name)
     own, groups = responses == "own", prompt_set.groups
     findings = summarise(items, entropies, groups, target_gap, own=own)

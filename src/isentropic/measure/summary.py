@@ -116,6 +116,23 @@ def gaps_of(table: Array, groups: Sequence[str], topics: Sequence[str] | None) -
     return statistics.group_gaps(dict(zip(groups, table.T, strict=True)), topics)
 
 
+def gaps_between(
+    items: Sequence[Item],
+    entropies: Sequence[Array],
+    groups: Sequence[str],
+    *,
+    own: bool = False,
+    level: float = 0.95,
+) -> list[GroupGap]:
+    """The gaps of all pairs of groups, of twins or of single prompts."""
+    if are_twins(items):
+        table = group_entropies(items, entropies, groups, own=own)
+        by_group: dict[str, Any] = dict(zip(groups, table.T, strict=True))
+        return statistics.group_gaps(by_group, topics_of(items), level=level)
+    by_group, topics = prompt_entropies(items, entropies, groups)
+    return statistics.group_gaps(by_group, topics, paired=False, level=level)
+
+
 # --- The summary --------------------------------------------------------------------------------------------
 
 
@@ -136,13 +153,12 @@ def summarise(
         own: score each prompt on its own responses only, although shared ones are there.
     """
     paired = are_twins(items)
+    gaps = gaps_between(items, entropies, groups, own=own)
     if paired:
         table = group_entropies(items, entropies, groups, own=own)
-        gaps = gaps_of(table, groups, topics_of(items))
         means = table.mean(axis=0)
     else:
-        by_group, topics = prompt_entropies(items, entropies, groups)
-        gaps = statistics.group_gaps(by_group, topics, paired=False)
+        by_group, _ = prompt_entropies(items, entropies, groups)
         means = np.array([np.mean(by_group[group]) for group in groups])
     widest = statistics.widest_pair(gaps)
     rows = [group_gap_row(row, target_gap, len(gaps)) for row in gaps]
@@ -164,6 +180,7 @@ def summarise(
         "cells": [],
         "own": None,
         "decomposition": None,
+        "decision": None,
     }
     add_entropies(findings, groups, means)
     if paired:

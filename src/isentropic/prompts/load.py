@@ -140,11 +140,14 @@ def load_prompts(
     _check_groups(units, order, table.name)
     if len(units[0]) == 1:
         notes.append("no twins: each prompt is scored on its own responses")
-    units = _split(_drop_duplicates(units, table, notes), order, seed, split_fractions, notes)
+    units = _drop_duplicates(units, table, notes)
+    drawn = all(unit[0].split in ("train", "") for unit in units)
+    units = _split(units, order, seed, split_fractions, notes)
     for name in SPLITS:
         if part := [unit for unit in units if unit[0].split == name]:
             _check_groups(part, order, f"split {name} of {table.name}", least=1)
-    return PromptSet(tuple(p for unit in units for p in unit), order, table.name, tuple(notes))
+    prompts = tuple(p for unit in units for p in unit)
+    return PromptSet(prompts, order, table.name, tuple(notes), drawn=drawn)
 
 
 # --- Reading rows -------------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ class PromptSet:
     notes: tuple[str, ...] = ()
     split_from: str | None = field(default=None, compare=False)
     """SHA-256 of the whole set, where this one is a split of it."""
+    drawn: bool = field(default=False, compare=False)
+    """Chance decided which prompt is in which split: before training, one split tells about the others."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -76,6 +78,11 @@ class PromptSet:
             if seen[prompt.group] <= most:
                 chosen.append(prompt)
         return replace(self, prompts=tuple(chosen))
+
+    def without(self, other: PromptSet) -> PromptSet:
+        """The prompts that are not in ``other``."""
+        there = set(other.prompts)
+        return replace(self, prompts=tuple(p for p in self.prompts if p not in there))
 
     def parts(self, most: Mapping[str, int | None]) -> dict[str, PromptSet]:
         """The named splits, each cut to at most so many pairs.

@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from isentropic.labels import EXPECTATION_FORMS
 from isentropic.report import figures
-from isentropic.report.view import View
+from isentropic.report.view import Column, View
 from isentropic.report.words import VERDICTS, Words
-from isentropic.schema import Difference
+from isentropic.schema import Difference, GapFigures
 
 
 @dataclass(frozen=True)
@@ -68,22 +68,27 @@ def stats(view: View, words: Words) -> list[Stat]:
     return [
         Stat(
             label=label,
-            gap=words.signed(column.summary["gap"]),
-            interval=words.interval(column.summary["ci95"]),
+            gap=words.signed(figures_of(view, column)["gap"]),
+            interval=words.interval(figures_of(view, column)["ci95"]),
             tag=words.label(column.summary["label"]),
-            verdict=words.verdict(column.summary["verdict"]),
-            state=column.summary["verdict"] or "none",
+            verdict=words.verdict(figures_of(view, column)["verdict"]),
+            state=figures_of(view, column)["verdict"] or "none",
             key=figures.key(f"m{view.first_mark + i}"),
         )
         for i, (label, column) in enumerate(zip(labels(view, words), view.columns, strict=True))
     ]
 
 
+def figures_of(view: View, column: Column) -> GapFigures:
+    """The gap of a column; of the last one, that which the verdict is about."""
+    return view.decided if column is view.columns[-1] else column.summary
+
+
 def headline(view: View, words: Words) -> str:
     """The one sentence: the verdict, and for a run whether it changed anything."""
     if view.kind == "compare":
         return words("head_compare", n=len(view.columns))
-    verdict = view.last["verdict"]
+    verdict = view.decided["verdict"]
     if verdict not in VERDICTS or view.target is None:
         verdict = "unknown"
     key = f"head_{verdict}"
@@ -99,12 +104,12 @@ def headline(view: View, words: Words) -> str:
             key = f"head_shrank_{verdict}"
         elif verdict == before == "exceeds":
             key = "head_exceeds_run"
-    return words(key, target=words.target, n=words.units(view.last, view.last["n_pairs"]))
+    return words(key, target=words.target, n=words.units(view.last, view.decided["n_pairs"]))
 
 
 def shrank(view: View) -> bool:
     """Whether the comparison shows a change, and towards zero."""
-    before, after = (column.summary["gap"] for column in view.columns)
+    before, after = view.columns[0].summary["gap"], view.decided["gap"]
     interval = view.differences[0]["ci95"] if view.differences else None
     if before is None or after is None or interval is None:
         return False
@@ -122,7 +127,7 @@ def lead(view: View, words: Words) -> list[str]:
         return [*closest(view, words), *filter(None, [moved(view, words, row) for row in view.differences])]
     groups = words.groups(view)
     paragraphs = [
-        words.joined([found(view, words), reason(view, words)]),
+        words.joined([found(view, words), reason(view, words), estimated(view, words)]),
         meaning(view, words),
         words("widest", **groups) if len(view.groups) > 2 else "",
         change(view, words),
@@ -150,7 +155,7 @@ def closest(view: View, words: Words) -> list[str]:
 
 def found(view: View, words: Words) -> str:
     """The gap, and on what."""
-    n, gap = words.sample(view.last), view.last["gap"]
+    n, gap = words.sample(view.last), view.decided["gap"]
     if gap is None:
         return words("lead_nothing", n=n)
     if view.finished:
@@ -163,22 +168,36 @@ def found(view: View, words: Words) -> str:
 
 def reason(view: View, words: Words) -> str:
     """Why the verdict is what it is."""
-    last, verdict = view.last, view.last["verdict"]
+    found, verdict = view.decided, view.decided["verdict"]
     if view.target is None or verdict not in VERDICTS:
         return ""
     if verdict == "insufficient":
-        needed = last["pairs_needed"]
+        needed = found["pairs_needed"]
         if needed is None:
             return words("why_insufficient", target=words.target)
-        return words("why_insufficient_n", target=words.target, n=words.units(last, needed))
-    p = last["p_within"] if verdict == "certified" else last["p_exceeds"]
+        return words("why_insufficient_n", target=words.target, n=words.units(view.last, needed))
+    p = found["p_within"] if verdict == "certified" else found["p_exceeds"]
     key = f"why_{verdict}" + ("" if p is None else "_p")
     return words(key, target=words.target, p=words.p(p, relation=True))
 
 
+def estimated(view: View, words: Words) -> str:
+    """From which pairs the gap after training was estimated, where that is more than the test pairs."""
+    found = view.last["decision"]
+    if found is None or found["n_before"] is None or found["n_before"] == found["n_pairs"]:
+        return ""
+    return words(
+        "estimated",
+        n=words.units(view.last, found["n_before"]),
+        m=words.count(found["n_pairs"]),
+        gap=words.signed(view.last["gap"]),
+        interval=words.interval(view.last["ci95"]),
+    )
+
+
 def meaning(view: View, words: Words) -> str:
     """Over which group the model hesitates more."""
-    gap, interval, groups = view.last["gap"], view.last["ci95"], words.groups(view)
+    gap, interval, groups = view.decided["gap"], view.decided["ci95"], words.groups(view)
     if interval is not None and has_zero(interval):
         return words("means_none", **groups)
     if not gap:

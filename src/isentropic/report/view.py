@@ -21,6 +21,7 @@ from isentropic.schema import (
     Comparison,
     Cost,
     Difference,
+    GapFigures,
     OtherSet,
     Run,
     Summary,
@@ -79,6 +80,11 @@ class View:
     def last(self) -> Summary:
         """The measurement that the headline is about."""
         return self.columns[-1].summary
+
+    @property
+    def decided(self) -> GapFigures:
+        """The figures that the verdict is about: by all that is known of the gap, for a finished run."""
+        return self.last["decision"] or self.last
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,118 @@
+"""The decision of a run: looks, their share of the error, and a run that looks again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import stdtrit
+
+from isentropic.gap import paired_gap, two_phase_gaps
+from isentropic.measure.decision import error_of_look, look_sizes
+from oracles import rng
+from runs import exit_code, flags, read
+
+
+def tables(x: np.ndarray) -> dict[str, np.ndarray]:
+    return {"male": np.zeros(len(x)), "female": x}
+
+
+def test_pairs_measured_before_alone_correct_the_mean_by_the_slope() -> None:
+    x = rng(1).normal(size=30)
+    y = 0.3 + 0.5 * x[:12]  # on a line: the gap after all 30 is known without error
+    row = two_phase_gaps(tables(x), tables(y), range(12))[0].estimate
+    assert row.gap == pytest.approx(0.3 + 0.5 * x.mean())
+    # What is left is how the 30 vary, by the slope; one degree of freedom is the slope's.
+    assert row.se == pytest.approx(0.5 * x.std(ddof=1) / np.sqrt(30) * np.sqrt(11 / 10))
+    assert row.n == 12
+
+
+def test_where_all_pairs_were_measured_after_it_is_the_mean() -> None:
+    x, y = rng(2).normal(size=(2, 40))
+    row = two_phase_gaps(tables(x), tables(y), range(40))[0].estimate
+    assert row.gap == pytest.approx(y.mean())
+    # y - b x and b x are not correlated within the sample, so their errors add up to that of y.
+    assert row.se == pytest.approx(paired_gap(y).se * np.sqrt(39 / 38))
+
+
+@pytest.mark.parametrize("topics", [None, 12])
+def test_its_intervals_cover(topics: int | None) -> None:
+    n, m, draws = 72, 24, 400
+    held = shorter = 0
+    for k in range(draws):
+        r = rng(k)
+        group = np.repeat(np.arange(topics or n), n // (topics or n))
+        effect = r.normal(size=(2, topics or n))[:, group] * (0.5 if topics else 0.0)
+        x = effect[0] + r.normal(size=n)
+        y = 0.9 * x + 0.3 * (effect[1] + r.normal(size=n))
+        measured = np.flatnonzero(
+            np.isin(group, r.permutation(group[:: n // (topics or n)])[: m * (topics or n) // n])
+        )
+        clusters = group if topics else None
+        row = two_phase_gaps(tables(x), tables(y[measured]), measured, clusters)[0].estimate
+        held += row.ci95[0] <= 0 <= row.ci95[1]
+        shorter += row.se < paired_gap(y[measured], None if clusters is None else group[measured]).se
+    assert 0.92 * draws <= held <= 0.985 * draws  # 95% +- three standard errors
+    assert shorter > 0.7 * draws
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_all_looks_together_take_five_per_cent(looks: int) -> None:
+    assert sum(error_of_look(k, looks) for k in range(looks)) == pytest.approx(0.05)
+
+
+def test_looks_grow_to_the_budget() -> None:
+    assert look_sizes(128, 512) == [128, 256, 512] and look_sizes(8, 9) == [8, 9] and look_sizes(8, 8) == [8]
+
+
+@pytest.fixture
+def unmarked(tmp_path, tiny_file) -> str:
+    """The same pairs without splits: these are then drawn."""
+    lines = [json.loads(line) for line in tiny_file.read_text(encoding="utf-8").splitlines()]
+    kept = [{key: value for key, value in line.items() if key not in ("split", "cell")} for line in lines]
+    (tmp_path / "unmarked.jsonl").write_text("\n".join(map(json.dumps, kept)), encoding="utf-8")
+    return str(tmp_path / "unmarked.jsonl")
+
+
+def test_a_run_that_looks_again_tells_what_one_look_at_all_pairs_tells(go, unmarked) -> None:
+    """The further pairs need the untrained model once more; whoever measures all at once has the same figures."""
+    _, again, screen = go("looks", train_data=unmarked, test_pairs=4, until_decided=8, max_steps=2)
+    _, once, _ = go("once", train_data=unmarked, test_pairs=8, max_steps=2)
+    for name in ("gap_before.json", "gap_after.json", "comparison.json"):
+        left, right = read(again / name), read(once / name)
+        if name == "gap_after.json":
+            found, single = left.pop("decision"), right.pop("decision")
+        if name == "comparison.json":
+            for side in (left, right):
+                side["models"][1]["summary"].pop("decision")
+        assert left == right, name
+    assert (found["look"], found["looks"], found["n_pairs"]) == (3, 3, 8)
+    assert found["n_before"] == single["n_before"] > 8
+    # The same estimate; its interval is wider, since it holds at all looks.
+    assert (found["gap"], found["se"]) == pytest.approx((single["gap"], single["se"]))
+    wider = stdtrit(found["df"], 1 - error_of_look(2, 3) / 2) / stdtrit(found["df"], 0.975)
+    halves = [(row["ci95"][1] - row["ci95"][0]) / 2 for row in (found, single)]
+    assert halves[0] == pytest.approx(wider * halves[1])
+    assert "look 1 of 3" in screen.text
+
+
+def test_a_run_that_is_decided_looks_once(go) -> None:
+    _, folder, _ = go("early", test_pairs=4, until_decided=8, max_steps=1, target_gap=50.0, force=True)
+    found = read(folder / "gap_after.json")
+    assert found["decision"]["verdict"] == read(folder / "result.json")["verdict"] == "certified"
+    assert found["n_pairs"] == 4
+
+
+def test_a_split_that_the_user_made_was_not_drawn(go) -> None:
+    """Nothing says that the user's test pairs are like the training pairs: the test pairs stand alone."""
+    _, folder, _ = go("marked", max_steps=1)
+    found = read(folder / "gap_after.json")
+    assert found["decision"]["n_before"] == found["n_pairs"] == 12
+    assert found["decision"]["gap"] == pytest.approx(found["gap"])
+
+
+def test_a_budget_below_the_first_look_is_refused(tmp_path, tiny_folder, tiny_file, capsys) -> None:
+    words = flags(tiny_folder, tiny_file, tmp_path / "runs", test_pairs=6, until_decided=4)
+    assert exit_code(["train", *words]) == 2
+    assert "--until_decided is 4" in capsys.readouterr().err and not (tmp_path / "runs").exists()
