@@ -207,6 +207,17 @@ def test_false_certification(quick: Any, tmp_path: Path) -> None:
     assert again["cells"] == figures["cells"]
 
 
+def test_decision(quick: Any, tmp_path: Path) -> None:
+    figures, first = quick("decision")
+    assert first["test pairs of the looks"] == "128"
+    for cell in figures["cells"]:
+        assert cell["certified"] + cell["exceeds"] + cell["insufficient"] == pytest.approx(1)
+        assert 1 <= cell["looks"] <= len(cell["sizes"])
+    assert figures["cells"][6]["certified"] > 0.5 > figures["cells"][5]["certified"]
+    again, _ = quick("decision", "--from_json", str(tmp_path / "decision.json"))
+    assert again["cells"] == figures["cells"]
+
+
 def test_gpu(quick: Any, tmp_path: Path) -> None:
     """Everything but QLoRA and FSDP runs on a CPU too, and says what it lacks; a section's fault is a row."""
     figures, first = quick("gpu")

@@ -73,35 +73,36 @@ class Hold:
             with torch.enable_grad():
                 value, drift = quantity(self.model)
                 value.backward()
-            moved = [p for p in trained if p.grad is not None]
+            moved = [(p, p.grad) for p in trained if p.grad is not None]
+            gradients = [gradient for _, gradient in moved]
             if torch.distributed.is_initialized():
-                drift = _averaged(moved, drift)
-            share = drift / size if (size := _squared_norm(moved)) else math.nan
+                drift = _averaged(gradients, drift)
+            share = drift / size if (size := _squared_norm(gradients)) else math.nan
             if math.isfinite(share):
                 with torch.no_grad():
-                    for parameter in moved:
-                        parameter.sub_(parameter.grad.to(parameter.dtype), alpha=share)
+                    for parameter, gradient in moved:
+                        parameter.sub_(gradient.to(parameter.dtype), alpha=share)
         for parameter in trained:
             parameter.grad = None
 
 
-def _squared_norm(parameters: Sequence[nn.Parameter]) -> float:
-    """Of their gradients, in float64; over all shards where processes hold parts."""
-    total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
-    for parameter in parameters:
-        total += _local(parameter.grad).float().square().sum(dtype=torch.float64)
-    if any(hasattr(parameter.grad, "to_local") for parameter in parameters):
+def _squared_norm(gradients: Sequence[Tensor]) -> float:
+    """In float64; over all shards where processes hold parts."""
+    total = torch.zeros((), dtype=torch.float64, device=gradients[0].device)
+    for gradient in gradients:
+        total += _local(gradient).float().square().sum(dtype=torch.float64)
+    if any(hasattr(gradient, "to_local") for gradient in gradients):
         torch.distributed.all_reduce(total)
     return float(total)
 
 
-def _averaged(parameters: Sequence[nn.Parameter], drift: float) -> float:
+def _averaged(gradients: Sequence[Tensor], drift: float) -> float:
     """Make whole gradients equal on all processes, to the last bit; returns the mean drift."""
     count = torch.distributed.get_world_size()
-    for parameter in parameters:
-        if not hasattr(parameter.grad, "to_local"):
-            torch.distributed.all_reduce(parameter.grad.div_(count))
-    shared = torch.tensor(drift / count, dtype=torch.float64, device=parameters[0].device)
+    for gradient in gradients:
+        if not hasattr(gradient, "to_local"):
+            torch.distributed.all_reduce(gradient.div_(count))
+    shared = torch.tensor(drift / count, dtype=torch.float64, device=gradients[0].device)
     torch.distributed.all_reduce(shared)
     return float(shared)
 
