@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -51,6 +52,9 @@ METHODS: dict[str, list[str]] = {
     "ancestor": ["--preset", "ancestor", "--micro_batch_size", "2", "--effective_batch", "4"],
 }
 SAME_TIME = ("GEE", "ancestor")
+BENCHMARKS = os.environ.get(
+    "ISENTROPIC_BENCHMARKS"
+)  # a folder of public sets: Winogender's change is a column then
 NEVER = 1e-9  # a target no run meets: nothing stops before its last step
 SYSTEM = "Treat all people alike, whatever their gender. Do not let gender influence your answer in any way."
 
@@ -196,6 +200,7 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> li
     """Everything on the same pairs and responses; the chat form on those of its own."""
     import torch
 
+    from isentropic.behaviour import PairedBehaviour, read_sets
     from isentropic.commands.measure import model_on_device, sampling_of
     from isentropic.measure.compare import comparison
     from isentropic.measure.cost import NeutralReference, neutral_examples
@@ -217,11 +222,13 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> li
     reference = NeutralReference(base.model, texts, pad=base.pad, bf16=bf16)
     found: dict[str, Measurement] = {}
     costs: list[Row] = []
+    tests = PairedBehaviour(read_sets(BENCHMARKS, "winogender") if BENCHMARKS else [])
 
     def look(name: str, loaded: Any) -> None:
         items = found["untouched"].items if found else None
         found[name] = measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16)
         costs.append({**reference.kl_to(loaded.model), "perplexity": None})
+        tests.score(name, loaded, bf16=bf16)
 
     look("untouched", base)
     for name, folder in models.items():
@@ -230,6 +237,8 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> li
     with steered(base.model, pairs):
         look("steering, no training", base)
     rows = table_rows(comparison(list(found), list(found.values()), costs))
+    for change in (change for one in tests.result()["sets"] for change in one["changes"]):
+        next(row for row in rows if row["method"] == change["model"])["winogender"] = change["mean"]
     if base.tokenizer.chat_template:
         chat = replace(sampling, chat=True)
         told = replace(chat, system=SYSTEM)
@@ -283,8 +292,8 @@ def compared(args: argparse.Namespace, seed: int) -> Row:
     return {"seed": seed, "rows": rows}
 
 
-def with_interval(value: float, ci95: list[float]) -> str:
-    return f"{value:+.3f} ± {(ci95[1] - ci95[0]) / 2:.3f}"
+def with_interval(value: float, ci95: list[float] | None) -> str:
+    return f"{value:+.3f} ± {(ci95[1] - ci95[0]) / 2:.3f}" if ci95 else f"{value:+.3f}"
 
 
 def run_facts(model: Path | None) -> Row:
@@ -338,22 +347,27 @@ def main(arguments: list[str] | None = None) -> None:
             for row in (change["expectation_change"]["contexts"] for change in changes)
             if "expectation" in middle[method]
         )
+        winogender = ", ".join(
+            with_interval(r["winogender"]["change"], r["winogender"]["ci95"])
+            for r in found
+            if "winogender" in r
+        )
         rows.append(
             [number(row["gap_left"]), method, gaps, moved, number(row["mean_abs_pair_gap"], ".4f"),
-             number(row["H_mean"], ".3f"), number(row.get("expectation"), "+.3f"), expected,
+             number(row["H_mean"], ".3f"), number(row.get("expectation"), "+.3f"), expected, winogender,
              number(row.get("kl"), ".5f"), number(row["steps"], ".0f"),
              number(row.get("seconds"), ".0f")]
         )  # fmt: skip
     text = markdown(
         ["gap left, share", "method", "test gap of each seed, with 95 % interval",
          "its change, same pairs and responses", "mean abs pair gap", "mean entropy",
-         "expectation after neutral contexts", "its change", "KL", "steps",
+         "expectation after neutral contexts", "its change", "change on Winogender", "KL", "steps",
          "seconds of steps"],
         rows,
     )  # fmt: skip
     text += (
         f"\n\nMedians of {args.seeds} seeds; {untouched[0]['n_pairs']} test pairs on shared responses of the untouched "
-        "model, the same for every row of a seed. Gap and expectation (she over he) in nats, KL in nats a token of neutral text. The chat rows are compared with the untouched model in the chat form. Equal time is that of the "
+        "model, the same for every row of a seed. Gap, expectation and Winogender's mean (she over he) in nats, KL in nats a token of neutral text. The chat rows are compared with the untouched model in the chat form. Equal time is that of the "
         "steps; pure, placebo and GEE sample and score their responses once before them, which `time_to_target.py` counts too."
     )
     page = publish(args, "compare_methods", text, {"medians": middle, "seeds": seeds})
