@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 
 from oracles import rng
+from tiny import make_benchmarks
 
 pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -120,7 +121,8 @@ def test_loss_table(quick: Any, tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8").count("<!--") == written.count("<!--") == 2
 
 
-def test_compare_methods(quick: Any, tmp_path: Path) -> None:
+def test_compare_methods(quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISENTROPIC_BENCHMARKS", str(make_benchmarks(tmp_path / "sets")))
     figures, first = quick("compare_methods", "--runs", str(tmp_path / "runs"))
     assert first["method"] == "untouched" and first["gap left, share"] == "1.00"
     rows = {row["method"]: row for row in figures["seeds"][0]["rows"]}
@@ -147,6 +149,7 @@ def test_compare_methods(quick: Any, tmp_path: Path) -> None:
     for name in (*alternatives, "steering, no training"):
         assert rows[name]["kl"] > 0, name
         assert rows[name]["change"]["expectation_change"]["contexts"]["change"] != 0
+        assert rows[name]["winogender"]["change"] != 0
     assert rows["placebo, equal steps"]["steps"] == 2 > rows["steering, no training"]["steps"]
     assert rows["placebo, equal steps"]["gap"] != rows["counterfactual data, equal steps"]["gap"]
     asked = rows["system prompt, chat form"]
