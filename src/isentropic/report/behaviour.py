@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from isentropic.labels import interval_text
 from isentropic.report.head import Head
-from isentropic.report.sections import Block, Number, Section, table, text
+from isentropic.report.sections import Number, Section, table, text
 from isentropic.report.words import Words
-from isentropic.schema import Behaviour, BehaviourEstimate, BehaviourMove, BehaviourSet
-
-QUANTITIES = ("mean", "mean_abs", "percent")
+from isentropic.schema import Behaviour, BehaviourSet
 
 
 def behaviour_head(found: Behaviour, words: Words) -> Head:
@@ -42,43 +42,50 @@ def behaviour_lead(found: Behaviour, words: Words) -> str:
 
 
 def behaviour_section(found: Behaviour, words: Words, names: Sequence[str] | None = None) -> Section:
-    """The figures of each set, the paired changes with their verdicts, and the sets' own scores.
+    """A table for each set: its figures, and the paired changes with their verdicts.
 
     Args:
         names: how the models are called here; by default as in the file.
     """
     models = [model["name"] for model in found["models"]]
     names = names or models
-    head = [words("col_set"), words("col_quantity"), *names]
+    head = [words("col_quantity"), *names]
     for name in names[1:]:
         head += [words("col_moved" if len(names) == 2 else "col_moved_of", model=name), words("row_verdict")]
-    rows, extras = [], []
-    for one in found["sets"]:
-        figures = {row["model"]: row for row in one["models"]}
-        changes = {row["model"]: row for row in one["changes"]}
-        shown = [figures.get(model) for model in models]
-        for key in QUANTITIES:
-            row = [one["name"], words(f"behaviour_{key}")]
-            row += [Number(estimated(figure and figure[key], words)) for figure in shown]  # type: ignore[literal-required]
-            for model in models[1:]:
-                row += changed(changes.get(model), key, found, words)
-            rows.append(row)
-        for key in dict.fromkeys(key for figure in shown if figure for key in figure["extra"]):
-            label = words.texts.get(f"behaviour_{key}", key)
-            values = [figure["extra"].get(key) if figure else None for figure in shown]
-            extras.append([one["name"], label, *(Number(words.plain(value, 1)) for value in values)])
     note = words("behaviour_note")
     if len(models) > 1:
         note = words.joined([note, words("behaviour_verdicts", margin=margin_text(found, words))])
-    blocks: list[Block] = [
-        text(note),
-        {"kind": "list", "items": [described(one, words) for one in found["sets"]]},
-        table(words("table_behaviour"), head, rows),
-    ]
-    if extras:
-        head = [words("col_set"), words("col_quantity"), *names]
-        blocks.append({**table(words("table_behaviour_extra"), head, extras), "fold": True})
-    return Section("behaviour", words("section_behaviour"), blocks)
+    tables = [table(described(one, words), head, rows(one, models, found, words)) for one in found["sets"]]
+    return Section("behaviour", words("section_behaviour"), [text(note), *tables])
+
+
+def rows(one: BehaviourSet, models: Sequence[str], found: Behaviour, words: Words) -> list[list[str]]:
+    """The figures of a set, differences first; then the scores that its authors define."""
+    figures = {row["model"]: row for row in one["models"]}
+    changes: dict[str, Any] = {row["model"]: row for row in one["changes"]}
+    shown: list[Any] = [figures.get(model) for model in models]
+    written = []
+    for key in ("mean", "mean_abs", "percent"):
+        places = 1 if key == "percent" else None
+        plain, signed = partial(words.plain, places=places), partial(words.signed, places=places)
+        row = [words(f"behaviour_{key}")]
+        for figure in shown:
+            write = signed if key == "mean" else plain
+            row.append(Number(estimated(figure and figure[key], write, words)))
+        for model in models[1:]:
+            move = changes[model][key] if model in changes else None
+            verdict = f"behaviour_{move['verdict']}" if move and "verdict" in move else "no_value"
+            row += [
+                Number(estimated(move, signed, words)),
+                words(verdict, margin=margin_text(found, words)),
+            ]
+        written.append(row)
+    for key in dict.fromkeys(key for figure in shown if figure for key in figure["extra"]):
+        row = [words.texts.get(f"behaviour_{key}", key)]
+        values = [figure["extra"].get(key) if figure else None for figure in shown]
+        row += [Number(words.plain(value, 1)) for value in values]
+        written.append(row + [words.blank] * 2 * (len(models) - 1))
+    return written
 
 
 def described(one: BehaviourSet, words: Words) -> str:
@@ -97,23 +104,13 @@ def described(one: BehaviourSet, words: Words) -> str:
     )
 
 
-def estimated(found: BehaviourEstimate | None, words: Words) -> str:
-    """A figure with its interval."""
+def estimated(found: Any, write: Callable[[float | None], str], words: Words) -> str:
+    """A figure, or its change, with the interval; a dash where it is unknown."""
     if not found:
         return words.blank
-    parts = [words.signed(found["value"]), words.brackets(found["ci95"])]
+    value = found["change"] if "change" in found else found["value"]
+    parts = [write(value), interval_text(found["ci95"], write, words.blank)]
     return " ".join(part for part in parts if part != words.blank) or words.blank
-
-
-def changed(change: Any, key: str, found: Behaviour, words: Words) -> list[str]:
-    """The cells of a paired change: the change, and its verdict where there is one."""
-    if change is None:
-        return [Number(words.blank), words.blank]
-    if key == "percent":
-        return [Number(estimated(change[key], words)), words.blank]
-    move: BehaviourMove = change[key]
-    verdict = words(f"behaviour_{move['verdict']}", margin=margin_text(found, words))
-    return [Number(estimated({"value": move["change"], "ci95": move["ci95"]}, words)), verdict]
 
 
 def margin_text(found: Behaviour, words: Words) -> str:

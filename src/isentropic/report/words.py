@@ -62,9 +62,9 @@ class Words:
 
     # --- Numbers --------------------------------------------------------------------------------------------
 
-    def signed(self, value: float | None) -> str:
+    def signed(self, value: float | None, places: int | None = None) -> str:
         """A gap, with its sign."""
-        return self.blank if value is None else _signed(value, self.places)
+        return self.blank if value is None else _signed(value, self.places if places is None else places)
 
     def plain(self, value: float | None, places: int | None = None) -> str:
         """A number without a plus."""
