@@ -14,7 +14,7 @@ import pytest
 
 from isentropic.cli import main
 from isentropic.commands.parser import Parser, add_train_flags, parser
-from tiny import sample, samples_file
+from tiny import make_benchmarks, sample, samples_file
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -71,6 +71,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, tiny_file:
     shutil.copy(tiny_file, folder / "pairs.jsonl")
     problems = [f"He has {n} pens and gives his friend one. How many are left?" for n in range(20)]
     (folder / "problems.csv").write_text("question\n" + "\n".join(problems) + "\n", encoding="utf-8")
+    make_benchmarks(folder / "public_sets")
     model, runs = str(tiny_folder), str(folder / "runs")
     where = ["--model_path", model, "--run_name", "demo", "--output_dir", runs]
     assert main(["train", *where, *TRAIN.split()]) == 0
