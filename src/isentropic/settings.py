@@ -393,7 +393,7 @@ class RunSettings:
     other_pairs: int | None = option(
         None,
         "pairs of each other built-in set (names, age, ...) that are measured before and after training too, "
-        "to see whether another gap opened; 0 measures none; by default 24, and 0 with your own prompts",
+        "to see whether another gap opened; 0 measures none; by default 12, and 0 with your own prompts",
         section="data",
         must_be="0, or 2 or more",
         because="fewer than two pairs have no interval",

@@ -232,8 +232,8 @@ def test_the_other_sets_are_measured_before_and_after(go, tiny_folder):
 def test_which_runs_measure_other_sets(tmp_path, tiny_folder, tiny_file):
     """All on built-in prompts; with prompts of one's own, and names of groups of one's own, those that ask for it."""
     for changes, sets in (
-        ({}, {"names": 24, "age": 24}),
-        ({"train_data": "age", "groups": "young,old"}, {"gender": 24, "names": 24}),
+        ({}, {"names": 12, "age": 12}),
+        ({"train_data": "age", "groups": "young,old"}, {"gender": 12, "names": 12}),
         ({"other_pairs": 0}, {}),
         ({"train_data": str(tiny_file)}, {}),
         ({"train_data": str(tiny_file), "other_pairs": 2}, {"names": 2, "age": 2}),

@@ -167,6 +167,19 @@ def test_a_saved_folder_is_held_against_the_model_that_was_measured(tmp_path, ti
     assert "cannot be loaded" in str(saved_otherwise(tmp_path, truth, tiny_tokenizer))
 
 
+def test_a_saved_folder_is_loaded_as_the_measured_model_was(tmp_path, tiny_model, tiny_tokenizer):
+    """Weights that are no floats keep what they were loaded as; here a stand-in that refuses a cast, as they do."""
+    model = tiny_model()
+    save_model(model, tiny_tokenizer, tmp_path)
+    truth = sentence_logits(model, tiny_tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model), "is_quantized", True, raising=False)
+        patch.setattr(type(model), "float", lambda self: pytest.fail("quantised weights were cast"))
+        assert saved_otherwise(tmp_path, truth, tiny_tokenizer, dtype=torch.float32) is None
+    coarse = saved_otherwise(tmp_path, truth.half().float(), tiny_tokenizer, dtype=torch.bfloat16)
+    assert "not the model that was measured" in str(coarse)  # the options reach the loader
+
+
 def test_an_adapter_merged_into_a_tied_head_is_not_what_was_measured(tmp_path, tiny_model, tiny_tokenizer):
     """The head's adapter is merged into the embeddings, which share its weights."""
     from peft import LoraConfig, get_peft_model

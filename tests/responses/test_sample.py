@@ -158,6 +158,28 @@ def test_a_model_that_looks_past_the_padding_gives_what_it_gives_alone(kind, cap
     assert caplog.text.count("differently next to prompts of other lengths") == 1
 
 
+@pytest.mark.parametrize("kind", ["rwkv", "bart"])
+def test_what_looks_past_the_padding_does_so_in_bfloat16_too(kind):
+    model, sampling = odd_model(kind).to(torch.bfloat16), Sampling(max_new_tokens=4)
+    found = sample_responses(model, PROMPTS, sampling, ends=(0,))
+    assert found == [sample_responses(model, [ids], sampling, ends=(0,))[0] for ids in PROMPTS]
+
+
+@pytest.mark.parametrize(("layers", "seed"), [(2, 1), (12, 0)])
+def test_rounding_is_not_taken_for_looking_past_the_padding(layers, seed, caplog):
+    """Small random logits that bfloat16 rounds by more than a fiftieth of the largest, more so in many layers."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=3000, hidden_size=64, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=True, bos_token_id=None, eos_token_id=0,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
+    sample_responses(model, PROMPTS, Sampling(), ends=(0,))
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert", "data2vec-text"])
 def test_a_model_whose_positions_do_not_begin_at_0_gives_its_own_responses(family):
     from peft import LoraConfig, get_peft_model

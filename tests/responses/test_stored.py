@@ -107,6 +107,22 @@ def another_tokenizer(loaded):
     return dataclasses.replace(loaded, tokenizer=tokenizer, name="another")
 
 
+def test_text_with_half_a_character_is_counted(tmp_path, tiny_loaded, tiny_prompts):
+    """A response cut inside a character: its ids are those of the model, its text alone is not."""
+    file, _ = stored(tmp_path, tiny_loaded, tiny_prompts.split("test"))
+    kept = read(file)
+    for row in kept:
+        row["response"] = row["response"].replace("\ufffd", "?")
+    kept[0]["response"] += "\ufffd"
+    kept[1]["response"] = "\ufffd" + kept[1]["response"]
+    for row in kept:
+        del row["response_ids"]
+    write_jsonl(tmp_path / "text.jsonl", kept)
+    notes = stored_items(str(tmp_path / "text.jsonl"), tiny_loaded)[0].notes
+    assert [note for note in notes if note.startswith(f"2 of {len(kept)} responses are text with U+FFFD")]
+    assert not [note for note in stored_items(file, tiny_loaded)[0].notes if "U+FFFD" in note]
+
+
 def test_for_a_model_of_another_tokenizer_the_text_is_encoded(tmp_path, tiny_loaded, tiny_prompts):
     file, _ = stored(tmp_path, tiny_loaded, tiny_prompts.split("test"))
     ended = [

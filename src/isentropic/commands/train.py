@@ -47,7 +47,7 @@ from isentropic.measure.score import check_finite, score_items
 from isentropic.measure.served import served_row
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
-from isentropic.models.load import load_model
+from isentropic.models.load import four_bit_options, load_model
 from isentropic.models.model import LoadedModel, quiet_transformers, special_tokens
 from isentropic.models.rounding import in_dtype, round_weights, rounded_state
 from isentropic.models.save import save_model, saved_otherwise
@@ -104,7 +104,7 @@ ROOM, ROOM_WITH_CHECKPOINTS = 8, 32
 """Bytes on the disk for each parameter: the best weights and the final ones;
 or the best ones twice and, while a new one is written, two checkpoints of weights and the optimizer's two
 moments."""
-OTHER_PAIRS = 24
+OTHER_PAIRS = 12
 """Pairs of each built-in set that a run on another one measures too."""
 SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
 """Each asks for a checkpoint: Ctrl-C, a cluster that needs the machine, a terminal that was closed."""
@@ -669,8 +669,11 @@ class Run:
 
     def look_again(self, name: str, folder: Path, truth: Tensor) -> None:
         """Load what was saved and say where it is not the model in memory."""
-        trust = self.settings.trust_remote_code
-        if wrong := saved_otherwise(folder, truth, self.loaded.tokenizer, trust_remote_code=trust):
+        # An adapter was measured on a 4-bit base: on the whole base its logits would be other ones.
+        options: dict[str, Any] = {"trust_remote_code": self.settings.trust_remote_code}
+        if self.settings.load_in_4bit and name == FINAL:
+            options |= {"dtype": torch.float32, **four_bit_options()}
+        if wrong := saved_otherwise(folder, truth, self.loaded.tokenizer, **options):
             self.warn(f"{name}/: {wrong}")
 
     def warn(self, text: str) -> None:

@@ -71,9 +71,17 @@ def refused(config: Any) -> bool:
 
 
 def saved_otherwise(
-    folder: Path, truth: Tensor, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False
+    folder: Path,
+    truth: Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    trust_remote_code: bool = False,
+    **options: Any,
 ) -> str | None:
     """Load a saved folder as anyone would and hold its logits against those of the model that was measured.
+
+    Args:
+        options: of the loading, where the measured model was not loaded plainly, as with 4-bit weights.
 
     Returns:
         what is wrong with it, or None where it is the same model.
@@ -85,8 +93,11 @@ def saved_otherwise(
             quiet_transformers(),
             reading("it cannot be loaded", "the weights of the run are in checkpoints/"),
         ):
-            plain: Any = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            plain.float().to(truth.device)  # the same arithmetic: what is compared is the weights
+            plain: Any = AutoModelForCausalLM.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, **options
+            )
+            if not getattr(plain, "is_quantized", False):  # such weights are placed, and keep their dtype
+                plain.float().to(truth.device)  # the same arithmetic: what is compared is the weights
             found = sentence_logits(plain, tokenizer)
     except InputError as error:
         return str(error)

@@ -175,6 +175,8 @@ def sample_responses(
 Together = Literal["padded", "of one length", "alone"]
 Jobs = Sequence[tuple[Tokens, int]]
 TRIAL_STEPS = 3
+MOST_ROUNDING = 3
+"""A difference of up to so many times what rounding alone makes is taken for rounding."""
 _together: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Together, int, int]] = weakref.WeakKeyDictionary()
 """What the trial of a model said, and the longest prompt and the number of steps it was made with."""
 _otherwise: weakref.WeakKeyDictionary[torch.nn.Module, tuple[bool, int]] = weakref.WeakKeyDictionary()
@@ -208,12 +210,17 @@ def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together
     steps = min(TRIAL_STEPS, max_new_tokens)
     forced = [(row * steps)[:steps] for row in (long, long[::-1])]
     alone = first_logits(model, [short], forced, pad)
-    if found == "padded" and not same_logits(alone, first_logits(model, [short, long], forced, pad)):
+
+    def changed_by(neighbour: Tokens) -> bool:
+        beside = first_logits(model, [short, neighbour], forced, pad)
+        return not (
+            same_logits(alone, beside) or within_rounding(model, alone, beside, short, forced[0], pad)
+        )
+
+    if found == "padded" and changed_by(long):
         found = "of one length"
-    if found == "of one length" or len(short) == len(long):
-        neighbour = long[::-1][: len(short)]
-        if not same_logits(alone, first_logits(model, [short, neighbour], forced, pad)):
-            found = "alone"
+    if (found == "of one length" or len(short) == len(long)) and changed_by(long[::-1][: len(short)]):
+        found = "alone"
     if found != "padded" and model not in _together:
         log.warning(
             "%s answers a prompt differently next to prompts of other lengths; responses are sampled from "
@@ -238,7 +245,8 @@ def generates_otherwise(model: Any, prompt: Tokens, max_new_tokens: int, pad: in
     row = torch.tensor([[*prompt, *forced[:-1]]], device=model.device)
     with precision(model.device, False):
         plain = model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 :]
-    found = not same_logits(plain, first_logits(model, [prompt], [forced], pad))
+    ours = first_logits(model, [prompt], [forced], pad)
+    found = not (same_logits(plain, ours) or within_rounding(model, plain, ours, prompt, forced, pad))
     if found:
         log.warning(
             "%s: generate() gives other predictions than the model itself; each token is sampled after a "
@@ -247,6 +255,36 @@ def generates_otherwise(model: Any, prompt: Tokens, max_new_tokens: int, pad: in
         )
     _otherwise[model] = found, len(prompt) + len(forced)
     return found
+
+
+def within_rounding(
+    model: Any, truth: Tensor, ours: Tensor, prompt: Tokens, forced: Tokens, pad: int
+) -> bool:
+    """Whether two (steps, vocabulary) logits differ by no more than rounding makes of the model's own ones.
+
+    The same prompt alone, its input embeddings moved up or down by one unit of rounding, is as right a
+    computation in the model's dtype: how far it leads is what rounding does in this model. In bfloat16 that
+    may be a tenth of a logit. Differences are root mean squares of log-probabilities.
+    """
+
+    def one_unit(_module: Any, _args: Any, output: Tensor) -> Tensor:
+        draws = torch.Generator(output.device).manual_seed(0)
+        up = torch.rand(output.shape, generator=draws, device=output.device) < 0.5
+        return output * torch.where(
+            up, 1 + torch.finfo(output.dtype).eps, 1 - torch.finfo(output.dtype).eps
+        ).to(output.dtype)
+
+    def apart(first: Tensor, second: Tensor) -> Tensor:
+        log_p, log_q = (torch.log_softmax(z.float(), dim=-1) for z in (first, second))
+        return torch.where(log_p == log_q, 0.0, log_p - log_q).square().mean().sqrt()
+
+    alone = first_logits(model, [prompt], [forced], pad)
+    handle = model.get_input_embeddings().register_forward_hook(one_unit)
+    try:
+        moved = first_logits(model, [prompt], [forced], pad)
+    finally:
+        handle.remove()
+    return bool(apart(truth, ours) <= MOST_ROUNDING * apart(alone, moved))
 
 
 @contextlib.contextmanager

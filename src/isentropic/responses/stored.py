@@ -227,7 +227,7 @@ def encoded(
 ) -> list[Example]:
     """The examples of the rows, by their ids or their text."""
     vocabulary, context = vocabulary_size(loaded.model), context_length(loaded.model)
-    examples, apart = [], 0
+    examples, apart, halves = [], 0, 0
     prompts: dict[Prompt, Prompt] = {}  # one object a prompt, as where responses are sampled
     for row in rows:
         check_text(file, row, loaded)
@@ -237,6 +237,7 @@ def encoded(
             if ids is None:
                 ids, joined = response_tokens(row, prompt_ids, loaded, sampling)
                 apart += not joined
+                halves += "\ufffd" in str(row.response)
         if not prompt_ids or not ids:
             raise InputError(
                 f"{file!r} line {row.number} has an empty prompt or response; it has no entropy; delete the "
@@ -260,6 +261,11 @@ def encoded(
         notes.append(
             f"{apart} of {len(rows)} responses are encoded apart from their prompt, because the tokenizer "
             "joins the two; a model would have written other tokens"
+        )
+    if halves:
+        notes.append(
+            f"{halves} of {len(rows)} responses are text with U+FFFD, which stands for half a character; "
+            "a model would have written other tokens; store response_ids"
         )
     return examples
 
