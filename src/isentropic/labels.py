@@ -166,10 +166,27 @@ def monitor_line(step: int, parts: dict[str, float], last_gap: float | None) -> 
     return f"{mark} Step {step} | loss={parts['loss']:.6f} | gap={parts['entropy_gap']:.6f} | {entropies}"
 
 
+def verdict_key(move: Mapping[str, Any], margin: float | None) -> str:
+    """The verdict on a paired change; a certain change within the margin is "moved_little".
+
+    Example:
+        >>> verdict_key({"verdict": "moved", "largest": 0.01}, 0.05)
+        'moved_little'
+    """
+    largest = move["largest"]
+    little = largest is not None and margin is not None and largest <= margin
+    return "moved_little" if move["verdict"] == "moved" and little else str(move["verdict"])
+
+
 def behaviour_lines(behaviour: Mapping[str, Any]) -> list[str]:
     """Models on public test sets, in a few lines a set: differences in nats first, shares second."""
     margin = behaviour["margin"]
-    words = {"moved": "moved", "not_moved": f"not moved beyond {margin:g}", "too_few": "too few items to say"}
+    words = {
+        "moved": "moved",
+        "moved_little": f"moved, by less than {margin:g}",
+        "not_moved": f"not moved beyond {margin:g}",
+        "too_few": "too few items to say",
+    }
     lines = []
     for one in behaviour["sets"]:
         first, second = one["sides"]
@@ -186,7 +203,8 @@ def behaviour_lines(behaviour: Mapping[str, Any]) -> list[str]:
             )
         for row in one["changes"]:
             moves = "; ".join(
-                f"{name} {move['change']:+.4f} {interval_text(move['ci95'])} {words[move['verdict']]}"
+                f"{name} {move['change']:+.4f} {interval_text(move['ci95'])} "
+                f"{words[verdict_key(move, margin)]}"
                 for name, move in (("mean", row["mean"]), ("mean size", row["mean_abs"]))
             )
             lines.append(

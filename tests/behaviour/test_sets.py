@@ -67,6 +67,7 @@ def test_all_sets_that_are_there_are_read_and_the_others_passed_over(benchmarks)
         ("bbq/Gender_identity.jsonl", '"label": 2', '"label": 7', "line 2: 'answer_info', 'label'"),
         ("bbq/Gender_identity.jsonl", '["F"]}}', '["F"]}', "line 1: not valid JSON"),
         ("bbq/Gender_identity.jsonl", '"The man"', '"\\ud83d"', "line 1: 'ans0'"),
+        ("bbq/Gender_identity.jsonl", '"label": 2', '"label": 1', "no questions on women and men of one"),
         ("bbq/additional_metadata.Gender_identity.csv", "Gender_identity,1,3,2\n", "", "line 4"),
     ],
 )  # fmt: skip
@@ -113,12 +114,20 @@ def test_folders_without_sets_and_names_of_none(benchmarks, tmp_path):
         (tmp_path, None, "winogender/all_sentences.tsv"),
         (tmp_path / "no", None, "not a folder"),
         (benchmarks, "use_10", "unstereoeval/USE-10*.csv"),
+        (benchmarks, ",", "names no set"),
         (benchmarks, "winogendr", "did you mean 'winogender'"),
         ("hub", "bbq", "give --benchmarks DIR"),
     ):
         with pytest.raises(InputError) as caught:
             read_sets(str(place), names)
         assert words in str(caught.value)
+
+
+def test_a_set_named_twice_is_read_once(benchmarks):
+    assert [one.name for one in read_sets(str(benchmarks), "use_5,winogender,use_5")] == [
+        "use_5",
+        "winogender",
+    ]
 
 
 def test_a_hub_that_cannot_be_reached_names_the_folder_instead():

@@ -227,6 +227,10 @@ def in_gender(template: str, side: int) -> str:
 # --- BBQ ----------------------------------------------------------------------------------------------------
 
 
+UNKNOWN = 2
+"""The place of "unknown" among the texts of an item."""
+
+
 def bbq(tables: Tables) -> tuple[list[Item], list[str]]:
     """Questions on two people with three answers: the other person, the one the stereotype names, unknown.
 
@@ -260,6 +264,11 @@ def bbq(tables: Tables) -> tuple[list[Item], list[str]]:
         prompt = f"{cell(table, row, 'context')}\n\nQ: {cell(table, row, 'question')}\nA:"
         texts = tuple(" " + answers[i] for i in order)
         items.append(Item(texts, str(values["question_index"]), prompt, order.index(int(label))))
+    if len({item.answer == UNKNOWN for item in items}) < 2:
+        raise InputError(
+            f"{table.name} has no questions on women and men of one of the two kinds, with a context that "
+            "gives the answer and without; the gate needs one and the score the other; restore the file"
+        )
     return items, left_out(other, "are on trans people or name no stereotyped answer")
 
 

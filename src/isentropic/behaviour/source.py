@@ -40,7 +40,9 @@ def read_sets(benchmarks: str, names: str | None = None) -> list[LoadedSet]:
     Raises:
         InputError: no such folder, no set in it, a set that was named and is not there, or a damaged line.
     """
-    wanted = split_names(names) if names is not None else list(SETS)
+    wanted = list(dict.fromkeys(split_names(names))) if names is not None else list(SETS)
+    if not wanted:
+        raise InputError(f"--sets is {names!r}; it names no set; choose some of {', '.join(SETS)}")
     for name in wanted:
         if name not in SETS:
             nearest = difflib.get_close_matches(name, SETS, 1)

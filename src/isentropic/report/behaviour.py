@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from isentropic.labels import interval_text
+from isentropic.labels import interval_text, verdict_key
 from isentropic.report.head import Head
 from isentropic.report.sections import Number, Section, table, text
 from isentropic.report.words import Words
@@ -73,8 +73,9 @@ def rows(one: BehaviourSet, models: Sequence[str], found: Behaviour, words: Word
             write = signed if key == "mean" else plain
             row.append(Number(estimated(figure and figure[key], write, words)))
         for model in models[1:]:
-            move = changes[model][key] if model in changes else None
-            verdict = f"behaviour_{move['verdict']}" if move and "verdict" in move else "no_value"
+            move: Any = changes[model][key] if model in changes else None
+            judged = move is not None and key != "percent"
+            verdict = f"behaviour_{verdict_key(move, found['margin'])}" if judged else "no_value"
             row += [
                 Number(estimated(move, signed, words)),
                 words(verdict, margin=margin_text(found, words)),
