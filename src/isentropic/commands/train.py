@@ -6,61 +6,51 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
 
 from isentropic.behaviour import PairedBehaviour, read_sets
 from isentropic.commands.advice import advice
 from isentropic.commands.checks import check_model, check_processes, launched_process, lora_of, trackers_of
 from isentropic.commands.faults import gate
+from isentropic.commands.measuring import Measuring
 from isentropic.commands.report import write_report
+from isentropic.commands.saving import Saving, dtype_to_save, dtype_warnings
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.files import TEMPORARY, read_json, write_json, write_jsonl, write_text
+from isentropic.files import read_json, write_json, write_jsonl, write_text
 from isentropic.labels import (
     behaviour_lines,
     decision_line,
     expectation_change_line,
     gap_line,
     other_set_line,
-    served_line,
 )
 from isentropic.measure.compare import comparison
-from isentropic.measure.cost import answers_of, perplexity
-from isentropic.measure.decision import decide, look_sizes
-from isentropic.measure.measurement import Measurement, make_items, measure, response_rows
+from isentropic.measure.measurement import Measurement, response_rows
 from isentropic.measure.other_sets import other_set_row, other_sets
-from isentropic.measure.score import check_finite, score_items
-from isentropic.measure.served import served_row
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
-from isentropic.models.load import four_bit_options, load_model
+from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel, quiet_transformers, special_tokens
-from isentropic.models.rounding import in_dtype, round_weights, rounded_state
-from isentropic.models.save import save_model, saved_otherwise
+from isentropic.models.rounding import round_weights
 from isentropic.models.sharding import gathered
-from isentropic.models.trial import same_logits, sentence_logits
 from isentropic.prompts.builtin import BUILTIN
 from isentropic.prompts.load import load_prompts
-from isentropic.prompts.prompt_set import SPLITS, PromptSet
+from isentropic.prompts.prompt_set import PromptSet
 from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import model_card
-from isentropic.responses.batches import Item
 from isentropic.responses.encode import chat_line, follows_chat
-from isentropic.responses.sample import Draw, ResponseSampler
 from isentropic.run_folder import (
     AFTER,
     BEFORE,
@@ -86,9 +76,9 @@ from isentropic.run_folder import (
     read_run,
     without_trace,
 )
-from isentropic.schema import Difference, OtherSet, Served, Stopped, Summary
-from isentropic.settings import TrainSettings, reading_of, split_names
-from isentropic.training.adapter import add_adapter, with_saved_adapter
+from isentropic.schema import OtherSet, Served, Stopped, Summary
+from isentropic.settings import TrainSettings, reading_of
+from isentropic.training.adapter import add_adapter
 from isentropic.training.callbacks import (
     BestCheckpoint,
     FiniteGuard,
@@ -239,9 +229,8 @@ class Run:
         writes: bool,
         public: PairedBehaviour | None = None,
     ) -> None:
-        self.settings, self.screen, self.parts, self.loaded = settings, screen, parts, loaded
-        self.load_again, self.further, self.public = load_again, further, public
-        self.folder, self.clock, self.writes = folder, clock, writes
+        self.settings, self.screen, self.loaded = settings, screen, loaded
+        self.folder, self.clock, self.writes, self.public = folder, clock, writes, public
         self.checkpoints = folder / CHECKPOINTS
         self.stop = TargetGapStop(settings.stop_margin * settings.target_gap, settings.max_kl)
         self.best = BestCheckpoint(self.checkpoints, settings.max_kl)
@@ -262,31 +251,34 @@ class Run:
             callbacks=[self.monitor, self.best, self.stop, FiniteGuard(), self.interrupt],
             progress=screen.bar,
         )
-        self.bf16 = bool(self.trainer.args.bf16)
+        self.measuring = Measuring(
+            settings,
+            screen,
+            self.trainer,
+            parts=parts,
+            further=further,
+            load_again=load_again,
+            public=public,
+            warn=self.warn,
+        )
         self.special_tokens = special_tokens(loaded.model)
         self.sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
         self.save_dtype = dtype_to_save(settings, loaded)
-        if self.sharded and further.size() > parts["test"].size():
-            raise InputError(
-                f"--until_decided is {settings.until_decided} with weights spread over processes; further "
-                "pairs need the untrained model once more, whole; give --until_decided 0 and more "
-                "--test_pairs"
-            )
 
     def go(self) -> dict[str, Any]:
         screen, settings = self.screen, self.settings
         point = self.point_to_resume() if settings.resume else None
         untrained = dataclasses.replace(self.loaded, model=self.trainer.model)
-        before = self.measure_test(untrained)
+        before = self.measuring.measure_test(untrained)
         if self.writes:
             self.write_measurement(BEFORE, before)
-        others = {name: self.measure_test(untrained, part=name) for name in self.parts if name not in SPLITS}
-        self.score_public("base", untrained)
+        others = self.measuring.measure_others(untrained)
+        self.measuring.score_public("base", untrained)
         self.clock.mark("before")
         screen.say(f"before  {gap_line(before.summary, settings.lang)}")
         self.trainer.prepare()
         screen.say(self.trainer.held)
-        base = self.cost_of(self.loaded)
+        base = self.measuring.cost_of(untrained)
         self.clock.mark("responses")
         reason = self.learn(point)
         self.clock.mark("training")
@@ -440,15 +432,16 @@ class Run:
         final = LoadedModel(
             trainer.model, self.loaded.tokenizer, "final", model_sha256(trainer.model), self.save_dtype
         )
-        before, after = self.look(before, self.measure_test(final, before.items), final)
+        measuring = self.measuring
+        before, after = measuring.look(before, measuring.measure_test(final, before.items), final)
         moved = [
-            other_set_row(was, self.measure_test(final, was.items, name)) for name, was in others.items()
+            other_set_row(was, measuring.measure_test(final, was.items, name)) for name, was in others.items()
         ]
-        self.score_public("final", final)
+        measuring.score_public("final", final)
         assert trainer.neutral is not None
         costs = [
             {"kl": 0.0, "kl_ci95": [0.0, 0.0], **base},
-            {**trainer.neutral.kl_to(trainer.model), **self.cost_of(final)},
+            {**trainer.neutral.kl_to(trainer.model), **measuring.cost_of(final)},
         ]
         state = gathered(trainer.model, keep=self.writes)
         if not self.writes:  # every process takes part in the measuring, one writes it down
@@ -470,9 +463,14 @@ class Run:
             self.screen.say(other_set_line(other))
         for line in behaviour_lines(self.public.result()) if self.public else ():
             self.screen.say(line)
-        self.save_final(state)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        Saving(
+            self.settings, self.folder, model, self.loaded.tokenizer, self.save_dtype, warn=self.warn
+        ).save(state)
         self.clock.mark("saving")
-        served = self.measure_served(before, row)
+        served = measuring.measure_served(self.folder, before, row)
+        if served:
+            self.clock.mark("served")
         result = self.result(reason, before.summary, after.summary, moved, served)
         write_report(self.folder, self.settings.lang, result)
         write_text(self.folder / CARD, model_card(read_run(self.folder, result)))
@@ -494,187 +492,7 @@ class Run:
         for holder, name, token in self.special_tokens:
             setattr(holder, name, token)
 
-    def look(
-        self, before: Measurement, after: Measurement, final: LoadedModel
-    ) -> tuple[Measurement, Measurement]:
-        """Decide about the target; while that is open, measure further test pairs before and after."""
-        test, own = self.parts["test"], self.settings.responses == "own"
-        sizes = look_sizes(test.size(), self.further.size())
-        pool = self.trainer.steadying.pool if test.drawn else None
-        items, values = list(before.items), [list(before.entropies), list(after.entropies)]
-        base: LoadedModel | None = None
-        progress = self.screen.bar("further test pairs")
-        for look, size in enumerate(sizes):
-            if look:
-                base = base or self.load_again()
-                base.model.to(self.trainer.args.device)  # type: ignore[arg-type]
-                more = self.further.first(size).without(test)
-                test = self.further.first(size)
-                fresh = make_items(more, self.test_sampler(base), shared=not own, progress=progress)
-                for scored, model in zip(values, (base, final), strict=True):
-                    scored.extend(self.score_test(model, fresh))
-                items += fresh
-            decision = decide(
-                pool,
-                (items, values[0]),
-                (items, values[1]),
-                test.groups,
-                self.settings.target_gap,
-                look=look,
-                looks=len(sizes),
-                own=own,
-            )
-            if self.trainer.args.world_size > 1:  # all processes take as many looks
-                (decision,) = broadcast_object_list([decision])
-            if decision["verdict"] != "insufficient" or look + 1 == len(sizes):
-                break
-            self.screen.say(f"   look {look + 1} of {len(sizes)}: {decision['reason']}")
-        if base is not None:
-            before, after = (
-                self.measure_test(model, items, entropies=scored, prompts=test)
-                for model, scored in zip((base, final), values, strict=True)
-            )
-        after.summary["decision"] = decision
-        return before, after
-
-    def test_sampler(self, base: LoadedModel) -> ResponseSampler:
-        sampling = self.trainer.args.sampling(Draw.TEST, num_responses=1)
-        return ResponseSampler(base.model, base.tokenizer, sampling, model_sha256=base.sha256, bf16=self.bf16)
-
-    def score_test(self, loaded: LoadedModel, items: list[Item]) -> list[np.ndarray]:
-        entropies = score_items(loaded.model, self.trainer.scorer, items, pad=loaded.pad, bf16=self.bf16)
-        check_finite(entropies, loaded.name)
-        return entropies
-
-    def measure_test(
-        self,
-        loaded: LoadedModel,
-        items: list[Item] | None = None,
-        part: str = "test",
-        *,
-        entropies: list[np.ndarray] | None = None,
-        prompts: PromptSet | None = None,
-        served: bool = False,
-    ) -> Measurement:
-        """The gap on the test prompts, which neither training nor stopping ever sees, or on another set's;
-        of a model as it is ``served``, in the arithmetic of its own dtype."""
-        stage = f"{part} responses and entropies before" if items is None else f"{part} entropies after"
-        return measure(
-            loaded,
-            prompts or self.parts[part],
-            sampling=self.trainer.args.sampling(Draw.TEST, num_responses=1),
-            responses=self.settings.responses,
-            target_gap=self.settings.target_gap,
-            bf16=self.bf16 and not served,
-            noise_floor=part == "test" and not served,
-            expectation=part == "test" and not served,
-            items=items,
-            entropies=entropies,
-            scorer=None if served else self.trainer.scorer,
-            split="test",
-            progress=self.screen.bar(stage),
-        )
-
-    def score_public(self, name: str, loaded: LoadedModel) -> None:
-        """Score the model as it is now on the public test sets, where the run has some."""
-        if self.public:
-            loaded = dataclasses.replace(loaded, model=self.trainer.model)
-            self.public.score(name, loaded, scorer=self.trainer.scorer, bf16=self.bf16, bar=self.screen.bar)
-
-    def measure_served(self, before: Measurement, change: Difference) -> list[Served]:
-        """The saved model in each dtype of ``--also_measure``, on the test responses, against the base in
-        it."""
-        rows: list[Served] = []
-        settings, folders = self.settings, [FINAL, f"{FINAL}/merged"][: 1 + self.settings.merge_lora]
-        for dtype in split_names(settings.also_measure or ""):
-            try:
-                base = self.load_in(settings.model_path, dtype)
-                first = self.measure_test(base, before.items, served=True)
-                for name in folders:
-                    adapter = settings.lora_r and name == FINAL
-                    folder = self.folder / name
-                    final = with_saved_adapter(base, folder) if adapter else self.load_in(str(folder), dtype)
-                    found = self.measure_test(final, before.items, served=True)
-                    rows.append(served_row(name, dtype, first, found, change))
-                    self.screen.say(served_line(rows[-1]))
-            except InputError as error:  # the run itself is done, and is not lost for this
-                self.warn(f"--also_measure {dtype}: {error}")
-        if rows:
-            self.clock.mark("served")
-        return rows
-
-    def load_in(self, name: str, dtype: str) -> LoadedModel:
-        """A model in a dtype, on the device of the run."""
-        way: dict[str, Any] = {"load_in_8bit": True} if dtype == "int8" else {"dtype": getattr(torch, dtype)}
-        loaded = load_model(name, trust_remote_code=self.settings.trust_remote_code, **way)
-        if dtype != "int8":  # bitsandbytes has placed it
-            loaded.model.to(self.trainer.args.device)  # type: ignore[arg-type]
-        return loaded
-
-    def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
-        """What the model's own answers to neutral prompts look like,
-        and the perplexity of the text file if one is given."""
-        args, file = self.trainer.args, self.settings.text_file
-        sampler = ResponseSampler(
-            self.trainer.model,
-            loaded.tokenizer,
-            args.sampling(Draw.NEUTRAL, num_responses=1),
-            model_sha256=loaded.sha256,
-            bf16=self.bf16,
-        )
-        return {
-            **answers_of(sampler),
-            "perplexity": perplexity(loaded, file, bf16=self.bf16) if file else None,
-        }
-
     # --- Writing --------------------------------------------------------------------------------------------
-
-    def save_final(self, state: dict[str, Tensor] | None) -> None:
-        """Write the model's folder beside its place and move it there when it is whole."""
-        final = self.folder / FINAL
-        staging = self.folder / TEMPORARY.format(name=FINAL, pid=os.getpid())
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        tokenizer = self.loaded.tokenizer
-        # A model whose weights are spread over processes cannot be asked by one of them.
-        truth = sentence_logits(model, tokenizer) if state is None else None
-        try:
-            if state is not None:
-                state = rounded_state(state, self.save_dtype, self.settings.seed)
-            as_saved = in_dtype(model, self.save_dtype)
-            with as_saved if state is None and not self.settings.lora_r else nullcontext():
-                save_model(model, tokenizer, staging, state)
-            if truth is None:
-                self.warn(
-                    f"{FINAL}/ was not loaded again to compare it with the model that was measured, because "
-                    "the weights are spread over processes; measure it once before you rely on it"
-                )
-            else:
-                self.look_again(FINAL, staging, truth)
-                if self.settings.merge_lora:
-                    self.save_merged(model, staging / "merged", truth)
-            shutil.rmtree(final, ignore_errors=True)
-            staging.rename(final)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def save_merged(self, model: Any, folder: Path, truth: Tensor) -> None:
-        """Write the base with the adapter merged in, rounded after the merge and not before."""
-        whole, tokenizer = model.merge_and_unload(), self.loaded.tokenizer
-        if not same_logits(truth, sentence_logits(whole, tokenizer)):
-            self.warn(f"{FINAL}/merged/: the merged weights are not the model that was measured")
-        round_weights(whole, self.save_dtype, self.settings.seed)
-        with in_dtype(whole, self.save_dtype):
-            save_model(whole, tokenizer, folder)
-        self.look_again(f"{FINAL}/merged", folder, sentence_logits(whole, tokenizer))
-
-    def look_again(self, name: str, folder: Path, truth: Tensor) -> None:
-        """Load what was saved and say where it is not the model in memory."""
-        # An adapter was measured on a 4-bit base: on the whole base its logits would be other ones.
-        options: dict[str, Any] = {"trust_remote_code": self.settings.trust_remote_code}
-        if self.settings.load_in_4bit and name == FINAL:
-            options |= {"dtype": torch.float32, **four_bit_options()}
-        if wrong := saved_otherwise(folder, truth, self.loaded.tokenizer, **options):
-            self.warn(f"{name}/: {wrong}")
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -820,26 +638,6 @@ def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) 
         "versions": versions(),
         "command": command_of(settings),
     }
-
-
-def dtype_to_save(settings: TrainSettings, loaded: LoadedModel) -> torch.dtype:
-    """The dtype of the saved weights: the one asked for, else the checkpoint's own, else that of training."""
-    if settings.save_dtype != "auto":
-        return getattr(torch, settings.save_dtype)
-    stored, now = loaded.stored_dtype, next(loaded.model.parameters()).dtype
-    return stored if stored in (torch.bfloat16, torch.float16) else now
-
-
-def dtype_warnings(settings: TrainSettings, loaded: LoadedModel) -> list[str]:
-    """What is to be said where a model is not saved in the dtype of its checkpoint."""
-    stored, saved = loaded.stored_dtype, dtype_to_save(settings, loaded)
-    if stored is None or stored == saved or not saved.is_floating_point:
-        return []
-    names = [str(dtype).removeprefix("torch.") for dtype in (stored, saved)]
-    return [
-        f"the checkpoint is in {names[0]} and the model is saved in {names[1]}, "
-        f"{saved.itemsize / stored.itemsize:g} times the size"
-    ]
 
 
 def command_of(settings: TrainSettings, *, resume: bool = False) -> str:

@@ -1,0 +1,205 @@
+"""What a run measures: the test prompts before and after training, further ones while the verdict is open,
+other built-in sets, public tests, and the costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+
+from isentropic.behaviour import PairedBehaviour
+from isentropic.commands.screen import Screen
+from isentropic.errors import InputError
+from isentropic.labels import (
+    served_line,
+)
+from isentropic.measure.cost import answers_of, perplexity
+from isentropic.measure.decision import decide, look_sizes
+from isentropic.measure.measurement import Measurement, make_items, measure
+from isentropic.measure.score import check_finite, score_items
+from isentropic.measure.served import served_row
+from isentropic.models.load import load_model
+from isentropic.models.model import LoadedModel
+from isentropic.prompts.prompt_set import SPLITS, PromptSet
+from isentropic.responses.batches import Item
+from isentropic.responses.sample import Draw, ResponseSampler
+from isentropic.run_folder import (
+    FINAL,
+)
+from isentropic.schema import Difference, Served
+from isentropic.settings import TrainSettings, split_names
+from isentropic.training.adapter import with_saved_adapter
+from isentropic.training.trainer import DebiasingTrainer
+
+
+class Measuring:
+    """The measurements of one run, all made in the same way.
+
+    Args:
+        parts: the prompts by name: the test split and the other built-in sets among them.
+        further: the test prompts that may be measured, those of the first look included.
+        load_again: loads the untrained model once more.
+        warn: is told what could not be measured.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        screen: Screen,
+        trainer: DebiasingTrainer,
+        *,
+        parts: dict[str, PromptSet],
+        further: PromptSet,
+        load_again: Callable[[], LoadedModel],
+        public: PairedBehaviour | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.settings, self.screen, self.trainer, self.parts = settings, screen, trainer, parts
+        self.further, self.load_again, self.public, self.warn = further, load_again, public, warn
+        self.bf16 = bool(trainer.args.bf16)
+        if further.size() > parts["test"].size() and (
+            trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        ):
+            raise InputError(
+                f"--until_decided is {settings.until_decided} with weights spread over processes; further "
+                "pairs need the untrained model once more, whole; give --until_decided 0 and more "
+                "--test_pairs"
+            )
+
+    def test_sampler(self, base: LoadedModel) -> ResponseSampler:
+        sampling = self.trainer.args.sampling(Draw.TEST, num_responses=1)
+        return ResponseSampler(base.model, base.tokenizer, sampling, model_sha256=base.sha256, bf16=self.bf16)
+
+    def score_test(self, loaded: LoadedModel, items: list[Item]) -> list[np.ndarray]:
+        entropies = score_items(loaded.model, self.trainer.scorer, items, pad=loaded.pad, bf16=self.bf16)
+        check_finite(entropies, loaded.name)
+        return entropies
+
+    def measure_test(
+        self,
+        loaded: LoadedModel,
+        items: list[Item] | None = None,
+        part: str = "test",
+        *,
+        entropies: list[np.ndarray] | None = None,
+        prompts: PromptSet | None = None,
+        served: bool = False,
+    ) -> Measurement:
+        """The gap on the test prompts, which neither training nor stopping ever sees, or on another set's;
+        of a model as it is ``served``, in the arithmetic of its own dtype."""
+        stage = f"{part} responses and entropies before" if items is None else f"{part} entropies after"
+        return measure(
+            loaded,
+            prompts or self.parts[part],
+            sampling=self.trainer.args.sampling(Draw.TEST, num_responses=1),
+            responses=self.settings.responses,
+            target_gap=self.settings.target_gap,
+            bf16=self.bf16 and not served,
+            noise_floor=part == "test" and not served,
+            expectation=part == "test" and not served,
+            items=items,
+            entropies=entropies,
+            scorer=None if served else self.trainer.scorer,
+            split="test",
+            progress=self.screen.bar(stage),
+        )
+
+    def measure_others(self, untrained: LoadedModel) -> dict[str, Measurement]:
+        """The gaps that the run does not aim at, by the name of their set."""
+        return {name: self.measure_test(untrained, part=name) for name in self.parts if name not in SPLITS}
+
+    def look(
+        self, before: Measurement, after: Measurement, final: LoadedModel
+    ) -> tuple[Measurement, Measurement]:
+        """Decide about the target; while that is open, measure further test pairs before and after."""
+        test, own = self.parts["test"], self.settings.responses == "own"
+        sizes = look_sizes(test.size(), self.further.size())
+        pool = self.trainer.steadying.pool if test.drawn else None
+        items, values = list(before.items), [list(before.entropies), list(after.entropies)]
+        base: LoadedModel | None = None
+        progress = self.screen.bar("further test pairs")
+        for look, size in enumerate(sizes):
+            if look:
+                base = base or self.load_again()
+                base.model.to(self.trainer.args.device)  # type: ignore[arg-type]
+                more = self.further.first(size).without(test)
+                test = self.further.first(size)
+                fresh = make_items(more, self.test_sampler(base), shared=not own, progress=progress)
+                for scored, model in zip(values, (base, final), strict=True):
+                    scored.extend(self.score_test(model, fresh))
+                items += fresh
+            decision = decide(
+                pool,
+                (items, values[0]),
+                (items, values[1]),
+                test.groups,
+                self.settings.target_gap,
+                look=look,
+                looks=len(sizes),
+                own=own,
+            )
+            if self.trainer.args.world_size > 1:  # all processes take as many looks
+                (decision,) = broadcast_object_list([decision])
+            if decision["verdict"] != "insufficient" or look + 1 == len(sizes):
+                break
+            self.screen.say(f"   look {look + 1} of {len(sizes)}: {decision['reason']}")
+        if base is not None:
+            before, after = (
+                self.measure_test(model, items, entropies=scored, prompts=test)
+                for model, scored in zip((base, final), values, strict=True)
+            )
+        after.summary["decision"] = decision
+        return before, after
+
+    def score_public(self, name: str, loaded: LoadedModel) -> None:
+        """Score the model as it is now on the public test sets, where the run has some."""
+        if self.public:
+            self.public.score(name, loaded, scorer=self.trainer.scorer, bf16=self.bf16, bar=self.screen.bar)
+
+    def measure_served(self, run_folder: Path, before: Measurement, change: Difference) -> list[Served]:
+        """The saved model in each dtype of ``--also_measure``, on the test responses, against the base in
+        it."""
+        rows: list[Served] = []
+        settings, folders = self.settings, [FINAL, f"{FINAL}/merged"][: 1 + self.settings.merge_lora]
+        for dtype in split_names(settings.also_measure or ""):
+            try:
+                base = self.load_in(settings.model_path, dtype)
+                first = self.measure_test(base, before.items, served=True)
+                for name in folders:
+                    adapter = settings.lora_r and name == FINAL
+                    folder = run_folder / name
+                    final = with_saved_adapter(base, folder) if adapter else self.load_in(str(folder), dtype)
+                    found = self.measure_test(final, before.items, served=True)
+                    rows.append(served_row(name, dtype, first, found, change))
+                    self.screen.say(served_line(rows[-1]))
+            except InputError as error:  # the run itself is done, and is not lost for this
+                self.warn(f"--also_measure {dtype}: {error}")
+        return rows
+
+    def load_in(self, name: str, dtype: str) -> LoadedModel:
+        """A model in a dtype, on the device of the run."""
+        way: dict[str, Any] = {"load_in_8bit": True} if dtype == "int8" else {"dtype": getattr(torch, dtype)}
+        loaded = load_model(name, trust_remote_code=self.settings.trust_remote_code, **way)
+        if dtype != "int8":  # bitsandbytes has placed it
+            loaded.model.to(self.trainer.args.device)  # type: ignore[arg-type]
+        return loaded
+
+    def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
+        """What the model's own answers to neutral prompts look like,
+        and the perplexity of the text file if one is given."""
+        args, file = self.trainer.args, self.settings.text_file
+        sampler = ResponseSampler(
+            loaded.model,
+            loaded.tokenizer,
+            args.sampling(Draw.NEUTRAL, num_responses=1),
+            model_sha256=loaded.sha256,
+            bf16=self.bf16,
+        )
+        return {
+            **answers_of(sampler),
+            "perplexity": perplexity(loaded, file, bf16=self.bf16) if file else None,
+        }
