@@ -312,6 +312,7 @@ def test_autocast_inside_the_wrapped_forward_reaches_the_head(amp):
 
 
 @pytest.mark.parametrize("compiled_before", [False, True])
+@pytest.mark.slow
 def test_torch_compile_is_right(compiled_before, caplog):
     """A graph compiled before the engine looked in hides the hidden states: that too must end in right numbers."""
     torch.compiler.reset()

@@ -83,6 +83,7 @@ def test_it_lies_between_one_gap_and_bonferroni_and_no_order_matters():
 
 
 @pytest.mark.parametrize(("paired", "topics"), [(True, 0), (True, 10), (False, 0), (False, 10)])
+@pytest.mark.slow
 def test_four_equal_groups_are_called_different_one_time_in_twenty(paired, topics):
     """The widest pair alone, picked after looking, is wrong four times as often."""
     draw, joint, picked, held = rng(3), 0, 0, 0

@@ -158,6 +158,7 @@ def test_without_pairs_topics_are_the_clusters_of_the_difference():
     assert row["se"] > 2 * unpaired_gap(moved[:30], moved[30:]).se
 
 
+@pytest.mark.slow
 def test_changes_of_four_groups_hold_at_once():
     """Nothing changed but noise: the change of the widest pair, and every other, is sure one time in twenty."""
     rng = np.random.default_rng(4)

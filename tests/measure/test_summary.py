@@ -213,6 +213,7 @@ def test_topics_of_prompts_without_twins_are_the_clusters():
     assert found["se"] == pytest.approx(oracle.se) and found["ci95"] == pytest.approx(oracle.ci95)
 
 
+@pytest.mark.slow
 def test_the_interval_of_prompts_without_twins_covers_what_it_says():
     """One fifth of the variance lies between topics: with prompts as the units the interval covers 70 %."""
     rng = np.random.default_rng(5)
@@ -245,6 +246,7 @@ def four_equal_groups(rng, n: int = 40):
     return items, [np.repeat(rng.normal(3, 0.1, 4), 4) for _ in items]
 
 
+@pytest.mark.slow
 def test_four_equal_groups_get_a_verdict_and_an_interval_for_all_of_them():
     rng = np.random.default_rng(7)
     wrong = held = 0
@@ -267,6 +269,7 @@ def test_certified_is_said_of_all_pairs_of_groups():
     assert found["verdict"] == "insufficient" and found["pairs_needed"]
 
 
+@pytest.mark.slow
 def test_the_work_is_linear_in_cells_and_topics():
     items = [pair_item(i, f"t{i // 2}", f"c{i // 2}") for i in range(4000)]
     rng = np.random.default_rng(0)

@@ -53,6 +53,7 @@ def gaps(tiny_model, tokenizer, prompts, folder, **changes):
 
 
 @pytest.mark.parametrize("l1", [False, True])
+@pytest.mark.slow
 def test_a_run_whose_batch_is_all_pairs_halves_its_gap_however_the_batch_is_split(
     tiny_model, tiny_tokenizer, tiny_prompts, tmp_path, l1
 ) -> None:

@@ -275,6 +275,7 @@ def test_the_ancestors_way_does_depend_on_the_cut():
     assert runs[1].steps[0]["loss"] == pytest.approx(cut_run("llama", "L2", False, 32).steps[0]["loss"])
 
 
+@pytest.mark.slow
 def test_padding_with_the_end_token_changes_nothing():
     """A mask inferred from ids would lose the end tokens here."""
     assert_same(run_of(trainer_of(pad="<pad>")), cut_run("llama", "L2", True, 4))
