@@ -211,4 +211,4 @@ def behaviour_lines(behaviour: Mapping[str, Any]) -> list[str]:
                 f"   {row['model']} against {row['against']}, item by item: {moves}; "
                 f"{row['percent']['value']:+.1f} percentage points"
             )
-    return lines
+    return lines + [f"note: {note}" for note in behaviour["notes"]]

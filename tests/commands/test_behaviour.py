@@ -122,6 +122,9 @@ def test_a_run_scores_its_model_before_and_after(run, go, benchmarks, tiny_folde
     for key in ("mean", "mean_abs"):
         first, second = (one["changes"][0][key]["change"] for one in (winogender, again))
         assert first == pytest.approx(second, abs=1e-4)
+    # What was left out is said on the screen and in the report.
+    assert "note: bbq is left out for base" in screen.text
+    assert "bbq is left out for base" in (folder / "report.html").read_text(encoding="utf-8")
     title = "Public tests of stereotypes"
     for page in ("report.html", "report.md", "final/README.md"):
         assert title in (folder / page).read_text(encoding="utf-8"), page

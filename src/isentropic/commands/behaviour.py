@@ -20,14 +20,10 @@ def run_behaviour(models: Sequence[str], settings: BehaviourSettings) -> Behavio
     check_outputs(outputs, {f"the model {name!r}": name for name in models})
     screen = Screen(quiet=settings.json == "-")
     tests = PairedBehaviour(read_sets(str(settings.benchmarks), settings.sets), settings.margin)
-    told = 0
     with screen.live():
         for name, place in zip(numbered_names(models), models, strict=True):
             loaded, bf16 = model_on_device(place, settings)
             tests.score(name, loaded, bf16=bf16, bar=screen.bar)
-            for note in tests.notes[told:]:
-                screen.say(f"note: {note}")
-            told = len(tests.notes)
     result = tests.result()
     # The files first: nothing that goes wrong on the screen may cost them.
     for line in behaviour_lines(result) + write_results(result, settings):

@@ -8,7 +8,7 @@ from typing import Any
 
 from isentropic.labels import interval_text, verdict_key
 from isentropic.report.head import Head
-from isentropic.report.sections import Number, Section, table, text
+from isentropic.report.sections import Block, Number, Section, table, text
 from isentropic.report.words import Words
 from isentropic.schema import Behaviour, BehaviourSet
 
@@ -45,9 +45,11 @@ def behaviour_section(found: Behaviour, words: Words, names: Sequence[str] | Non
     """A table for each set: its figures, and the paired changes with their verdicts.
 
     Args:
-        names: how the models are called here; by default as in the file.
+        names: how the models are called in a run, whose section has the notes too; by default as in the
+            file.
     """
     models = [model["name"] for model in found["models"]]
+    notes = found["notes"] if names else []
     names = names or models
     head = [words("col_quantity"), *names]
     for name in names[1:]:
@@ -56,7 +58,8 @@ def behaviour_section(found: Behaviour, words: Words, names: Sequence[str] | Non
     if len(models) > 1:
         note = words.joined([note, words("behaviour_verdicts", margin=margin_text(found, words))])
     tables = [table(described(one, words), head, rows(one, models, found, words)) for one in found["sets"]]
-    return Section("behaviour", words("section_behaviour"), [text(note), *tables])
+    told: list[Block] = [{"kind": "list", "items": notes}] if notes else []
+    return Section("behaviour", words("section_behaviour"), [text(note), *tables, *told])
 
 
 def rows(one: BehaviourSet, models: Sequence[str], found: Behaviour, words: Words) -> list[list[str]]:
