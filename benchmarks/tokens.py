@@ -22,6 +22,7 @@ from common import table as markdown
 
 PURPOSES = {
     "responses.sample.sample_responses": "sampling",
+    "measure.watch.EntropyWatch.batch": "scoring",
     "measure.measurement.score_items": "scoring",
     "measure.measurement.measure_expectation": "expectation",
     "responses.sample.may_share": "trials",
@@ -111,7 +112,7 @@ def one_run(job: Row) -> Row:
         torch.set_num_threads(job["threads"])
     loaded, prompts = load_model(job["model"]), load_prompts().first(job["pairs"])
     # Without the weights' hash nothing comes from the cache of responses.
-    rows = counted(loaded.model, lambda: measure(replace(loaded, sha256=None), prompts, bf16=False))
+    rows = counted(loaded.model, lambda: measure(replace(loaded, sha256=None), prompts, once=True))
     gflops = matmul_gflops(job["quick"])
     embeddings = loaded.model.get_input_embeddings().weight.numel()
     head = loaded.model.get_output_embeddings().weight.numel()

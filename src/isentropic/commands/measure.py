@@ -42,7 +42,15 @@ def run_measure(model: str | None, settings: MeasureSettings) -> int:
     loaded, bf16 = model_on_device(EMBEDDED if model is None else model, settings)
     prompts, settings = prompts_to_measure(settings, loaded, screen)
     with screen.live():
-        measurement = measure_model(loaded, prompts, settings, bf16, screen, text_file=settings.text_file)
+        measurement = measure_model(
+            loaded,
+            prompts,
+            settings,
+            bf16,
+            screen,
+            text_file=settings.text_file,
+            once=settings.responses_out is None,
+        )
     # The files first: nothing that goes wrong on the screen may cost them.
     lines = write_responses(measurement, loaded, settings) + write_results(measurement.summary, settings)
     for line in summary_lines(measurement.summary, settings) + lines:
@@ -144,6 +152,7 @@ def measure_model(
     items: list[Item] | None = None,
     writer: LoadedModel | None = None,
     text_file: str | None = None,
+    once: bool = False,
 ) -> Measurement:
     """Measure a model on sampled responses, on those of a file,
     or on ``items`` that another model was measured on."""
@@ -166,6 +175,7 @@ def measure_model(
         bf16=bf16,
         noise_floor=settings.noise_floor,
         items=items,
+        once=once,
         split=str(settings.split),
         text_file=text_file,
         sampling_progress=None if items else screen.bar("sampling responses"),

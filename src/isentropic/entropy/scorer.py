@@ -146,6 +146,31 @@ class EntropyScorer:
         numbers, values, _ = self._values(model, rows, None)
         return _summed(numbers, values, counts)
 
+    def score_after(
+        self, model: nn.Module, past: Any, before: Tensor, input_ids: Tensor, predicts: Tensor
+    ) -> EntropySums:
+        """The same for rows that go on where the keys and values of earlier tokens end.
+
+        Whether the model can do so is not tried here.
+
+        Args:
+            model: as in `score`.
+            past: the cache of the earlier tokens, to which these are added.
+            before: (B, P) mask of the earlier tokens, padded on the left.
+            input_ids: (B, T) token ids, padded on the right.
+            predicts: (B, T) bool, True at t when a response token follows, which may be beyond the row.
+
+        Returns:
+            `EntropySums` of B rows.
+        """
+        base, ones = unwrapped(model), torch.ones_like(input_ids)
+        mask = torch.cat([before, ones], dim=1)
+        inputs = {"input_ids": input_ids, "attention_mask": mask, "past_key_values": past, "use_cache": True}
+        if accepts(base, "position_ids"):
+            inputs["position_ids"] = (mask.cumsum(dim=1) - 1)[:, before.shape[1] :]
+        numbers, values, _ = self._pass(model, _rows(input_ids, ones, predicts, None), None, inputs)
+        return _summed(numbers, values, predicts.sum(dim=1))
+
     def weighted(
         self,
         model: nn.Module,
@@ -319,15 +344,21 @@ class EntropyScorer:
         return torch.cat(numbers), torch.cat(values), loss
 
     def _pass(
-        self, model: nn.Module, rows: _Rows, weights: Tensor | None
+        self,
+        model: nn.Module,
+        rows: _Rows,
+        weights: Tensor | None,
+        inputs: dict[str, Any] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The same for rows that go through the model together."""
+        """The same for rows that go through the model together, as ``inputs`` of their own if given."""
         base = unwrapped(model)
         where = rows.predicts.flatten().nonzero().flatten()
         numbers = rows.numbers.flatten()[where]
         targets = rows.input_ids.flatten()[where + 1] if self.quantity == "surprisal" else None
         coefficients = None if weights is None else weights[numbers]
-        if rows.packed:
+        if inputs is not None:
+            kwargs = inputs
+        elif rows.packed:
             kwargs = packed_inputs(base, rows.input_ids, rows.attention_mask, rows.numbers)
         else:
             kwargs = plain_inputs(rows.input_ids)

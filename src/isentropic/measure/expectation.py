@@ -29,24 +29,34 @@ def start_token(tokenizer: Any) -> int:
     return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
 
-def text_example(prompt: Prompt, ids: Tokens, start: int) -> Example:
-    """A whole text to be scored: the start token is the prompt, the rest the response."""
-    rest = ids[1:] if ids[0] == start else ids
-    return Example(prompt, (start,), rest, prompt.group)
+def shared_tokens(first: Tokens, second: Tokens) -> int:
+    """How many tokens two texts begin with in common."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )
 
 
 def twin_examples(
     items: Sequence[Item], groups: Sequence[str], tokenizer: Any
 ) -> list[tuple[Example, Example]]:
-    """The twins' own prompts as texts to be scored, second group after first;
-    items without both are left out."""
+    """The twins' own prompts as texts to be scored; items without both are left out.
+
+    A text begins with the start token. What both begin with is the prompt: it adds the same to both.
+    """
     start = start_token(tokenizer)
     found = []
     for item in items:
         encoded = {example.prompt.group: (example.prompt, example.prompt_ids) for example in item.examples}
         if all(group in encoded for group in groups):
-            first, second = (text_example(*encoded[group], start) for group in groups)
-            if first.response_ids and second.response_ids:
+            both = [encoded[group] for group in groups]
+            texts = [ids if ids[0] == start else (start, *ids) for _, ids in both]
+            shared = min(shared_tokens(*texts), *(len(text) - 1 for text in texts))
+            if shared:
+                first, second = (
+                    Example(prompt, text[:shared], text[shared:], prompt.group)
+                    for (prompt, _), text in zip(both, texts, strict=True)
+                )
                 found.append((first, second))
     return found
 
@@ -69,9 +79,7 @@ def context_examples(
     encoded = [(start, *ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
     found = []
     for context, *both in zip(contexts, encoded[::2], encoded[1::2], strict=True):
-        shared = next(
-            (n for n, pair in enumerate(zip(*both, strict=False)) if len(set(pair)) > 1), min(map(len, both))
-        )
+        shared = shared_tokens(*both)
         if shared == min(map(len, both)):
             raise InputError(
                 f"context {context.text!r} continues with {context.words[groups[0]]!r} and "

@@ -12,6 +12,7 @@ from isentropic.measure.cost import known_or_note, perplexity
 from isentropic.measure.expectation import LogOdds, expectation_rows, measure_expectation
 from isentropic.measure.score import check_finite, score_items
 from isentropic.measure.summary import floor_of, quality, summarise, versions
+from isentropic.measure.watch import EntropyWatch
 from isentropic.models.model import LoadedModel
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.responses.batches import Item, prompt_tuples
@@ -64,6 +65,7 @@ def measure(
     items: list[Item] | None = None,
     entropies: list[np.ndarray] | None = None,
     scorer: EntropyScorer | None = None,
+    once: bool = False,
     split: str = "all",
     text_file: str | None = None,
     sampling_progress: Progress | None = None,
@@ -81,6 +83,8 @@ def measure(
         noise_floor, expectation: measure these too.
         items: prompts with responses drawn earlier; nothing is sampled then.
         entropies: of these items, scored earlier; nothing is scored then.
+        once: no other measurement will be compared with this one. Entropies are then taken while responses
+            are sampled, and may differ from those of a second measurement by some 1e-6 nats.
         split: the name of this part of the data, for the summary.
         text_file: a text whose perplexity is measured too.
 
@@ -92,16 +96,20 @@ def measure(
     """
     scorer = scorer or EntropyScorer()
     scorer.fit_of(loaded.model)  # what is not causal is refused before responses are sampled
+    pad = loaded.pad
+    watch = EntropyWatch(loaded.model, scorer, pad=pad, bf16=bf16) if once else None
     if items is None:
         sampler = ResponseSampler(
-            loaded.model, loaded.tokenizer, sampling, model_sha256=loaded.sha256, bf16=bf16
+            loaded.model, loaded.tokenizer, sampling, model_sha256=loaded.sha256, bf16=bf16, watch=watch
         )
         items = make_items(
             prompt_set, sampler, shared=responses != "own", progress=sampling_progress or progress
         )
-    pad = loaded.pad
     if entropies is None:
-        entropies = score_items(loaded.model, scorer, items, pad=pad, bf16=bf16, progress=progress)
+        known = watch.known if watch else {}
+        entropies = score_items(
+            loaded.model, scorer, items, pad=pad, bf16=bf16, progress=progress, known=known
+        )
     check_finite(entropies, loaded.name)
     own, groups = responses == "own", prompt_set.groups
     findings = summarise(items, entropies, groups, target_gap, own=own)

@@ -11,7 +11,7 @@ from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.models.model import evaluating, precision
 from isentropic.responses.batches import Item, collate_rows, pack, row_length
-from isentropic.responses.sample import Example, Progress, token_batches, tokens_a_batch
+from isentropic.responses.sample import Entropies, Example, Progress, token_batches, tokens_a_batch
 
 
 @torch.no_grad()
@@ -53,10 +53,15 @@ def score_items(
     pad: int,
     bf16: bool = False,
     progress: Progress | None = None,
+    known: Entropies | None = None,
 ) -> list[np.ndarray]:
-    """Response entropies item by item."""
+    """Response entropies item by item; those of ``known`` prompts and responses are not scored again."""
     flat = [example for item in items for example in item.examples]
-    values = score_examples(model, scorer, flat, pad=pad, bf16=bf16, progress=progress)
+    values = np.array([(known or {}).get((x.prompt_ids, x.response_ids), np.nan) for x in flat])
+    missing = np.flatnonzero(np.isnan(values))
+    values[missing] = score_examples(
+        model, scorer, [flat[i] for i in missing], pad=pad, bf16=bf16, progress=progress
+    )
     return np.split(values, np.cumsum([len(item.examples) for item in items])[:-1])
 
 

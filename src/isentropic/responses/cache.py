@@ -1,4 +1,5 @@
-"""Responses kept on disk by content: the same question to the same model is never sampled twice."""
+"""Responses kept on disk by content, with what is known of their entropies: the same question to the same
+model is never sampled twice."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from isentropic.files import cache_folder
 
 if TYPE_CHECKING:
-    from isentropic.responses.sample import Tokens
+    from isentropic.responses.sample import Entropies, Tokens
 
 log = logging.getLogger("isentropic")
 
@@ -28,25 +29,28 @@ def kept_file(key: str) -> Path:
     return cache_folder() / "responses" / f"{key[:32]}.json"
 
 
-def read_kept(key: str) -> list[list[Tokens]] | None:
-    """The responses kept under a key; None where there are none,
+def read_kept(key: str) -> tuple[list[list[Tokens]], Entropies] | None:
+    """The responses kept under a key, and what is known of them; None where there are none,
     or where the file is not as it was written."""
     try:
         content = json.loads(kept_file(key).read_text(encoding="utf-8"))
-        responses = content["responses"]
-        if content["sha256"] != sha256_of([key, responses]):
+        responses, entropies = content["responses"], content["entropies"]
+        if content["sha256"] != sha256_of([key, responses, entropies]):
             return None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return [[tuple(response) for response in drawn] for drawn in responses]
+    known = {(tuple(prompt), tuple(response)): value for prompt, response, value in entropies}
+    return [[tuple(response) for response in drawn] for drawn in responses], known
 
 
-def keep(key: str, responses: Sequence[Sequence[Tokens]]) -> None:
-    """Keep responses for the next time. A cache that cannot be written is done without,
+def keep(key: str, responses: Sequence[Sequence[Tokens]], known: Entropies) -> None:
+    """Keep responses and their entropies for the next time. A cache that cannot be written is done without,
     and that is said once."""
     file = kept_file(key)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    content = {"sha256": sha256_of([key, responses]), "responses": responses}
+    entropies = [[*pair, value] for pair, value in known.items()]
+    sha256 = sha256_of([key, responses, entropies])
+    content = {"sha256": sha256, "responses": responses, "entropies": entropies}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(content), encoding="utf-8")

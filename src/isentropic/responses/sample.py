@@ -8,10 +8,10 @@ import hashlib
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("isentropic")
 Tokens = tuple[int, ...]
+Job = tuple[Tokens, int]
+Jobs = Sequence[Job]
+"""Prompts to be answered, each with the number of the answer."""
+Entropies = dict[tuple[Tokens, Tokens], float]
+"""Prompt and response -> response entropy in nats."""
 Progress = Callable[[int, int], None]  # (done, total)
 """Called after each batch with how many are done and how many there are."""
 
@@ -120,6 +125,27 @@ def uniform_numbers(prompt_ids: Tokens, sample: int, sampling: Sampling) -> np.n
     return np.random.default_rng(int.from_bytes(digest[:16], "big")).random(sampling.max_new_tokens)
 
 
+def inverse_sampler(jobs: Jobs, sampling: Sampling, start: int) -> InverseSampler:
+    """The sampler of a batch whose responses begin in column ``start``."""
+    numbers = np.stack([uniform_numbers(ids, sample, sampling) for ids, sample in jobs])
+    return InverseSampler(torch.from_numpy(numbers).float(), sampling.sample_temp, start)
+
+
+class Watch(Protocol):
+    """What looks on while responses are sampled, as long as it is ``on``."""
+
+    on: bool
+    twins: dict[Tokens, tuple[Tokens, ...]]
+    """Prompt -> the prompts that are to be in one batch with it, where that can be."""
+    known: Entropies
+
+    def step(self, input_ids: Tensor, logits: Tensor) -> Tensor:
+        """See the logits that the next tokens are drawn from; returns them."""
+
+    def batch(self, jobs: Jobs, drawn: Mapping[Job, Tokens], mask: Tensor, past: Any) -> None:
+        """See the responses of a batch, the mask of its prompts, and its keys and values."""
+
+
 @torch.no_grad()
 def sample_responses(
     model: Any,
@@ -129,6 +155,7 @@ def sample_responses(
     ends: Tokens,
     bf16: bool = False,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> list[list[Tokens]]:
     """Draw ``num_responses`` responses to each encoded prompt, up to and including the end token.
 
@@ -141,9 +168,13 @@ def sample_responses(
         {(ids, sample) for ids in encoded for sample in range(sampling.num_responses)},
         key=lambda job: (len(job[0]), job),
     )
-    drawn: dict[tuple[Tokens, int], Tokens] = {}
+    drawn: dict[Job, Tokens] = {}
     config = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens, do_sample=False, eos_token_id=list(ends), pad_token_id=ends[0]
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(ends),
+        pad_token_id=ends[0],
+        return_dict_in_generate=True,
     )
     device = model.device
     with contextlib.ExitStack() as way:
@@ -151,20 +182,28 @@ def sample_responses(
             way.enter_context(context)
         if jobs and generates_otherwise(model, jobs[-1][0], sampling.max_new_tokens, ends[0]):
             way.enter_context(plain_steps(model))
+            watch = None
         together = may_share(model, jobs, sampling.max_new_tokens, ends[0])
+        if together != "padded":
+            watch = None
+        elif watch:
+            jobs = beside_their_twins(jobs, watch.twins)
         for batch in sampling_batches(jobs, sampling.max_new_tokens, together, tokens_a_batch(device)):
             rows, mask = left_padded([ids for ids, _ in batch], ends[0], device)
             width = rows.shape[1]
             processors = LogitsProcessorList()
+            if watch and watch.on:
+                processors.append(watch.step)  # type: ignore[arg-type]
             if sampling.sample_temp > 0:
-                numbers = np.stack([uniform_numbers(ids, sample, sampling) for ids, sample in batch])
-                uniforms = torch.from_numpy(numbers).float()
-                processors.append(InverseSampler(uniforms, sampling.sample_temp, width))  # type: ignore[arg-type]
+                processors.append(inverse_sampler(batch, sampling, width))  # type: ignore[arg-type]
             output: Any = model.generate(
                 input_ids=rows, attention_mask=mask, generation_config=config, logits_processor=processors
             )
-            for job, row in zip(batch, output[:, width:].tolist(), strict=True):
+            for job, row in zip(batch, output.sequences[:, width:].tolist(), strict=True):
                 drawn[job] = until_end(row, ends)
+            if watch and watch.on:
+                watch.batch(batch, drawn, mask, output.past_key_values)
+            del output  # its keys and values
             if progress:
                 progress(len(drawn), len(jobs))
     return [[drawn[ids, sample] for sample in range(sampling.num_responses)] for ids in encoded]
@@ -173,7 +212,6 @@ def sample_responses(
 # --- What may share a batch ---------------------------------------------------------------------------------
 
 Together = Literal["padded", "of one length", "alone"]
-Jobs = Sequence[tuple[Tokens, int]]
 TRIAL_STEPS = 3
 MOST_ROUNDING = 3
 """A difference of up to so many times what rounding alone makes is taken for rounding."""
@@ -186,12 +224,18 @@ _otherwise: weakref.WeakKeyDictionary[torch.nn.Module, tuple[bool, int]] = weakr
 def sampling_batches(
     jobs: Jobs, max_new_tokens: int, together: Together, budget: int = TOKENS_A_BATCH
 ) -> Iterator[list[tuple[Tokens, int]]]:
-    """Batches of jobs that are sorted by length."""
+    """Batches of jobs that are sorted by length, or, padded, as they come."""
     if together == "alone":
         yield from ([job] for job in jobs)
         return
     for _, group in itertools.groupby(jobs, lambda job: 0 if together == "padded" else len(job[0])):
         yield from token_batches(list(group), lambda job: len(job[0]) + max_new_tokens, budget)
+
+
+def beside_their_twins(jobs: Jobs, twins: Mapping[Tokens, tuple[Tokens, ...]]) -> list[Job]:
+    """The jobs in the order of the longest prompt of all twins, twins beside each other."""
+    family = {ids: twins.get(ids, (ids,)) for ids, _ in jobs}
+    return sorted(jobs, key=lambda job: (max(map(len, family[job[0]])), family[job[0]]))
 
 
 def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together:
@@ -437,6 +481,7 @@ class ResponseSampler:
         model, tokenizer: what answers.
         model_sha256: names the model in the cache; ``None`` turns the cache off (weights that are changing).
         sampling: how responses are drawn.
+        watch: looks on while they are drawn; what it finds is kept with the responses.
     """
 
     def __init__(
@@ -447,9 +492,10 @@ class ResponseSampler:
         *,
         model_sha256: str | None = None,
         bf16: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
-        self.model_sha256, self.bf16 = model_sha256, bf16
+        self.model_sha256, self.bf16, self.watch = model_sha256, bf16, watch
         self.ends = end_tokens(model, tokenizer, sampling)
 
     def examples(
@@ -457,33 +503,42 @@ class ResponseSampler:
     ) -> list[list[Example]]:
         """The examples of each tuple of prompts (twins, or one prompt of each group), tuple by tuple."""
         flat = [prompt for twins in tuples for prompt in twins]
-        encoded = encode_prompts(
+        ids = encode_prompts(
             flat, self.tokenizer, self.sampling, context_length(self.model), vocabulary_size(self.model)
         )
-        responses = self.responses(encoded, progress)
-        result = []
-        start = 0
-        for twins in tuples:
-            stop = start + len(twins)
-            if shared:
-                made = shared_examples([twins], [tuple(encoded[start:stop])], [responses[start:stop]])
-            else:
-                made = own_examples(twins, encoded[start:stop], responses[start:stop])
-            result.append(made)
-            start = stop
-        return result
+        rest = iter(ids)
+        encoded = [tuple(itertools.islice(rest, len(twins))) for twins in tuples]
+        if self.watch and shared:
+            self.watch.twins |= {own: part for part in encoded for own in part}
+        drawn = iter(self.responses(ids, progress))
+        made = []
+        for twins, part in zip(tuples, encoded, strict=True):
+            answers = list(itertools.islice(drawn, len(twins)))
+            made.append(
+                shared_examples([twins], [part], [answers]) if shared else own_examples(twins, part, answers)
+            )
+        return made
 
     def responses(self, encoded: Sequence[Tokens], progress: Progress | None = None) -> list[list[Tokens]]:
         """The responses to each encoded prompt, from the cache where they are there."""
         key = self.cache_key(encoded)
         kept = read_kept(key) if key else None
+        known = self.watch.known if self.watch else {}
         if kept is not None:
-            return kept
+            drawn, entropies = kept
+            known |= entropies
+            return drawn
         drawn = sample_responses(
-            self.model, encoded, self.sampling, ends=self.ends, bf16=self.bf16, progress=progress
+            self.model,
+            encoded,
+            self.sampling,
+            ends=self.ends,
+            bf16=self.bf16,
+            progress=progress,
+            watch=self.watch,
         )
         if key:
-            keep(key, drawn)
+            keep(key, drawn, known)
         return drawn
 
     def cache_key(self, encoded: Sequence[Tokens]) -> str | None:
