@@ -37,6 +37,7 @@ def test_no_sign_costs_a_line(encoding):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "gbk"])
+@pytest.mark.slow
 def test_commands_on_a_narrow_screen(tmp_path, tiny_folder, tiny_file, encoding):
     """In a process of its own, because a stream's encoding is settled when Python starts."""
     words = ["measure", tiny_folder, "--train_data", tiny_file, "--pairs", 4, *QUICK]

@@ -139,6 +139,7 @@ def test_what_is_missing_is_filled_and_what_is_not_finite_is_unknown() -> None:
     assert clean({"a": ("\x00", math.nan, "\ud800")}) == {"a": ["\\u0000", None, "\ufffd"]}
 
 
+@pytest.mark.slow
 def test_thirty_thousand_topics_take_seconds() -> None:
     row = {"n_pairs": 2, "gap": 0.1, "se": 0.1, "ci95": [0, 0.2], "p": 0.5, "p_holm": 1.0, "clear": False}
     topics = [{"topic": f"t{i}", **row} for i in range(30_000)]
