@@ -127,7 +127,7 @@ def lead(view: View, words: Words) -> list[str]:
         return [*closest(view, words), *filter(None, [moved(view, words, row) for row in view.differences])]
     groups = words.groups(view)
     paragraphs = [
-        words.joined([found(view, words), reason(view, words), estimated(view, words)]),
+        words.joined([found(view, words), estimated(view, words), reason(view, words)]),
         meaning(view, words),
         words("widest", **groups) if len(view.groups) > 2 else "",
         change(view, words),
@@ -155,7 +155,7 @@ def closest(view: View, words: Words) -> list[str]:
 
 def found(view: View, words: Words) -> str:
     """The gap, and on what."""
-    n, gap = words.sample(view.last), view.decided["gap"]
+    n, gap = words.sample(view.last), view.last["gap"]
     if gap is None:
         return words("lead_nothing", n=n)
     if view.finished:
@@ -188,10 +188,9 @@ def estimated(view: View, words: Words) -> str:
         return ""
     return words(
         "estimated",
-        n=words.units(view.last, found["n_before"]),
-        m=words.count(found["n_pairs"]),
-        gap=words.signed(view.last["gap"]),
-        interval=words.interval(view.last["ci95"]),
+        k=words.units(view.last, found["n_before"] - (found["n_pairs"] or 0)),
+        gap=words.signed(found["gap"]),
+        interval=words.interval(found["ci95"]),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypedDict, TypeVar
 from isentropic.labels import EXPECTATION_FORMS
 from isentropic.report import figures
 from isentropic.report.curves import curve_series, draw_panels, group_names, shown_panels
-from isentropic.report.head import labels
+from isentropic.report.head import figures_of, labels
 from isentropic.report.view import View
 from isentropic.report.words import Words
 from isentropic.schema import (
@@ -633,14 +633,15 @@ def mark(row: Estimate | None, note: str = "") -> Mark | None:
 def column_facts(view: View, words: Words) -> str:
     """Gap and interval of each column in one sentence, for a screen reader."""
     return " ".join(
-        f"{label}: {words.signed(column.summary['gap'])} {words.brackets(column.summary['ci95'])}."
+        f"{label}: {words.signed(shown['gap'])} {words.brackets(shown['ci95'])}."
         for label, column in zip(labels(view, words), view.columns, strict=True)
+        for shown in [figures_of(view, column)]
     )
 
 
 def strip(view: View, words: Words) -> Block | None:
     """The gaps of the first screen on one axis."""
-    marks = [mark(column.summary) for column in view.columns]
+    marks = [mark(figures_of(view, column)) for column in view.columns]
     if not any(marks):
         return None
     rows: list[dict[str, Any]] = [{"label": "", "marks": marks}]
