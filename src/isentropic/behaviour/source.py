@@ -160,5 +160,6 @@ def bracketed(tokens: Sequence[str], places: Sequence[int]) -> str:
     """
     words = list(tokens)
     for first, last in zip(places[::2], places[1::2], strict=True):
-        words[first], words[last] = "[" + words[first], words[last] + "]"
+        words[first] = "[" + words[first]
+        words[last] += "]"
     return re.sub(r" (n't|[.,;:!?']\S*)", r"\1", " ".join(words))
