@@ -39,6 +39,7 @@ from common import Row, into_page, parser, publish, table
 from isentropic.entropy.reference import token_entropy
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
+from isentropic.models.trial import same_logits
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import collate_examples
 from isentropic.responses.sample import Example, Sampling, sample_responses, uniform_numbers
@@ -48,7 +49,7 @@ VOCABULARY = 320
 MOST_PARAMETERS = 20e6
 SECONDS = 90
 TOLERANCE = {"entropy": 1e-4, "gradient": 1e-3, "cut": 1e-3, "reloaded": 1e-4, "sampled": 0.0}
-QUICK = ("llama", "opt", "bloom", "roberta", "roberta as decoder", "mamba")
+QUICK = ("llama", "opt", "bloom", "jamba", "roberta", "roberta as decoder", "mamba")
 SIZES = {
     **dict.fromkeys(
         ("hidden_size", "d_model", "n_embd", "embedding_size", "word_embed_proj_dim", "attention_hidden_size",
@@ -93,6 +94,7 @@ VARIANTS: dict[str, tuple[str, Row]] = {
 OWN_SIZES: dict[str, Row] = {
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local", "lsh"], "hash_seed": 0},
     "recurrent_gemma": {"num_hidden_layers": 3},
+    "rembert": {"input_embedding_size": 32, "output_embedding_size": 32},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
              "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32}},
     "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8},
@@ -138,7 +140,7 @@ def tiny_model(name: str) -> Any:
     if size > MOST_PARAMETERS:
         raise ValueError(f"{size / 1e6:.0f} M parameters, though its known sizes are small")
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().float()
+    model = AutoModelForCausalLM.from_config(config).eval().float()
     for module in model.modules():
         for parameter_name, p in module.named_parameters(recurse=False):
             if isinstance(module, torch.nn.Embedding):
@@ -151,7 +153,20 @@ def tiny_model(name: str) -> Any:
     for _ in range(3 if head is not None else 0):
         spread = model(input_ids=torch.arange(60, 72)[None], use_cache=False).logits.float().std(-1).mean()
         head.weight.mul_(2.0 / spread)
+    on_eager_attention(model)
     return model
+
+
+@torch.no_grad()
+def on_eager_attention(model: Any) -> None:
+    """The kernel that `load_model` chooses: eager, unless its logits are others than those of the model's own."""
+    own, ids = model.config._attn_implementation, torch.arange(60, 84)[None]
+    if own == "eager" or not model._can_set_attn_implementation():
+        return
+    truth = model(input_ids=ids, use_cache=False).logits
+    model.set_attn_implementation("eager")
+    if not same_logits(truth, model(input_ids=ids, use_cache=False).logits):
+        model.set_attn_implementation(own)
 
 
 def made_examples() -> list[Example]:

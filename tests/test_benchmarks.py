@@ -188,11 +188,11 @@ def test_steering_takes_out_what_differs_on_average(monkeypatch: pytest.MonkeyPa
 
 def test_zoo(quick: Any) -> None:
     figures, first = quick("zoo")
-    assert (first["verdict"], first["families"]) == ("said", "3")
+    assert (first["verdict"], first["families"]) == ("said", "4")
     rows = {row["family"]: row for row in figures["families"]}
-    assert [rows[name]["verdict"] for name in ("llama", "opt", "bloom", "mamba")] == ["right"] * 2 + [
-        "said"
-    ] * 2
+    assert [rows[name]["verdict"] for name in ("llama", "opt", "bloom", "mamba", "jamba")] == [
+        "right"
+    ] * 2 + ["said"] * 3
     assert "not a causal language model" in rows["roberta"]["refused"]
     for row in rows.values():
         for name in {"entropy", "gradient", "cut", "reloaded"} & set(row):

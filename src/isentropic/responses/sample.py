@@ -182,7 +182,7 @@ def sample_responses(
             way.enter_context(context)
         if jobs and generates_otherwise(model, jobs[-1][0], sampling.max_new_tokens, ends[0]):
             way.enter_context(plain_steps(model))
-            watch = None
+            watch, config.use_cache = None, False
         together = may_share(model, jobs, sampling.max_new_tokens, ends[0])
         if together != "padded":
             watch = None
@@ -213,6 +213,8 @@ def sample_responses(
 
 Together = Literal["padded", "of one length", "alone"]
 TRIAL_STEPS = 3
+ALL_STEPS = 16
+"""Of one prompt a whole response of usual length: a cache may fail once a row has grown long enough."""
 MOST_ROUNDING = 3
 """A difference of up to so many times what rounding alone makes is taken for rounding."""
 _together: weakref.WeakKeyDictionary[torch.nn.Module, tuple[Together, int, int]] = weakref.WeakKeyDictionary()
@@ -278,19 +280,23 @@ def may_share(model: Any, jobs: Jobs, max_new_tokens: int, pad: int) -> Together
 
 def generates_otherwise(model: Any, prompt: Tokens, max_new_tokens: int, pad: int) -> bool:
     """Whether ``generate()`` gives other logits than the model itself, ``model(input_ids)``,
-    at the first tokens.
+    at the first tokens, or none at all.
 
     It counts positions from 0 where RoBERTa begins behind the padding id, and it needs a cache that is right.
     """
     found, longest = _otherwise.get(model, (False, 0))
-    forced = (prompt * TRIAL_STEPS)[: min(TRIAL_STEPS, max_new_tokens)]
+    forced = (prompt * ALL_STEPS)[: min(ALL_STEPS, max_new_tokens)]
     if found or len(prompt) + len(forced) <= longest:
         return found
     row = torch.tensor([[*prompt, *forced[:-1]]], device=model.device)
     with precision(model.device, False):
         plain = model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 :]
-    ours = first_logits(model, [prompt], [forced], pad)
-    found = not (same_logits(plain, ours) or within_rounding(model, plain, ours, prompt, forced, pad))
+    try:
+        ours = first_logits(model, [prompt], [forced], pad)
+        found = not (same_logits(plain, ours) or within_rounding(model, plain, ours, prompt, forced, pad))
+    except Exception as error:  # whatever a cache that does not suit the model raises
+        log.info("generate() failed: %s", error)
+        found = True
     if found:
         log.warning(
             "%s: generate() gives other predictions than the model itself; each token is sampled after a "
@@ -331,18 +337,22 @@ def within_rounding(
     return bool(apart(truth, ours) <= MOST_ROUNDING * apart(alone, moved))
 
 
+def generating(model: Any) -> Any:
+    """The model whose ``generate()`` it is: PEFT hands the call on."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 @contextlib.contextmanager
 def plain_steps(model: Any) -> Iterator[None]:
     """Each step of ``generate()`` inside the block reads its row from the start,
     as ``model(input_ids)`` does: slow, right."""
 
-    def prepare(input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+    # The mask has a name here, or models that take none would refuse it.
+    def prepare(input_ids: Tensor, attention_mask: Any = None, **kwargs: Any) -> dict[str, Any]:
         kept = {name: kwargs[name] for name in ("logits_to_keep",) if name in kwargs}
         return {"input_ids": input_ids, "use_cache": False, **kept}
 
-    base = (
-        model.get_base_model() if hasattr(model, "get_base_model") else model
-    )  # PEFT hands generate() on to it
+    base = generating(model)
     own = vars(base).get("prepare_inputs_for_generation")
     base.prepare_inputs_for_generation = prepare
     try:
@@ -369,6 +379,7 @@ def first_logits(model: Any, prompts: Sequence[Tokens], forced: Sequence[Tokens]
         max_new_tokens=goes_on.shape[1],
         do_sample=False,
         pad_token_id=pad,
+        use_cache="prepare_inputs_for_generation" not in vars(generating(model)),  # as `plain_steps` asks
         output_logits=True,
         return_dict_in_generate=True,
     )
