@@ -6,14 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from isentropic import gap as statistics
 from isentropic.gap import GroupGap
 from isentropic.measure.cost import known_or_note
 from isentropic.measure.expectation import expectation_change
 from isentropic.measure.measurement import Measurement
-from isentropic.measure.summary import are_twins, gaps_of, group_entropies, prompt_entropies, topics_of
+from isentropic.measure.summary import are_twins, by_group
 from isentropic.schema import COMPARE_SCHEMA, ComparedModel, Comparison, Cost, Difference, GroupChange
 
 
@@ -108,13 +106,10 @@ def difference(name: str, against: str, first: Measurement, second: Measurement)
 
 def group_changes(first: Measurement, second: Measurement, groups: Sequence[str]) -> list[GroupGap]:
     """The change of the gap of every two groups: each pair, or prompt without a twin, is its own control."""
-    if are_twins(first.items):
-        own = first.summary.get("responses") == "own"
-        tables = [group_entropies(m.items, m.entropies, groups, own=own) for m in (first, second)]
-        return gaps_of(tables[1] - tables[0], groups, topics_of(first.items))
-    (before, topics), (after, _) = (prompt_entropies(m.items, m.entropies, groups) for m in (first, second))
-    moved = {group: np.subtract(after[group], before[group]) for group in groups}
-    return statistics.group_gaps(moved, topics, paired=False)
+    own = first.summary.get("responses") == "own"
+    (before, topics), (after, _) = (by_group(m.items, m.entropies, groups, own=own) for m in (first, second))
+    moved = {group: after[group] - before[group] for group in groups}
+    return statistics.group_gaps(moved, topics, paired=are_twins(first.items))
 
 
 def change_row(change: GroupGap) -> GroupChange:

@@ -10,10 +10,9 @@ from isentropic import gap as statistics
 from isentropic.gap import GroupGap
 from isentropic.measure.summary import (
     Array,
-    figures_of,
-    gaps_between,
-    group_entropies,
-    topics_of,
+    are_twins,
+    by_group,
+    gap_figures,
 )
 from isentropic.responses.batches import Item
 from isentropic.schema import Decision
@@ -77,10 +76,8 @@ def decide(
     """
     alpha = error_of_look(look, looks)
     gaps = after_training(earlier, before, after, groups, own=own, level=1 - alpha)
-    estimate = statistics.widest_pair(gaps).estimate
-    verdict = statistics.joint_verdict([row.estimate for row in gaps], target_gap, alpha)
     return {
-        **figures_of(estimate, verdict),
+        **gap_figures(gaps, statistics.widest_pair(gaps).groups, target_gap, alpha),
         "n_before": len(before[0]) + (len(earlier[0]) if earlier else 0),
         "alpha": alpha,
         "look": look + 1,
@@ -92,10 +89,8 @@ def after_training(
     earlier: Scored | None, before: Scored, after: Scored, groups: Sequence[str], *, own: bool, level: float
 ) -> list[GroupGap]:
     """The gaps of all pairs of groups after training."""
+    tested, topics = by_group(*after, groups, own=own)
     if earlier is None:
-        return gaps_between(*after, groups, own=own, level=level)
-    items = [*before[0], *earlier[0]]
-    whole = group_entropies(items, [*before[1], *earlier[1]], groups)
-    tested = group_entropies(*after, groups)
-    first, second = (dict(zip(groups, table.T, strict=True)) for table in (whole, tested))
-    return statistics.two_phase_gaps(first, second, range(len(tested)), topics_of(items), level=level)
+        return statistics.group_gaps(tested, topics, paired=are_twins(after[0]), level=level)
+    whole, topics = by_group([*before[0], *earlier[0]], [*before[1], *earlier[1]], groups)
+    return statistics.two_phase_gaps(whole, tested, range(len(after[0])), topics, level=level)

@@ -116,21 +116,16 @@ def gaps_of(table: Array, groups: Sequence[str], topics: Sequence[str] | None) -
     return statistics.group_gaps(dict(zip(groups, table.T, strict=True)), topics)
 
 
-def gaps_between(
-    items: Sequence[Item],
-    entropies: Sequence[Array],
-    groups: Sequence[str],
-    *,
-    own: bool = False,
-    level: float = 0.95,
-) -> list[GroupGap]:
-    """The gaps of all pairs of groups, of twins or of single prompts."""
+def by_group(
+    items: Sequence[Item], entropies: Sequence[Array], groups: Sequence[str], *, own: bool = False
+) -> tuple[dict[str, Array], Any]:
+    """The entropies of each group, one a pair or, without twins, one a prompt; and their topics, as
+    :func:`isentropic.gap.group_gaps` takes them."""
     if are_twins(items):
         table = group_entropies(items, entropies, groups, own=own)
-        by_group: dict[str, Any] = dict(zip(groups, table.T, strict=True))
-        return statistics.group_gaps(by_group, topics_of(items), level=level)
-    by_group, topics = prompt_entropies(items, entropies, groups)
-    return statistics.group_gaps(by_group, topics, paired=False, level=level)
+        return dict(zip(groups, table.T, strict=True)), topics_of(items)
+    means, topics = prompt_entropies(items, entropies, groups)
+    return {group: np.array(values) for group, values in means.items()}, topics
 
 
 # --- The summary --------------------------------------------------------------------------------------------
@@ -153,13 +148,9 @@ def summarise(
         own: score each prompt on its own responses only, although shared ones are there.
     """
     paired = are_twins(items)
-    gaps = gaps_between(items, entropies, groups, own=own)
-    if paired:
-        table = group_entropies(items, entropies, groups, own=own)
-        means = table.mean(axis=0)
-    else:
-        by_group, _ = prompt_entropies(items, entropies, groups)
-        means = np.array([np.mean(by_group[group]) for group in groups])
+    found, topics = by_group(items, entropies, groups, own=own)
+    gaps = statistics.group_gaps(found, topics, paired=paired)
+    means = np.array([found[group].mean() for group in groups])
     widest = statistics.widest_pair(gaps)
     rows = [group_gap_row(row, target_gap, len(gaps)) for row in gaps]
     findings: Findings = {
@@ -184,6 +175,7 @@ def summarise(
     }
     add_entropies(findings, groups, means)
     if paired:
+        table = np.stack([found[group] for group in groups], axis=1)
         add_pair_details(findings, items, table, target_gap)
         if not own and any(e.source != e.prompt.group for item in items for e in item.examples):
             add_own(findings, items, group_entropies(items, entropies, groups, own=True), table, target_gap)
@@ -197,10 +189,12 @@ def add_entropies(figures: Mapping[str, Any], groups: Sequence[str], means: Arra
     )
 
 
-def gap_figures(gaps: Sequence[GroupGap], pair: Sequence[str], target_gap: float) -> GapFigures:
+def gap_figures(
+    gaps: Sequence[GroupGap], pair: Sequence[str], target_gap: float, alpha: float = 0.05
+) -> GapFigures:
     """The gap of one pair of groups, with an interval and a verdict that hold for all pairs looked at."""
     estimate = next(row.estimate for row in gaps if row.groups == tuple(pair))
-    return figures_of(estimate, statistics.joint_verdict([row.estimate for row in gaps], target_gap))
+    return figures_of(estimate, statistics.joint_verdict([row.estimate for row in gaps], target_gap, alpha))
 
 
 def group_gap_row(row: GroupGap, target_gap: float, looked_at: int) -> GroupGapRow:
