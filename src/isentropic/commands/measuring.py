@@ -14,9 +14,7 @@ from accelerate.utils import broadcast_object_list
 from isentropic.behaviour import PairedBehaviour
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.labels import (
-    served_line,
-)
+from isentropic.labels import served_line
 from isentropic.measure.cost import answers_of, perplexity
 from isentropic.measure.decision import decide, look_sizes
 from isentropic.measure.measurement import Measurement, make_items, measure
@@ -27,13 +25,20 @@ from isentropic.models.model import LoadedModel
 from isentropic.prompts.prompt_set import SPLITS, PromptSet
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Draw, ResponseSampler
-from isentropic.run_folder import (
-    FINAL,
-)
+from isentropic.run_folder import FINAL
 from isentropic.schema import Difference, Served
 from isentropic.settings import TrainSettings, split_names
 from isentropic.training.adapter import with_saved_adapter
 from isentropic.training.trainer import DebiasingTrainer
+
+
+def load_untrained(settings: TrainSettings) -> LoadedModel:
+    """The model that a run trains, as it is before training."""
+    return load_model(
+        settings.model_path,
+        trust_remote_code=settings.trust_remote_code,
+        load_in_4bit=settings.load_in_4bit,
+    )
 
 
 class Measuring:
@@ -42,7 +47,6 @@ class Measuring:
     Args:
         parts: the prompts by name: the test split and the other built-in sets among them.
         further: the test prompts that may be measured, those of the first look included.
-        load_again: loads the untrained model once more.
         warn: is told what could not be measured.
     """
 
@@ -54,12 +58,11 @@ class Measuring:
         *,
         parts: dict[str, PromptSet],
         further: PromptSet,
-        load_again: Callable[[], LoadedModel],
         public: PairedBehaviour | None,
         warn: Callable[[str], None],
     ) -> None:
         self.settings, self.screen, self.trainer, self.parts = settings, screen, trainer, parts
-        self.further, self.load_again, self.public, self.warn = further, load_again, public, warn
+        self.further, self.public, self.warn = further, public, warn
         self.bf16 = bool(trainer.args.bf16)
         if further.size() > parts["test"].size() and (
             trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
@@ -124,10 +127,9 @@ class Measuring:
         progress = self.screen.bar("further test pairs")
         for look, size in enumerate(sizes):
             if look:
-                base = base or self.load_again()
-                base.model.to(self.trainer.args.device)  # type: ignore[arg-type]
-                more = self.further.first(size).without(test)
-                test = self.further.first(size)
+                base = base or self.placed(load_untrained(self.settings), self.settings.load_in_4bit)
+                seen, test = test, self.further.first(size)
+                more = test.without(seen)
                 fresh = make_items(more, self.test_sampler(base), shared=not own, progress=progress)
                 for scored, model in zip(values, (base, final), strict=True):
                     scored.extend(self.score_test(model, fresh))
@@ -181,10 +183,14 @@ class Measuring:
         return rows
 
     def load_in(self, name: str, dtype: str) -> LoadedModel:
-        """A model in a dtype, on the device of the run."""
+        """A model in a dtype."""
         way: dict[str, Any] = {"load_in_8bit": True} if dtype == "int8" else {"dtype": getattr(torch, dtype)}
         loaded = load_model(name, trust_remote_code=self.settings.trust_remote_code, **way)
-        if dtype != "int8":  # bitsandbytes has placed it
+        return self.placed(loaded, dtype == "int8")
+
+    def placed(self, loaded: LoadedModel, quantised: bool) -> LoadedModel:
+        """The model on the device of the run, where bitsandbytes has put a quantised one already."""
+        if not quantised:
             loaded.model.to(self.trainer.args.device)  # type: ignore[arg-type]
         return loaded
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from isentropic.behaviour import PairedBehaviour, read_sets
 from isentropic.commands.advice import advice
 from isentropic.commands.checks import check_model, check_processes, launched_process, lora_of, trackers_of
 from isentropic.commands.faults import gate
-from isentropic.commands.measuring import Measuring
+from isentropic.commands.measuring import Measuring, load_untrained
 from isentropic.commands.report import write_report
 from isentropic.commands.saving import Saving, dtype_to_save, dtype_warnings
 from isentropic.commands.screen import Screen
@@ -41,7 +41,6 @@ from isentropic.measure.measurement import Measurement, response_rows
 from isentropic.measure.other_sets import other_set_row, other_sets
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
-from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel, quiet_transformers, special_tokens
 from isentropic.models.rounding import round_weights
 from isentropic.models.sharding import gathered
@@ -136,15 +135,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
             check_folder(folder, settings)
         if settings.resume and writes:
             stack.enter_context(locked(folder))
-
-        def load_again() -> LoadedModel:
-            return load_model(
-                settings.model_path,
-                trust_remote_code=settings.trust_remote_code,
-                load_in_4bit=settings.load_in_4bit,
-            )
-
-        load = cache(load_again)
+        load = cache(partial(load_untrained, settings))
         prompts, parts = load_data(settings, load, screen, launched[1])
         public = PairedBehaviour(read_sets(settings.behaviour)) if settings.behaviour else None
         # Before the trainer's configuration: ZeRO-3 would make it shard the weights while they load, and no
@@ -174,7 +165,6 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
                 config,
                 parts=parts,
                 loaded=loaded,
-                load_again=load_again,
                 further=prompts.split("test").first(max(settings.until_decided, parts["test"].size())),
                 folder=folder,
                 clock=clock,
@@ -222,7 +212,6 @@ class Run:
         *,
         parts: dict[str, PromptSet],
         loaded: LoadedModel,
-        load_again: Callable[[], LoadedModel],
         further: PromptSet,
         folder: Path,
         clock: Clock,
@@ -257,7 +246,6 @@ class Run:
             self.trainer,
             parts=parts,
             further=further,
-            load_again=load_again,
             public=public,
             warn=self.warn,
         )
@@ -450,8 +438,9 @@ class Run:
         self.write_measurement(AFTER, after)
         compared = comparison(["base", "final"], [before, after], costs)
         write_json(self.folder / COMPARISON, compared)
-        if self.public:
-            write_json(self.folder / BEHAVIOUR, self.public.result())
+        public = self.public.result() if self.public else None
+        if public:
+            write_json(self.folder / BEHAVIOUR, public)
         self.write_responses(before, after)
         self.clock.mark("after")
         self.screen.say(f"after   {gap_line(after.summary, self.settings.lang)}")
@@ -461,7 +450,7 @@ class Run:
             self.screen.say(told)
         for other in moved:
             self.screen.say(other_set_line(other))
-        for line in behaviour_lines(self.public.result()) if self.public else ():
+        for line in behaviour_lines(public) if public else ():
             self.screen.say(line)
         model = trainer.accelerator.unwrap_model(trainer.model)
         Saving(

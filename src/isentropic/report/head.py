@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from isentropic.labels import EXPECTATION_FORMS
 from isentropic.report import figures
-from isentropic.report.view import Column, View
+from isentropic.report.view import View
 from isentropic.report.words import VERDICTS, Words
-from isentropic.schema import Difference, GapFigures
+from isentropic.schema import Difference
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,16 @@ def stats(view: View, words: Words) -> list[Stat]:
     return [
         Stat(
             label=label,
-            gap=words.signed(figures_of(view, column)["gap"]),
-            interval=words.interval(figures_of(view, column)["ci95"]),
+            gap=words.signed(shown["gap"]),
+            interval=words.interval(shown["ci95"]),
             tag=words.label(column.summary["label"]),
-            verdict=words.verdict(figures_of(view, column)["verdict"]),
-            state=figures_of(view, column)["verdict"] or "none",
+            verdict=words.verdict(shown["verdict"]),
+            state=shown["verdict"] or "none",
             key=figures.key(f"m{view.first_mark + i}"),
         )
         for i, (label, column) in enumerate(zip(labels(view, words), view.columns, strict=True))
+        for shown in [view.figures_of(column)]
     ]
-
-
-def figures_of(view: View, column: Column) -> GapFigures:
-    """The gap of a column; of the last one, that which the verdict is about."""
-    return view.decided if column is view.columns[-1] else column.summary
 
 
 def headline(view: View, words: Words) -> str:

@@ -17,7 +17,7 @@ from typing import Any, TypedDict, TypeVar
 from isentropic.labels import EXPECTATION_FORMS
 from isentropic.report import figures
 from isentropic.report.curves import curve_series, draw_panels, group_names, shown_panels
-from isentropic.report.head import figures_of, labels
+from isentropic.report.head import labels
 from isentropic.report.view import View
 from isentropic.report.words import Words
 from isentropic.schema import (
@@ -635,13 +635,13 @@ def column_facts(view: View, words: Words) -> str:
     return " ".join(
         f"{label}: {words.signed(shown['gap'])} {words.brackets(shown['ci95'])}."
         for label, column in zip(labels(view, words), view.columns, strict=True)
-        for shown in [figures_of(view, column)]
+        for shown in [view.figures_of(column)]
     )
 
 
 def strip(view: View, words: Words) -> Block | None:
     """The gaps of the first screen on one axis."""
-    marks = [mark(figures_of(view, column)) for column in view.columns]
+    marks = [mark(view.figures_of(column)) for column in view.columns]
     if not any(marks):
         return None
     rows: list[dict[str, Any]] = [{"label": "", "marks": marks}]

@@ -86,6 +86,10 @@ class View:
         """The figures that the verdict is about: by all that is known of the gap, for a finished run."""
         return self.last["decision"] or self.last
 
+    def figures_of(self, column: Column) -> GapFigures:
+        """The gap of a column; of the last one, that which the verdict is about."""
+        return self.decided if column is self.columns[-1] else column.summary
+
     @property
     def finished(self) -> bool:
         """Whether it is a run that was measured after training."""
