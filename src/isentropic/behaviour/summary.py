@@ -22,8 +22,7 @@ Clusters = list[str] | None
 
 def clusters_of(items: Sequence[Item]) -> Clusters:
     """What recurs over the items; None where an item does not say."""
-    labels = [item.cluster for item in items]
-    return None if None in labels else [str(label) for label in labels]
+    return statistics.known_labels(item.cluster for item in items)
 
 
 def estimate(values: np.ndarray, clusters: Clusters) -> BehaviourEstimate:

@@ -17,6 +17,7 @@ from isentropic.gap.estimate import (
     Clusters,
     GapEstimate,
     clusters_of,
+    known_labels,
     paired_gap,
     unpaired_gap,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "group_noise_floor",
     "holm",
     "joint_verdict",
+    "known_labels",
     "noise_floor",
     "pair_spread",
     "paired_accuracy",

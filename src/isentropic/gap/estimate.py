@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -144,6 +144,17 @@ def _tail(t: float, df: float) -> float:
 
 
 # --- The one partition --------------------------------------------------------------------------------------
+
+
+def known_labels(labels: Iterable[Hashable]) -> list[str] | None:
+    """The topics as text; None where a row has none, since each row is then a unit of its own.
+
+    Example:
+        >>> known_labels(["nurse", 1]), known_labels(["nurse", None])
+        (['nurse', '1'], None)
+    """
+    given = list(labels)
+    return None if None in given else [str(label) for label in given]
 
 
 def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: str = "pair") -> Clusters:

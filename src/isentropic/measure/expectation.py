@@ -166,9 +166,8 @@ def measure_expectation(
     contexts = builtin_contexts(groups, "test")
     scorer = (scorer or EntropyScorer()).of_surprisal()
     twins = twin_examples(items, groups, loaded.tokenizer)
-    topics = [first.prompt.topic for first, _ in twins]
     forms = {
-        "twins": (twins, None if None in topics else [str(topic) for topic in topics]),
+        "twins": (twins, statistics.known_labels(first.prompt.topic for first, _ in twins)),
         "contexts": (
             context_examples(contexts, groups, loaded.tokenizer),
             [context.filler for context in contexts],

@@ -84,8 +84,7 @@ def are_twins(items: Sequence[Item]) -> bool:
 
 def topics_of(items: Sequence[Item]) -> list[str] | None:
     """The topic of each item, or None where some have none (the pairs are the clusters then)."""
-    topics = [item.topic for item in items]
-    return None if any(topic is None for topic in topics) else [str(topic) for topic in topics]
+    return statistics.known_labels(item.topic for item in items)
 
 
 def prompt_entropies(
