@@ -103,7 +103,8 @@ def expectation_change_line(change: Mapping[str, Any] | None, groups: Sequence[s
     """How far a model expects another group than the first model does; None where that is unknown.
 
     Example:
-        >>> change = {"form": "contexts", "change": -0.4, "ci95": [-0.41, -0.39], "n": 192}
+        >>> change = {"form": "contexts", "change": -0.4, "ci95": [-0.41, -0.39], "abs_change": 0.1,
+        ...           "abs_ci95": [0.0, 0.2]}
         >>> expectation_change_line(change, ["male", "female"]).partition(", 95%")[0]
         'expectation moved towards male: female over male -0.4000 nats after neutral contexts'
         >>> expectation_change_line({**change, "ci95": [-0.9, 0.1]}, ["male", "female"])[:34]
@@ -118,7 +119,7 @@ def expectation_change_line(change: Mapping[str, Any] | None, groups: Sequence[s
     told = f"expectation moved towards {towards}" if clear else "expectation: no change can be seen"
     return (
         f"{told}: {second} over {first} {change['change']:+.4f} nats {where}, 95% interval "
-        f"{interval_text(interval)}"
+        f"{interval_text(interval)}; in size {change['abs_change']:+.4f}, {interval_text(change['abs_ci95'])}"
     )
 
 

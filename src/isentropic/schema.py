@@ -230,6 +230,7 @@ class ExpectationShift(TypedDict):
     change: float | None
     ci95: Interval | None
     abs_change: float | None
+    abs_ci95: Interval | None
     n: int | None
 
 

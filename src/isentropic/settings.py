@@ -170,6 +170,13 @@ class LossSettings(SamplingSettings):
         must_be="a number above 0, at most 1",
         because="a run that stops outside the target has not met it",
     )
+    close: str = option(
+        "entropy",
+        "which gap is closed: that of the entropies, as in the guide (entropy), or which group the model "
+        "expects after neutral contexts, in the mean square over contexts (expectation)",
+        choices=("entropy", "expectation"),
+        section="loss",
+    )
     loss: str = option("debiasing", "the loss", choices=("debiasing", "gee"), section="loss")
     use_l1: bool = option(False, "absolute gap (L1) instead of its square (L2)", section="loss")
     scale_factor: float = option(1.0, "factor of the loss", section="loss", **ABOVE_0)
@@ -198,15 +205,15 @@ class LossSettings(SamplingSettings):
     )
     hold: str = option(
         "expectation",
-        "what a step must not move: which group the model expects (expectation), or nothing, as in the guide "
-        "(none)",
+        "what a step must not move: which group the model expects (expectation; with --close expectation the "
+        "entropy gap), or nothing, as in the guide (none)",
         choices=("expectation", "none"),
         section="loss",
     )
     hold_contexts: str | None = option(
         None,
-        "JSONL of neutral contexts, each with the words of every group that may follow it; held in place of "
-        "the built-in ones",
+        "JSONL of neutral contexts, each with the words of every group that may follow it; held (or closed) "
+        "in place of the built-in ones",
         section="loss",
     )
     refresh_responses: int = option(
@@ -285,13 +292,21 @@ class LossSettings(SamplingSettings):
                 "--estimator unbiased with --use_l1; only a square has an unbiased estimate; drop one of the "
                 "two"
             )
-        ways = (self.loss, self.estimator, self.gap_over)
-        if self.natural and ways != ("debiasing", "plain", "effective_batch"):
+        ways = (self.close, self.loss, self.estimator, self.gap_over)
+        if self.natural and ways != ("entropy", "debiasing", "plain", "effective_batch"):
             faults.append(
                 f"--natural with {' '.join(ways)}; the length of a step follows from a loss that is 0 where "
-                "the gap is; drop --natural, or --loss, --estimator and --gap_over"
+                "the gap is; drop --natural, or --close, --loss, --estimator and --gap_over"
             )
-        if self.hold == "none" and self.hold_contexts:
+        if self.close == "expectation" and (
+            self.loss == "gee" or self.estimator == "unbiased" or self.refresh_responses
+        ):
+            faults.append(
+                f"--close expectation with --loss {self.loss} --estimator {self.estimator} "
+                f"--refresh_responses {self.refresh_responses}; its loss is the mean square over contexts, "
+                "which have no responses to sample; drop the other flags"
+            )
+        if self.hold == "none" and self.hold_contexts and self.close == "entropy":
             faults.append(
                 "--hold_contexts with --hold none; nothing would be held on them; drop one of the two"
             )

@@ -129,18 +129,19 @@ def test_score_and_weighted_are_the_naive_ones(kind, engine, quantity):
     truth = naive_sums(model, quantity)
     rtol = 1e-5 if kind in ("gemma2", "cohere") else 1e-9  # these use float32 inside, whatever their weights
     assert truth[:3].std() > 1e-3  # something to tell apart
+    counts = LENGTHS if quantity == "entropy" else LENGTHS.clamp(max=1)  # a mean, a sum
     scored = scorer.score(model, *make_batch())
-    assert scored.counts.tolist() == LENGTHS.tolist()
+    assert scored.counts.tolist() == counts.tolist()
     assert torch.allclose(scored.sums, truth, rtol=rtol)
     assert scored.sums[3].item() == 0.0
 
-    expected = grads_of(model, (WEIGHTS * truth / LENGTHS.clamp(min=1)).sum())
+    expected = grads_of(model, (WEIGHTS * truth / counts.clamp(min=1)).sum())
     assert_same_grads(
         grads_of(model, (WEIGHTS * scored.sums / scored.counts.clamp(min=1)).sum()), expected, rtol
     )
     loss, detached = scorer.weighted(model, *make_batch(), WEIGHTS)
     assert torch.equal(detached.sums, scored.sums.detach()) and not detached.sums.requires_grad
-    assert loss.item() == pytest.approx((WEIGHTS * truth / LENGTHS.clamp(min=1)).sum().item(), rel=10 * rtol)
+    assert loss.item() == pytest.approx((WEIGHTS * truth / counts.clamp(min=1)).sum().item(), rel=10 * rtol)
     assert_same_grads(grads_of(model, loss), expected, rtol)
 
 

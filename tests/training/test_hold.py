@@ -13,7 +13,7 @@ from isentropic.measure.expectation import context_examples, start_token
 from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.load import load_prompts
 from isentropic.training.config import DebiasingConfig
-from isentropic.training.hold import HeldLogOdds, Hold
+from isentropic.training.hold import HeldDifference, Hold
 from isentropic.training.trainer import DebiasingTrainer
 
 OPTIMIZERS = {
@@ -159,7 +159,7 @@ def test_held_log_odds_have_the_value_and_the_gradient_of_the_plain_ones(tiny_mo
     pairs = context_examples(builtin_contexts(groups, "train")[:6], groups, tiny_tokenizer)
     model = tiny_model("llama")
     scorer = EntropyScorer(quantity="surprisal")
-    held = HeldLogOdds(
+    held = HeldDifference(
         model, pairs, scorer=scorer, pad=tiny_tokenizer.pad_token_id, step=lambda: 1, per_step=4
     )
     with torch.no_grad():

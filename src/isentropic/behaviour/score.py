@@ -85,9 +85,9 @@ def log_likelihoods(
             examples.append(Example(Prompt(text, ""), before, scored, ""))
             owners.append(owner)
     counts = np.array([len(example.response_ids) for example in examples])
-    means = score_examples(loaded.model, scorer, examples, pad=loaded.pad, bf16=bf16, progress=progress)
+    values = -score_examples(loaded.model, scorer, examples, pad=loaded.pad, bf16=bf16, progress=progress)
     totals, tokens = (
-        np.bincount(owners, weights=weights, minlength=len(texts)) for weights in (-means * counts, counts)
+        np.bincount(owners, weights=weights, minlength=len(texts)) for weights in (values, counts)
     )
     if short := np.flatnonzero(tokens == 0).tolist():
         raise InputError(f"text {texts[short[0]][1]!r} has no token to score; leave its item out")

@@ -139,9 +139,7 @@ def check_model(
     check_served(settings, config)
     if settings.hold_contexts:
         groups = parts["train"].groups
-        contexts = read_contexts(settings.hold_contexts, groups)
-        for other in groups[1:]:
-            context_examples(contexts, (groups[0], other), loaded.tokenizer)
+        context_examples(read_contexts(settings.hold_contexts, groups), groups, loaded.tokenizer)
     if settings.text_file:
         text_tokens(loaded, settings.text_file)
 

@@ -86,7 +86,8 @@ class EntropyScorer:
         model: the model to choose the engine for now; left out, it is chosen at the first call.
         engine: "auto", "chunked" or "logits".
         chunk_bytes: memory for logits, bytes; by default 128 MiB on a CPU and 1 GiB on a GPU.
-        quantity: "entropy" of the next token's distribution, or "surprisal" -log p of the next token itself.
+        quantity: "entropy" of the next token's distribution, a mean over the response's tokens; or
+            "surprisal" of the response, the sum of -log p over its tokens (the counts are then 1).
 
     Raises:
         InputError: an unknown engine or quantity; engine "chunked" for a model it does not fit; a model whose
@@ -141,7 +142,7 @@ class EntropyScorer:
             InputError: shapes that differ; True in the last column, where no next token is; a model that is
                 not causal, or whose context is shorter than a row.
         """
-        counts = _counts(input_ids, attention_mask, predicts, owners)
+        counts = self._counts(input_ids, attention_mask, predicts, owners)
         rows = _rows(input_ids, attention_mask, predicts, owners)
         numbers, values, _ = self._values(model, rows, None)
         return _summed(numbers, values, counts)
@@ -198,7 +199,7 @@ class EntropyScorer:
         Raises:
             InputError: as `score`; a weight other than 0 on a row without response.
         """
-        counts = _counts(input_ids, attention_mask, predicts, owners)
+        counts = self._counts(input_ids, attention_mask, predicts, owners)
         refuse_empty(counts, row_weights)
         weights = row_weights.detach() / counts.clamp(min=1)
         rows = _rows(input_ids, attention_mask, predicts, owners)
@@ -236,10 +237,17 @@ class EntropyScorer:
         return self.fit_of(model).longest_row
 
     def of_surprisal(self) -> EntropyScorer:
-        """The same scorer for -log p of the response tokens; what trials have shown serves both."""
+        """The same scorer for -log p of the responses; what trials have shown serves both."""
         scorer = copy.copy(self)
         scorer.quantity = "surprisal"
         return scorer
+
+    def _counts(
+        self, input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners: Tensor | None
+    ) -> Tensor:
+        """What the sum over each response's tokens is divided by: their number, or 1 for a surprisal."""
+        counts = _counts(input_ids, attention_mask, predicts, owners)
+        return counts if self.quantity == "entropy" else counts.clamp(max=1)
 
     def refuse_untrainable(self, model: nn.Module) -> None:
         """Refuse a model that can be measured, but not trained as it is measured.

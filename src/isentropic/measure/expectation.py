@@ -29,17 +29,13 @@ def start_token(tokenizer: Any) -> int:
     return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
 
-def shared_tokens(first: Tokens, second: Tokens) -> int:
-    """How many tokens two texts begin with in common."""
-    return next(
-        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
-        min(len(first), len(second)),
-    )
+def shared_tokens(*texts: Tokens) -> int:
+    """How many tokens texts begin with in common."""
+    places = enumerate(zip(*texts, strict=False))
+    return next((n for n, tokens in places if len(set(tokens)) > 1), min(map(len, texts)))
 
 
-def twin_examples(
-    items: Sequence[Item], groups: Sequence[str], tokenizer: Any
-) -> list[tuple[Example, Example]]:
+def twin_examples(items: Sequence[Item], groups: Sequence[str], tokenizer: Any) -> list[tuple[Example, ...]]:
     """The twins' own prompts as texts to be scored; items without both are left out.
 
     A text begins with the start token. What both begin with is the prompt: it adds the same to both.
@@ -53,24 +49,25 @@ def twin_examples(
             texts = [ids if ids[0] == start else (start, *ids) for _, ids in both]
             shared = min(shared_tokens(*texts), *(len(text) - 1 for text in texts))
             if shared:
-                first, second = (
-                    Example(prompt, text[:shared], text[shared:], prompt.group)
-                    for (prompt, _), text in zip(both, texts, strict=True)
+                found.append(
+                    tuple(
+                        Example(prompt, text[:shared], text[shared:], prompt.group)
+                        for (prompt, _), text in zip(both, texts, strict=True)
+                    )
                 )
-                found.append((first, second))
     return found
 
 
 def context_examples(
     contexts: Sequence[Context], groups: Sequence[str], tokenizer: Any
-) -> list[tuple[Example, Example]]:
-    """Each context followed by the words of the first and of the second group.
+) -> list[tuple[Example, ...]]:
+    """Each context followed by the words of each group.
 
-    The text is encoded whole, so the words get the tokens they have in a text; what differs between the two
-    is scored.
+    The text is encoded whole, so the words get the tokens they have in a text; what differs between the
+    groups is scored.
 
     Raises:
-        InputError: the two texts do not begin with the same token, or one is the beginning of the other.
+        InputError: one group's text is the beginning of another's.
     """
     if not contexts:
         return []
@@ -78,27 +75,28 @@ def context_examples(
     texts = [context.text + context.words[group] for context in contexts for group in groups]
     encoded = [(start, *ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
     found = []
-    for context, *both in zip(contexts, encoded[::2], encoded[1::2], strict=True):
-        shared = shared_tokens(*both)
-        if shared == min(map(len, both)):
+    for place, context in enumerate(contexts):
+        each = encoded[place * len(groups) : (place + 1) * len(groups)]
+        shared = shared_tokens(*each)
+        if shared == min(map(len, each)):
+            words = " and ".join(repr(context.words[group]) for group in groups)
             raise InputError(
-                f"context {context.text!r} continues with {context.words[groups[0]]!r} and "
-                f"{context.words[groups[1]]!r}, one of which begins the other; their likelihoods cannot be "
-                "compared; give other words"
+                f"context {context.text!r} continues with {words}, one of which begins another; their "
+                "likelihoods cannot be compared; give other words"
             )
         found.append(
             tuple(
-                Example(Prompt(context.text, group), ids[:shared], ids[shared:], group)
-                for group, ids in zip(groups, both, strict=True)
+                Example(Prompt(context.text, group, topic=context.filler), ids[:shared], ids[shared:], group)
+                for group, ids in zip(groups, each, strict=True)
             )
         )
-    return found  # type: ignore[return-value]
+    return found
 
 
 def log_odds(
     model: torch.nn.Module,
     scorer: EntropyScorer,
-    pairs: Sequence[tuple[Example, Example]],
+    pairs: Sequence[tuple[Example, ...]],
     *,
     pad: int,
     bf16: bool = False,
@@ -112,9 +110,8 @@ def log_odds(
         pairs: what is compared; the responses may differ in length.
     """
     flat = [example for pair in pairs for example in pair]
-    means = score_examples(model, scorer, flat, pad=pad, bf16=bf16)
-    totals = -means * np.array([len(example.response_ids) for example in flat])
-    return totals[1::2] - totals[::2]
+    surprisals = score_examples(model, scorer, flat, pad=pad, bf16=bf16)
+    return surprisals[::2] - surprisals[1::2]
 
 
 def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> ExpectationRow:
@@ -167,7 +164,7 @@ def measure_expectation(
     scorer = (scorer or EntropyScorer()).of_surprisal()
     twins = twin_examples(items, groups, loaded.tokenizer)
     forms = {
-        "twins": (twins, statistics.known_labels(first.prompt.topic for first, _ in twins)),
+        "twins": (twins, statistics.known_labels(pair[0].prompt.topic for pair in twins)),
         "contexts": (
             context_examples(contexts, groups, loaded.tokenizer),
             [context.filler for context in contexts],
@@ -199,10 +196,12 @@ def expectation_change(
         if name in first and name in second and len(first[name].values) == len(second[name].values):
             before, after = first[name].values, second[name].values
             moved = expectation_row(after - before, first[name].clusters)
+            shrunk = expectation_row(np.abs(after) - np.abs(before), first[name].clusters)
             rows[name] = {
                 "change": moved["gap"],
                 "ci95": moved["ci95"],
-                "abs_change": float(np.abs(after).mean() - np.abs(before).mean()),
+                "abs_change": shrunk["gap"],
+                "abs_ci95": shrunk["ci95"],
                 "n": moved["n"],
             }
     if not rows:

@@ -40,8 +40,8 @@ def builtin_contexts(groups: Sequence[str], split: str) -> list[Context]:
 
     Args:
         groups: the two groups, in the order of the signed gap.
-        split: ``train`` (what a run may hold) or ``test`` (what reports); they share no frame and no
-            occupation.
+        split: ``train`` (what a run may hold or close), ``validation`` (what steers a run that closes) or
+            ``test`` (what reports); they share no frame and no occupation.
 
     Returns:
         The contexts; none where the groups are not male and female.

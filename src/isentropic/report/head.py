@@ -237,7 +237,7 @@ def expected(view: View, words: Words) -> str:
     if view.finished and not view.unchanged and len(view.differences) == 1:
         told = moved(view, words, view.differences[0])
         if told:
-            return told
+            return words.joined([told, closed(view, words, view.differences[0])])
     found = view.last["expectation"]
     for form, _ in EXPECTATION_FORMS:
         row = found and found[form]
@@ -276,6 +276,15 @@ def moved(view: View, words: Words, row: Difference) -> str:
             **pair,
         )
     return ""
+
+
+def closed(view: View, words: Words, row: Difference) -> str:
+    """What became of the size of the expectation, where that is what the run closed."""
+    change = row["expectation_change"] and row["expectation_change"]["contexts"]
+    if view.settings.get("close") != "expectation" or not change:
+        return ""
+    interval = words.interval(change["abs_ci95"])
+    return words("expects_closed", change=words.signed(change["abs_change"]), interval=interval)
 
 
 def warnings(view: View, words: Words) -> list[str]:

@@ -191,6 +191,8 @@ def expectation(view: View, words: Words) -> Section | None:
     if not blocks:
         return None
     hold = written(view.settings.get("hold")) if view.kind == "run" and not view.unchanged else ""
+    if view.settings.get("close") == "expectation":
+        hold = f"closed_{hold}"
     held = words(f"held_{hold}") if f"held_{hold}" in words.texts else ""
     note = text(words.joined([words("expectation_note", **groups), held]))
     return Section("expectation", words("section_expectation"), [note, *blocks])
@@ -212,6 +214,7 @@ def expectation_rows(
             lambda r: words.plain(r["mean_abs"]),
             lambda r: words.signed(r["abs_change"]),
         ),
+        (words("row_ci_abs"), lambda r: words.blank, lambda r: words.brackets(r.get("abs_ci95"))),
         (words("row_prefers", **groups), lambda r: words.plain(r["prefers_second"]), lambda r: words.blank),
         (words("row_items"), lambda r: words.count(r["n"]), lambda r: words.count(r["n"])),
     ]

@@ -243,7 +243,8 @@ def make_loss(settings: LossSettings, groups: Sequence[str]) -> DebiasingLoss | 
     """The loss that the settings name."""
     if settings.loss == "gee":
         return GEELoss(settings.lambda_weight, settings.use_l1, groups=groups)
-    return DebiasingLoss(settings.use_l1, settings.scale_factor, groups=groups, estimator=settings.estimator)
+    estimator = settings.estimator if settings.close == "entropy" else "pairwise"
+    return DebiasingLoss(settings.use_l1, settings.scale_factor, groups=groups, estimator=estimator)
 
 
 def without_chance(model: nn.Module) -> None:

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from isentropic.entropy.scorer import EntropyScorer
-from isentropic.measure.expectation import context_examples, log_odds, twin_examples
+from isentropic.measure.expectation import context_examples, twin_examples
+from isentropic.measure.score import score_examples
 from isentropic.models.model import precision
-from isentropic.prompts.contexts import Context, builtin_contexts, read_contexts
-from isentropic.prompts.swap.swap import not_read
+from isentropic.prompts.contexts import Context
 from isentropic.responses.batches import Item, collate_examples
 from isentropic.responses.sample import Example
 from isentropic.settings import LossSettings
+from isentropic.training.contexts import contexts_to_hold
 from isentropic.training.exact_loss import without_chance
 
 Quantity = Callable[[nn.Module], tuple[Tensor, float]]
@@ -112,18 +113,20 @@ def _local(tensor: Any) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-class HeldLogOdds:
-    """The mean log-odds of pairs of texts, as a held quantity: a few pairs each step, every pair in turn.
+class HeldDifference:
+    """The mean difference between two groups' texts, as a held quantity: a few pairs each step, every pair
+    in turn.
 
-    .. math:: q = \\frac{1}{n} \\sum_i \\log p(y_{i2} | x_{i2}) - \\log p(y_{i1} | x_{i1})
+    .. math:: q = \\frac{1}{n} \\sum_i s(y_{i1} | x_{i1}) - s(y_{i2} | x_{i2})
 
-    in nats. The drift compares the pairs of the step with themselves under the base model, so it does not
-    depend on which pairs they are.
+    in nats, where s is what the scorer gives: of surprisals it is the mean log-odds of the second group, of
+    entropies the gap, first group minus second. The drift compares the pairs of the step with themselves
+    under the base model, so it does not depend on which pairs they are.
 
     Args:
         model: the base model, before any step.
         pairs: first group's text, second group's text.
-        scorer: one of surprisal.
+        scorer: of surprisals or of entropies.
         pad: the padding token.
         step: the number of the step about to be made; it says which pairs are read.
         per_step: how many pairs a step reads.
@@ -133,7 +136,7 @@ class HeldLogOdds:
     def __init__(
         self,
         model: nn.Module,
-        pairs: Sequence[tuple[Example, Example]],
+        pairs: Sequence[tuple[Example, ...]],
         *,
         scorer: EntropyScorer,
         pad: int,
@@ -146,21 +149,17 @@ class HeldLogOdds:
         self.step, self.bf16 = step, bf16
         self.scorer = scorer
         self.longest = self.scorer.longest_row(model)
-        self.base = log_odds(model, self.scorer, self.pairs, pad=pad, bf16=bf16)
+        values = score_examples(model, scorer, [x for pair in pairs for x in pair], pad=pad, bf16=bf16)
+        self.base = values[::2] - values[1::2]
         self.order = np.random.default_rng(seed).permutation(len(self.pairs))
 
     def __call__(self, model: nn.Module) -> tuple[Tensor, float]:
-        """The log-odds of this step's pairs, and how far they have drifted from the base model's."""
+        """The difference of this step's pairs, and how far it has drifted from the base model's."""
         first = self.step() * self.per_step
         chosen = self.order[np.arange(first, first + self.per_step) % len(self.order)]
         examples = [example for index in chosen for example in self.pairs[index]]
-        # A response's surprisal is a mean over its tokens; its log-likelihood is minus the sum.
-        signs = [1.0, -1.0] * len(chosen)
         device = next(model.parameters()).device
-        weights = torch.tensor(
-            [s * len(x.response_ids) / len(chosen) for s, x in zip(signs, examples, strict=True)],
-            device=device,
-        )
+        weights = torch.tensor([1.0, -1.0], device=device).repeat(len(chosen)) / len(chosen)
         batch = {k: v.to(device) for k, v in collate_examples(examples, self.pad, self.longest).items()}
         owners = batch.pop("owners", None)
         without_chance(model)
@@ -185,26 +184,34 @@ def make_hold(
 ) -> tuple[Hold | None, str]:
     """What the settings hold, and a line that says it.
 
-    Neutral contexts are held where there are some for these groups, else the twins' own prompts. Each group
-    is compared with the first.
+    The expectation is held in neutral contexts where there are some for these groups, else in the twins' own
+    prompts; a run that closes the expectation holds the entropy gap of its prompts. Each group is compared
+    with the first.
 
     Args:
-        items: the training prompts with their responses.
-        scorer: the one that scores the run.
-        step: as in :class:`HeldLogOdds`.
+        items: training prompts with their responses.
+        scorer: one of entropies.
+        step: as in :class:`HeldDifference`.
 
     Raises:
         InputError: the file of contexts cannot be used.
     """
+    closes_entropy = settings.close == "entropy"
     if settings.hold == "none":
-        return None, "nothing is held: closing the gap may move which group the model expects"
-    contexts = builtin_contexts(groups, "train") if _in_english(items) else []
-    if settings.hold_contexts:
-        contexts = read_contexts(settings.hold_contexts, groups)
-    held, surprisal = [], scorer.of_surprisal()
+        other = "which group the model expects" if closes_entropy else "the entropy gap"
+        return None, f"nothing is held: closing the gap may move {other}"
+    prompts = [prompt for item in items for prompt in item.prompts]
+    contexts = contexts_to_hold(settings, groups, prompts) if closes_entropy else []
+    scorer = scorer.of_surprisal() if closes_entropy else scorer
+    held = []
     for two in [(groups[0], other) for other in groups[1:]]:
-        for pairs in held_pairs(contexts, items, two, tokenizer):
-            held.append(HeldLogOdds(model, pairs, scorer=surprisal, pad=pad, step=step, seed=seed, bf16=bf16))
+        found = (
+            held_pairs(contexts, items, two, tokenizer) if closes_entropy else [same_responses(items, two)]
+        )
+        for pairs in found:
+            held.append(HeldDifference(model, pairs, scorer=scorer, pad=pad, step=step, seed=seed, bf16=bf16))
+    if not closes_entropy:
+        return Hold(model, held), "held: the entropy gap of the training prompts; --hold none lets it move"
     if not held:
         return None, (
             "nothing is held: there are no neutral contexts for these groups and no twins; closing the gap "
@@ -219,7 +226,7 @@ def make_hold(
 
 def held_pairs(
     contexts: Sequence[Context], items: Sequence[Item], groups: tuple[str, str], tokenizer: Any
-) -> list[list[tuple[Example, Example]]]:
+) -> Sequence[Sequence[tuple[Example, ...]]]:
     """The pairs of texts of each held quantity: contexts of one kind (*she* and *he*, *her* and *him*, ...)
     together, since closing the gap moves them in opposite directions; or the twins."""
     kinds = dict.fromkeys(context.kind for context in contexts)
@@ -229,7 +236,7 @@ def held_pairs(
     return [pairs for pairs in together or [twin_examples(items, groups, tokenizer)] if pairs]
 
 
-def _in_english(items: Sequence[Item]) -> bool:
-    """Whether most prompts are in English, as the built-in contexts are."""
-    texts = [prompt.text for item in items for prompt in item.prompts]
-    return 2 * sum(not_read(text) is None for text in texts) > len(texts)
+def same_responses(items: Sequence[Item], groups: tuple[str, str]) -> list[tuple[Example, ...]]:
+    """The responses after the first group's prompt and after the second's, pair by pair."""
+    sides = [[x for item in items for x in item.examples if x.prompt.group == group] for group in groups]
+    return list(zip(*sides, strict=True))

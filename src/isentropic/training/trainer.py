@@ -49,6 +49,7 @@ from isentropic.training.adapter import add_adapter, check_trainable
 from isentropic.training.callbacks import NotFiniteError
 from isentropic.training.checkpoints import check_checkpoint, last_whole, seal_checkpoint
 from isentropic.training.config import DebiasingConfig
+from isentropic.training.contexts import expectation_estimate, items_to_close
 from isentropic.training.exact_loss import ExactLoss, OwnLossOfEachMicroBatch, make_loss, without_chance
 from isentropic.training.hold import Hold, make_hold
 from isentropic.training.natural import natural_steps
@@ -57,6 +58,8 @@ from isentropic.training.steady import Steadying
 
 log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
+HELD_PROMPTS = 96
+"""Training pairs whose entropy gap a run holds that closes the expectation."""
 WHOLE_GRADIENTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 """Where each process holds the whole gradient between the backward pass and the optimizer's step."""
 SHOWN_TWINS = 8
@@ -124,11 +127,12 @@ class DebiasingTrainer(Trainer):
         self.base_name, self.base_sha256 = base.name, base.sha256
         args = args if args is not None else DebiasingConfig(output_dir="runs/pure_debiasing/checkpoints")
         network = trainable_model(base.model, peft_config, args)
-        self.take_data(train_dataset, eval_dataset, args)
+        self.take_data(train_dataset, eval_dataset, args, base.tokenizer)
         args, self.draws = sized(args, len(self.groups), len(self.train_items))
         self.pad = base.pad
         self.progress = progress
         self.scorer = EntropyScorer(chunk_bytes=int(args.chunk_mb * 2**20))  # type: ignore[operator]
+        self.loss_scorer = self.scorer if args.close == "entropy" else self.scorer.of_surprisal()
         self.steadying = Steadying()
         loss_of = ExactLoss if args.gap_over == "effective_batch" else OwnLossOfEachMicroBatch
         loss_fn = make_loss(args, self.groups)
@@ -178,8 +182,8 @@ class DebiasingTrainer(Trainer):
             self.refreshed = RefreshedResponses(every, self.current_sampler, shared=self.shared)
             self.data_collator = without_responses
 
-    def take_data(self, train_dataset: Any, eval_dataset: Any, args: DebiasingConfig) -> None:
-        """The prompts to train on and those to measure on."""
+    def take_data(self, train_dataset: Any, eval_dataset: Any, args: DebiasingConfig, tokenizer: Any) -> None:
+        """The prompts to train on and those to measure on; or contexts for both, and the prompts to hold."""
         train_set = as_prompts(train_dataset, args.seed)
         held_out = train_set if eval_dataset is None else as_prompts(eval_dataset, args.seed)
         self.groups = train_set.groups
@@ -191,6 +195,12 @@ class DebiasingTrainer(Trainer):
         self.train_items = [Item(prompts, index=index) for index, prompts in enumerate(tuples)]
         self.validation_set = held_out.split("validation") if eval_dataset is None else held_out
         self.validation_items: list[Item] = []
+        self.held_items: list[Item] = []
+        if args.close == "expectation":
+            self.held_items = self.train_items[:HELD_PROMPTS] if args.hold != "none" else []
+            self.train_items, self.validation_items = items_to_close(
+                args, self.groups, train_set.prompts, tokenizer
+            )
         self.other_items: dict[str, list[Item]] = {}
 
     # --- Before training ------------------------------------------------------------------------------------
@@ -201,7 +211,9 @@ class DebiasingTrainer(Trainer):
             return
         args = self.args
         model = self.model
-        items = [self.train_items[index] for index in sorted(set(self._get_train_sampler()))]
+        closes_entropy = args.close == "entropy"
+        drawn = [self.train_items[index] for index in sorted(set(self._get_train_sampler()))]
+        items = drawn if closes_entropy else self.held_items
         self.sampler = self.response_sampler(args.sampling())
         if self.refreshed is None:  # which samples them when their step comes
             prompts = [item.prompts for item in items]
@@ -209,11 +221,12 @@ class DebiasingTrainer(Trainer):
             sampled = self.sampler.examples(prompts, shared=self.shared, progress=progress)
             for item, examples in zip(items, sampled, strict=True):
                 item.examples = examples
-        steady = args.steady and args.estimator != "pairwise" and self.refreshed is None
+        steady = closes_entropy and args.steady and args.estimator != "pairwise" and self.refreshed is None
         scores = self.score(items, self.progress("entropies before training")) if steady else []
         if steady:
             self.steadying.start(items, scores)
-        self.validation_items = self.held_out_items(self.validation_set, "validation responses")
+        if closes_entropy:
+            self.validation_items = self.held_out_items(self.validation_set, "validation responses")
         held_out = set(self.validation_set.prompts)
         apart = self.one_set and held_out.isdisjoint(p for item in items for p in item.prompts)
         if steady and apart and self.shared and self.validation_set.paired:
@@ -274,6 +287,10 @@ class DebiasingTrainer(Trainer):
             self.model, self.scorer, items, pad=self.pad, bf16=bool(self.args.bf16), progress=progress
         )
 
+    def score_loss(self, items: Sequence[Item]) -> list[np.ndarray]:
+        """The same for what the loss is made of: entropies, or surprisals where it closes the expectation."""
+        return score_items(self.model, self.loss_scorer, items, pad=self.pad, bf16=bool(self.args.bf16))
+
     def train(
         self,
         resume_from_checkpoint: str | os.PathLike | bool | None = None,
@@ -293,7 +310,7 @@ class DebiasingTrainer(Trainer):
         self.prepare()
         if checkpoint is not None:
             # The base model's: the checkpoint is not loaded yet.
-            self.held_out_entropies = self.held_out_entropies[:1] or [self.score(self.validation_items)]
+            self.held_out_entropies = self.held_out_entropies[:1] or [self.score_loss(self.validation_items)]
             self.load_steering(Path(checkpoint))
         elif self.measured_step != self.state.global_step:
             self.evaluate()
@@ -357,7 +374,7 @@ class DebiasingTrainer(Trainer):
                 self.refreshed.refresh(batch["items"], self.state.global_step)
             batches = [self.collate(batch["items"]) for batch in batches]
         by_direction = self.accelerator.distributed_type in WHOLE_GRADIENTS
-        self.exact.begin([batch["items"] for batch in batches], self.score, by_direction=by_direction)
+        self.exact.begin([batch["items"] for batch in batches], self.score_loss, by_direction=by_direction)
         return batches, 1
 
     def compute_loss(
@@ -374,8 +391,8 @@ class DebiasingTrainer(Trainer):
         owners, device = inputs.get("owners"), inputs["input_ids"].device
         return self.exact.share(
             inputs["items"],
-            lambda: self.scorer.score(model, *rows, owners).means(),
-            lambda weights: self.scorer.weighted(model, *rows, weights.to(device), owners),
+            lambda: self.loss_scorer.score(model, *rows, owners).means(),
+            lambda weights: self.loss_scorer.weighted(model, *rows, weights.to(device), owners),
         )
 
     def training_step(
@@ -412,7 +429,9 @@ class DebiasingTrainer(Trainer):
 
         Returns:
             ``eval_gap``, ``eval_gap_se``, ``eval_gap_low``, ``eval_gap_high``, ``eval_H_<group>`` (nats),
-            ``eval_kl`` (nats per token) and more. What is unknown has no key.
+            ``eval_kl`` (nats per token) and more. What is unknown has no key. Where the expectation is
+            closed, the validation gap is the mean absolute log-odds over contexts, and ``eval_H_<group>`` the
+            mean surprisal of that group's words.
         """
         if isinstance(eval_dataset, dict):
             named = [
@@ -425,13 +444,18 @@ class DebiasingTrainer(Trainer):
         if eval_dataset is not None:
             prompts = as_prompts(eval_dataset, self.args.seed)
             items, groups = self.items_of(prompts), prompts.groups
-        entropies = self.score(items)
+        own = eval_dataset is None
+        entropies = self.score_loss(items) if own else self.score(items)
         if not all(np.isfinite(values).all() for values in entropies):
             raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
-        pooled = self.steadying.estimate(items, entropies, groups) if eval_dataset is None else None
-        summary: Estimate = pooled or summarise(items, entropies, groups, self.args.target_gap)
+        summary: Estimate | None
+        if own and self.args.close == "expectation":
+            summary = expectation_estimate(items, entropies, groups)
+        else:
+            summary = self.steadying.estimate(items, entropies, groups) if own else None
+        summary = summary or summarise(items, entropies, groups, self.args.target_gap)
         found = self.held_out_figures(summary, groups)
-        if eval_dataset is None:
+        if own:
             self.held_out_entropies[1:] = [entropies]
             self.measured_step = self.state.global_step
             self.steadying.measured({group: found[f"H_{group}"] for group in groups})
@@ -523,6 +547,9 @@ class DebiasingTrainer(Trainer):
         Raises:
             InputError: nothing was measured yet.
         """
+        if self.args.close == "expectation":  # no entropy was measured here
+            super().create_model_card(model_name=model_name, tags=tags, **metadata)
+            return
         if not self.is_world_process_zero():
             return
         if not self.held_out_entropies:
