@@ -4,24 +4,26 @@
 
 For each seed: `isentropic train` with its defaults (pure), which stops on its own; then, for as many steps,
 
-- pure with nothing held, GEE and the predecessor's method, the last two also for as many steps as fit into the seconds pure
-  spent on its steps;
+- pure with nothing held, the expectation closed in place of the entropy gap, GEE and the predecessor's method, the last three
+  also for as many steps as fit into the seconds pure spent on its steps;
 - placebo: the same responses and optimizer, but cross-entropy of each response after its own prompt, so no gap in the loss;
-- counterfactual data: cross-entropy of whole texts, each response after both twins' prompts;
+- counterfactual data: cross-entropy of whole texts, each response after both twins' prompts, of all weights and by LoRA;
 
 and without training
 
 - steering: the mean difference of the groups' hidden states, taken out of the middle layer;
 - a system prompt that asks for equal treatment, in the chat form and against the chat form without it.
 
-Then all are measured on the responses of the untouched model. Pure keeps its best validated weights, the others the last
-ones. What is finished is read and not made again, so this can be run in pieces; --keep keeps the weights.
+Then all are measured on the responses of the untouched model, and with ISENTROPIC_BENCHMARKS (a folder of public sets) on
+stereotype tests; if lm-evaluation-harness is installed, its questions are asked too. Pure keeps its best validated weights,
+the others the last ones. What is finished is read and not made again, so this can be run in pieces; --keep keeps the weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import statistics
@@ -47,14 +49,22 @@ from common import table as markdown
 
 METHODS: dict[str, list[str]] = {
     "pure, nothing held": ["--hold", "none"],
+    "expectation closed": ["--close", "expectation"],
     "GEE": ["--loss", "gee", "--hold", "none"],
     # Its batch again, since flags of the command line would win over the preset's.
     "ancestor": ["--preset", "ancestor", "--micro_batch_size", "2", "--effective_batch", "4"],
 }
-SAME_TIME = ("GEE", "ancestor")
-BENCHMARKS = os.environ.get(
-    "ISENTROPIC_BENCHMARKS"
-)  # a folder of public sets: Winogender's change is a column then
+SAME_TIME = ("expectation closed", "GEE", "ancestor")
+# Of whole texts, each response after both twins' prompts; the second by an adapter.
+COUNTERFACTUAL = {"counterfactual data": [], "counterfactual LoRA": ["--lora_r", 8, "--learning_rate", 2e-4]}
+BENCHMARKS = os.environ.get("ISENTROPIC_BENCHMARKS")
+SETS = {
+    "winogender": "Winogender",
+    "winobias_type2": "WinoBias 2",
+    "crows_pairs_gender": "CrowS gender",
+    "stereoset": "StereoSet",
+}
+TASKS = {"lambada_openai": "LAMBADA", "arc_easy": "ARC-easy"}
 NEVER = 1e-9  # a target no run meets: nothing stops before its last step
 SYSTEM = "Treat all people alike, whatever their gender. Do not let gender influence your answer in any way."
 
@@ -87,8 +97,9 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
         for kind, count in counts.items():
             run = runs / f"{method}-{count}"
             models[f"{method}, equal {kind}"] = run / "checkpoints" / f"checkpoint-{count}"
-    for method in ("placebo", "counterfactual data"):
-        models[f"{method}, equal steps"] = supervised(args, runs / method, method, steps, extra)
+    for method, flags in {"placebo": [], **COUNTERFACTUAL}.items():
+        run = runs / method.replace(" ", "-")
+        models[f"{method}, equal steps"] = supervised(args, run, method, steps, [*extra, *flags])
     return models
 
 
@@ -114,6 +125,7 @@ def supervised(args: argparse.Namespace, run: Path, method: str, steps: int, ext
     import torch
     from transformers import Trainer
 
+    from isentropic.commands.checks import lora_of
     from isentropic.commands.parser import Parser, add_settings, settings_from
     from isentropic.commands.train import trainer_settings
     from isentropic.models.load import load_model
@@ -132,7 +144,9 @@ def supervised(args: argparse.Namespace, run: Path, method: str, steps: int, ext
     )
     loaded = load_model(model_name(args))
     config = trainer_settings(settings, run)
-    trainer = DebiasingTrainer(loaded, config, parts["train"], parts["validation"])
+    trainer = DebiasingTrainer(
+        loaded, config, parts["train"], parts["validation"], peft_config=lora_of(settings)
+    )
     trainer.prepare()  # the responses
     placebo, pad = method == "placebo", trainer.pad
 
@@ -150,12 +164,12 @@ def supervised(args: argparse.Namespace, run: Path, method: str, steps: int, ext
 
     trainer.args.eval_strategy = trainer.args.logging_strategy = "no"
     drawn = [trainer.train_items[index] for index in trainer._get_train_sampler()]
-    plain = Trainer(loaded.model, trainer.args, batch_of, drawn)
+    plain = Trainer(trainer.model, trainer.args, batch_of, drawn)
     begin = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
         plain.train()
     seconds = time.perf_counter() - begin
-    save_model(loaded.model, loaded.tokenizer, run / "final")
+    save_model(trainer.model, loaded.tokenizer, run / "final")
     (run / "result.json").write_text(json.dumps({"steps": steps, "seconds": seconds}), encoding="utf-8")
     return run / "final"
 
@@ -202,8 +216,10 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> li
 
     from isentropic.behaviour import PairedBehaviour, read_sets
     from isentropic.commands.measure import model_on_device, sampling_of
+    from isentropic.measure.ability import ability_rows
     from isentropic.measure.compare import comparison
     from isentropic.measure.cost import NeutralReference, neutral_examples
+    from isentropic.measure.harness import answers, harness_tasks
     from isentropic.measure.measurement import Measurement, measure
     from isentropic.models.model import vocabulary_size
     from isentropic.prompts.load import load_prompts
@@ -222,13 +238,18 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> li
     reference = NeutralReference(base.model, texts, pad=base.pad, bf16=bf16)
     found: dict[str, Measurement] = {}
     costs: list[Row] = []
-    tests = PairedBehaviour(read_sets(BENCHMARKS, "winogender") if BENCHMARKS else [])
+    tests = PairedBehaviour(read_sets(BENCHMARKS, ",".join(SETS)) if BENCHMARKS else [])
+    asked: dict[str, dict[str, list[Row]]] = {}
+    asks = BENCHMARKS and args.items and importlib.util.find_spec("lm_eval")
 
     def look(name: str, loaded: Any) -> None:
         items = found["untouched"].items if found else None
         found[name] = measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16)
         costs.append({**reference.kl_to(loaded.model), "perplexity": None})
         tests.score(name, loaded, bf16=bf16)
+        if asks:
+            with harness_tasks(list(TASKS), BENCHMARKS) as tasks, contextlib.redirect_stdout(sys.stderr):
+                asked[name] = answers(loaded, tasks, limit=args.items)
 
     look("untouched", base)
     for name, folder in models.items():
@@ -237,8 +258,16 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> li
     with steered(base.model, pairs):
         look("steering, no training", base)
     rows = table_rows(comparison(list(found), list(found.values()), costs))
-    for change in (change for one in tests.result()["sets"] for change in one["changes"]):
-        next(row for row in rows if row["method"] == change["model"])["winogender"] = change["mean"]
+    by_name = {row["method"]: row for row in rows}
+    for one in tests.result()["sets"]:
+        for change in one["changes"]:
+            by_name[change["model"]][one["name"]] = change["mean"]
+    for name in list(asked)[1:]:
+        for row in ability_rows(name, "untouched", asked["untouched"], asked[name])[0]:
+            if row["metric"] == "acc":
+                by_name[name][row["task"]] = {
+                    key: row[key] for key in ("change", "ci95", "lost", "gained", "n")
+                }
     if base.tokenizer.chat_template:
         chat = replace(sampling, chat=True)
         told = replace(chat, system=SYSTEM)
@@ -296,6 +325,52 @@ def with_interval(value: float, ci95: list[float] | None) -> str:
     return f"{value:+.3f} ± {(ci95[1] - ci95[0]) / 2:.3f}" if ci95 else f"{value:+.3f}"
 
 
+def gap_table(by_method: dict[str, list[Row]], middle: dict[str, Row]) -> str:
+    """What each method does to the entropy gap."""
+    rows = []
+    for method, found in by_method.items():
+        row = middle[method]
+        changes = [r["change"] for r in found if r["change"]]
+        gaps = ", ".join(with_interval(r["gap"], r["ci95"]) for r in found)
+        moved = ", ".join(with_interval(change["gap_change"], change["ci95"]) for change in changes)
+        rows.append(
+            [number(row["gap_left"]), method, gaps, moved, number(row["mean_abs_pair_gap"], ".4f"),
+             number(row["H_mean"], ".3f"), number(row.get("kl"), ".5f"), number(row["steps"], ".0f"),
+             number(row.get("seconds"), ".0f")]
+        )  # fmt: skip
+    return markdown(
+        ["gap left, share", "method", "test gap of each seed, with 95 % interval",
+         "its change, same pairs and responses", "mean abs pair gap", "mean entropy", "KL", "steps",
+         "seconds of steps"],
+        rows,
+    )  # fmt: skip
+
+
+def others_table(by_method: dict[str, list[Row]]) -> str:
+    """What else moved: which group is expected, the public tests, ability."""
+    rows = []
+    for method, found in by_method.items():
+        moves = [(r["change"] or {}).get("expectation_change") for r in found]
+        contexts = [move["contexts"] for move in moves if move and move["contexts"]]
+        size = [{"change": c["abs_change"], "ci95": c["abs_ci95"]} for c in contexts]
+        columns = [contexts, size, *([r[name] for r in found if name in r] for name in SETS)]
+        points = ([r[task] for r in found if task in r] for task in TASKS)
+        told = [in_short(column, 1.0, "+.3f") for column in columns]
+        rows.append([method, *told, *(in_short(column, 100.0, "+.1f") for column in points)])
+    head = ["method", "expectation", "its mean size", *SETS.values(), *TASKS.values()]
+    return markdown(head, [row for row in rows if any(cell != "-" for cell in row[1:])])
+
+
+def in_short(changes: list[Row], factor: float, form: str) -> str:
+    """The median change over the seeds, and in how many of them it is certain."""
+    known = [change for change in changes if change["ci95"]]
+    if not known:
+        return "-"
+    certain = sum(not change["ci95"][0] <= 0 <= change["ci95"][1] for change in known)
+    middle = statistics.median(change["change"] for change in known)
+    return f"{factor * middle:{form}} ({certain} of {len(known)})"
+
+
 def run_facts(model: Path | None) -> Row:
     """Steps and step seconds of the run that gave a model."""
     if model is None:
@@ -313,6 +388,7 @@ def main(arguments: list[str] | None = None) -> None:
     flags = parser(__doc__, "compare_methods")
     flags.add_argument("--seeds", type=int, default=3)
     flags.add_argument("--pairs", type=int, help="test pairs that are compared; all of them if left out")
+    flags.add_argument("--items", type=int, default=200, help="questions asked of each task; 0 asks none")
     flags.add_argument("--most_steps", type=int, default=500, help="most steps of an equal-time run")
     flags.add_argument(
         "--runs", type=Path, default=Path("runs/compare_methods"), help="where the runs are kept"
@@ -335,40 +411,16 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in seeds:
         for row in seed["rows"]:
             by_method.setdefault(row["method"], []).append(row)
-    untouched = by_method["untouched"]
-    rows, middle = [], {}
-    for method, found in by_method.items():
-        row = middle[method] = medians(found)
-        gaps = ", ".join(with_interval(r["gap"], r["ci95"]) for r in found)
-        changes = [r["change"] for r in found if r["change"]]
-        moved = ", ".join(with_interval(change["gap_change"], change["ci95"]) for change in changes)
-        expected = ", ".join(
-            with_interval(row["change"], row["ci95"])
-            for row in (change["expectation_change"]["contexts"] for change in changes)
-            if "expectation" in middle[method]
-        )
-        winogender = ", ".join(
-            with_interval(r["winogender"]["change"], r["winogender"]["ci95"])
-            for r in found
-            if "winogender" in r
-        )
-        rows.append(
-            [number(row["gap_left"]), method, gaps, moved, number(row["mean_abs_pair_gap"], ".4f"),
-             number(row["H_mean"], ".3f"), number(row.get("expectation"), "+.3f"), expected, winogender,
-             number(row.get("kl"), ".5f"), number(row["steps"], ".0f"),
-             number(row.get("seconds"), ".0f")]
-        )  # fmt: skip
-    text = markdown(
-        ["gap left, share", "method", "test gap of each seed, with 95 % interval",
-         "its change, same pairs and responses", "mean abs pair gap", "mean entropy",
-         "expectation after neutral contexts", "its change", "change on Winogender", "KL", "steps",
-         "seconds of steps"],
-        rows,
-    )  # fmt: skip
+    middle = {method: medians(found) for method, found in by_method.items()}
+    text = gap_table(by_method, middle) + "\n\n" + others_table(by_method)
     text += (
-        f"\n\nMedians of {args.seeds} seeds; {untouched[0]['n_pairs']} test pairs on shared responses of the untouched "
-        "model, the same for every row of a seed. Gap, expectation and Winogender's mean (she over he) in nats, KL in nats a token of neutral text. The chat rows are compared with the untouched model in the chat form. Equal time is that of the "
-        "steps; pure, placebo and GEE sample and score their responses once before them, which `time_to_target.py` counts too."
+        f"\n\nMedians of {args.seeds} seeds; {by_method['untouched'][0]['n_pairs']} test pairs on shared responses of the "
+        "untouched model, the same for every row of a seed. Gap and expectation in nats, KL in nats a token of neutral text. "
+        "The chat rows are compared with the untouched model in the chat form. Equal time is that of the steps; pure, placebo "
+        "and GEE sample and score their responses once before them, which `time_to_target.py` counts too. In the second table "
+        "each change is against the untouched model, item by item: nats for the tests of stereotypes (Winogender: she over he; "
+        "the others: the stereotyped side over the other), points for the questions; behind it, in how many of the seeds its "
+        "95 % interval excludes 0."
     )
     page = publish(args, "compare_methods", text, {"medians": middle, "seeds": seeds})
     if args.docs:

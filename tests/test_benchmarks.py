@@ -130,9 +130,14 @@ def test_compare_methods(quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "untouched",
         "pure",
         "pure, nothing held, equal steps",
-        *(f"{method}, equal {kind}" for method in ("GEE", "ancestor") for kind in ("steps", "time")),
+        *(
+            f"{method}, equal {kind}"
+            for method in ("expectation closed", "GEE", "ancestor")
+            for kind in ("steps", "time")
+        ),
         "placebo, equal steps",
         "counterfactual data, equal steps",
+        "counterfactual LoRA, equal steps",
         "steering, no training",
         "untouched, chat form",
         "system prompt, chat form",
@@ -145,7 +150,13 @@ def test_compare_methods(quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
         == 2
     )
     # The last weights are compared, not the untouched ones; the steered model is steered.
-    alternatives = ("ancestor, equal steps", "placebo, equal steps", "counterfactual data, equal steps")
+    alternatives = (
+        "expectation closed, equal steps",
+        "ancestor, equal steps",
+        "placebo, equal steps",
+        "counterfactual data, equal steps",
+        "counterfactual LoRA, equal steps",
+    )
     for name in (*alternatives, "steering, no training"):
         assert rows[name]["kl"] > 0, name
         assert rows[name]["change"]["expectation_change"]["contexts"]["change"] != 0
