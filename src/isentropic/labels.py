@@ -147,9 +147,14 @@ def served_line(row: Mapping[str, Any]) -> str:
         >>> served_line({**row, "ci95": [0.03, 0.04], "change_left": 0.972}).partition(" (")[0]
         'final in bfloat16: gap -0.0020, change +0.0350 nats, 97 % of it left'
     """
-    left = "" if row["change_left"] is None else f", {row['change_left']:.0%} of it left".replace("%", " %")
+    share = row["change_left"]
+    left = "" if share is None else f", {share:.0%} of it left"
+    where = f"{row['folder']} in {row['dtype']}"
+    if not row["folder"]:
+        where, left = "before rounding", f", {1 / share:.0%} of it left by rounding" if share else ""
+    left = left.replace("%", " %")
     return (
-        f"{row['folder']} in {row['dtype']}: gap {row['gap_after']:+.4f}, change {row['gap_change']:+.4f} "
+        f"{where}: gap {row['gap_after']:+.4f}, change {row['gap_change']:+.4f} "
         f"nats{left} (95% interval {interval_text(row['ci95'])})"
     )
 

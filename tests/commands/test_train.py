@@ -261,9 +261,22 @@ def in_dtype(folder: Path, dtype: torch.dtype, found: list) -> dict[str, float]:
 
 
 def test_the_saved_model_is_measured_as_it_is_served(go, tiny_folder):
-    result, folder, screen = go(max_steps=3, save_dtype="bfloat16", also_measure="bfloat16,float32")
-    narrow, wide = result["also_measured"]
-    assert [row["dtype"] for row in (narrow, wide)] == ["bfloat16", "float32"]
+    result, folder, screen = go(
+        max_steps=4,
+        learning_rate=3e-4,
+        eval_steps=1,
+        max_kl=1e9,
+        save_dtype="bfloat16",
+        also_measure="bfloat16,float32",
+    )
+    assert result["best_step"] > 0
+    unrounded, narrow, wide = result["also_measured"]
+    assert [row["dtype"] for row in (unrounded, narrow, wide)] == ["float32", "bfloat16", "float32"]
+    assert unrounded["folder"] == "" and unrounded["gap_before"] == pytest.approx(
+        wide["gap_before"], abs=1e-6
+    )
+    assert unrounded["gap_change"] not in (0, pytest.approx(wide["gap_change"], abs=1e-9))
+    assert "of it left by rounding" in screen.text
     (certified,) = read(folder / "comparison.json")["differences"]
     assert wide["gap_change"] == pytest.approx(certified["gap_change"], abs=1e-6)
     assert wide["change_left"] == pytest.approx(1.0, abs=1e-3)
@@ -294,6 +307,15 @@ def test_an_adapter_and_its_merged_model_are_both_served(go):
     assert merged["gap_after"] != adapter["gap_after"]  # rounded after the merge
 
 
+def test_a_merged_model_is_measured_without_being_asked(go):
+    pytest.importorskip("peft")
+    result, folder, _ = go(max_steps=1, lora_r=2, merge_lora=True, save_dtype="bfloat16")
+    (merged,) = result["also_measured"]
+    assert (merged["folder"], merged["dtype"]) == ("final/merged", "float32")
+    means = in_dtype(folder / "final" / "merged", torch.float32, rows(folder / "responses.jsonl"))
+    assert merged["gap_after"] == pytest.approx(means["female"] - means["male"], abs=1e-5)
+
+
 def test_a_dtype_in_which_the_model_breaks_does_not_cost_the_run(go, tmp_path):
     """Weights beyond the range of float16 become infinite in it."""
     from transformers import AutoModelForCausalLM
@@ -305,8 +327,8 @@ def test_a_dtype_in_which_the_model_breaks_does_not_cost_the_run(go, tmp_path):
     model.save_pretrained(folder)
     result, run, screen = go(model_path=str(folder), max_steps=1, also_measure="float16,float32")
     assert [row["dtype"] for row in result["also_measured"]] == ["float32"]
-    assert [line for line in screen.lines if line.startswith("warning: --also_measure float16")]
-    assert (run / "report.html").is_file() and "--also_measure float16" in result["warnings"][0]
+    assert [line for line in screen.lines if line.startswith("warning: the saved model in float16")]
+    assert (run / "report.html").is_file() and "in float16" in result["warnings"][0]
 
 
 @pytest.mark.parametrize("dtypes", ["int8", "float8", "bfloat16,half"])

@@ -14,7 +14,6 @@ from accelerate.utils import broadcast_object_list
 from isentropic.behaviour import PairedBehaviour
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.labels import served_line
 from isentropic.measure.cost import answers_of, perplexity
 from isentropic.measure.decision import decide, look_sizes
 from isentropic.measure.measurement import Measurement, make_items, measure
@@ -164,10 +163,13 @@ class Measuring:
 
     def measure_served(self, run_folder: Path, before: Measurement, change: Difference) -> list[Served]:
         """The saved model in each dtype of ``--also_measure``, on the test responses, against the base in
-        it."""
+        it. A merged model, which nothing else has measured, is measured in float32 at least."""
         rows: list[Served] = []
         settings, folders = self.settings, [FINAL, f"{FINAL}/merged"][: 1 + self.settings.merge_lora]
-        for dtype in split_names(settings.also_measure or ""):
+        dtypes = split_names(settings.also_measure or "")
+        if settings.merge_lora and not dtypes:
+            dtypes, folders = ["float32"], folders[1:]
+        for dtype in dtypes:
             try:
                 base = self.load_in(settings.model_path, dtype)
                 first = self.measure_test(base, before.items, served=True)
@@ -177,9 +179,8 @@ class Measuring:
                     final = with_saved_adapter(base, folder) if adapter else self.load_in(str(folder), dtype)
                     found = self.measure_test(final, before.items, served=True)
                     rows.append(served_row(name, dtype, first, found, change))
-                    self.screen.say(served_line(rows[-1]))
             except InputError as error:  # the run itself is done, and is not lost for this
-                self.warn(f"--also_measure {dtype}: {error}")
+                self.warn(f"the saved model in {dtype}: {error}")
         return rows
 
     def load_in(self, name: str, dtype: str) -> LoadedModel:

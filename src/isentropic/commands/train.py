@@ -35,10 +35,12 @@ from isentropic.labels import (
     expectation_change_line,
     gap_line,
     other_set_line,
+    served_line,
 )
-from isentropic.measure.compare import comparison
+from isentropic.measure.compare import comparison, difference
 from isentropic.measure.measurement import Measurement, response_rows
 from isentropic.measure.other_sets import other_set_row, other_sets
+from isentropic.measure.served import served_row
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
 from isentropic.models.model import LoadedModel, quiet_transformers, special_tokens
@@ -414,14 +416,15 @@ class Run:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer = self.trainer
         self.take_best(reason)
-        # An adapter keeps its own dtype, and its base is as it came.
-        if not self.sharded and not self.settings.lora_r:
-            round_weights(trainer.model, self.save_dtype, self.settings.seed)
+        unrounded = self.round(before)
         final = LoadedModel(
             trainer.model, self.loaded.tokenizer, "final", model_sha256(trainer.model), self.save_dtype
         )
         measuring = self.measuring
-        before, after = measuring.look(before, measuring.measure_test(final, before.items), final)
+        tested = measuring.measure_test(final, before.items)
+        certified = difference("final", "base", before, tested)
+        served = [served_row("", "float32", before, unrounded, certified)] if unrounded else []
+        before, after = measuring.look(before, tested, final)
         moved = [
             other_set_row(was, measuring.measure_test(final, was.items, name)) for name, was in others.items()
         ]
@@ -457,15 +460,29 @@ class Run:
             self.settings, self.folder, model, self.loaded.tokenizer, self.save_dtype, warn=self.warn
         ).save(state)
         self.clock.mark("saving")
-        served = measuring.measure_served(self.folder, before, row)
-        if served:
-            self.clock.mark("served")
+        served += measuring.measure_served(self.folder, before, row)
+        for saved in served:
+            self.screen.say(served_line(saved))
+        self.clock.mark("served")
         result = self.result(reason, before.summary, after.summary, moved, served)
         write_report(self.folder, self.settings.lang, result)
         write_text(self.folder / CARD, model_card(read_run(self.folder, result)))
         write_json(self.folder / RESULT, result)  # the last: whoever sees it finds all the rest
         forget_finished(self.checkpoints, keep_checkpoints=self.settings.save_steps > 0)
         return result
+
+    def round(self, before: Measurement) -> Measurement | None:
+        """Round the weights to the dtype they are saved in; returns the measurement before that, if they are
+        rounded. An adapter keeps its own dtype, and its base is as it came."""
+        model = self.trainer.model
+        if self.sharded or self.settings.lora_r or model.dtype.itemsize <= self.save_dtype.itemsize:
+            return None
+        trained = dataclasses.replace(self.loaded, model=model)
+        found = self.measuring.measure_test(
+            trained, before.items, entropies=self.measuring.score_test(trained, before.items), served=True
+        )
+        round_weights(model, self.save_dtype, self.settings.seed)
+        return found
 
     def take_best(self, reason: Stopped) -> None:
         trainer = self.trainer

@@ -14,7 +14,7 @@ def served_row(
     """The gap in a dtype before and after, and the share of the certified change that is left in it.
 
     Args:
-        folder: of the saved model, as the row names it.
+        folder: of the saved model, as the row names it; "" for the weights before they were rounded.
         dtype: of the weights and of the arithmetic.
         base, final: the model before training and the saved one, both in that dtype, on the same items.
         certified: the change as the run has measured it; its two groups are those of the row.

@@ -234,7 +234,7 @@ def served(view: View, words: Words) -> Section | None:
     result = view.run["result"] if view.run else None
     rows = [
         [
-            f"{row['folder']}/",
+            f"{row['folder']}/" if row["folder"] else words("row_unrounded"),
             row["dtype"],
             *(Number(words.signed(gap)) for gap in (row["gap_before"], row["gap_after"], row["gap_change"])),
             Number(words.brackets(row["ci95"])),
