@@ -159,7 +159,7 @@ def test_a_whole_run_says_what_it_closed(tiny_folder, tmp_path, monkeypatch, cap
     printed = capsys.readouterr().out
     assert "held: the entropy gap" in printed and "in size" in printed
     page = (tmp_path / "runs" / "pure_debiasing" / "report.html").read_text(encoding="utf-8")
-    assert "close: expectation" in page
+    assert "close: expectation" in page and "signed mean log-odds" in page and "fell too slowly" not in page
     moved = json.loads((tmp_path / "runs" / "pure_debiasing" / "comparison.json").read_text())
     (row,) = moved["differences"]
     contexts = row["expectation_change"]["contexts"]

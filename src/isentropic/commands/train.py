@@ -463,7 +463,8 @@ class Run:
         served += measuring.measure_served(self.folder, before, row)
         for saved in served:
             self.screen.say(served_line(saved))
-        self.clock.mark("served")
+        if served:
+            self.clock.mark("served")
         result = self.result(reason, before.summary, after.summary, moved, served)
         write_report(self.folder, self.settings.lang, result)
         write_text(self.folder / CARD, model_card(read_run(self.folder, result)))

@@ -316,7 +316,8 @@ def curves(view: View, words: Words, best: float | None) -> list[Block]:
     legend += [(f"g{i % 5}", words.name(group)) for i, group in enumerate(group_names(series))]
     shown = [(figures.key(kind), told) for kind, told in legend]
     figure = {"kind": "figure", "drawings": drawings, "legend": shown, "png": view.run["curves"]}
-    return [text(words("training_intro")), figure]
+    closed = view.settings.get("close") == "expectation"
+    return [text(words("training_intro_expectation" if closed else "training_intro")), figure]
 
 
 def topics(view: View, words: Words) -> Section | None:
