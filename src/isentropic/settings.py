@@ -76,6 +76,8 @@ SEED = {
 FEWER_THAN_TWO = {**TWO_OR_MORE, "because": "fewer than two pairs have no interval"}
 
 
+TASKS = "arc_easy,piqa,lambada_openai"
+"""What `ability` asks by default."""
 SERVED_DTYPES = ("float32", "bfloat16", "float16", "int8")
 """What a saved model can be loaded in for ``--also_measure``; int8 by bitsandbytes."""
 MOST_PROMPTS = 10**8

@@ -58,6 +58,16 @@ def half_character(text: str) -> str | None:
     return f"\\u{ord(found[0]):04x}" if found else None
 
 
+def is_text(value: object) -> bool:
+    """Whether a value is text that a model can read: more than space, and whole characters.
+
+    Example:
+        >>> is_text("a"), is_text(" "), is_text(None), is_text("\\ud83d")
+        (True, False, False, False)
+    """
+    return isinstance(value, str) and bool(value.strip()) and half_character(value) is None
+
+
 def short(value: object) -> str:
     """A value for an error message: its ``repr``, cut after 60 characters.
 

@@ -55,16 +55,20 @@ def test_all_sets_that_are_there_are_read_and_the_others_passed_over(benchmarks)
         ("crows_pairs/crows_pairs_anonymized.csv", "1,The", ",The", None),
         ("crows_pairs/crows_pairs_anonymized.csv", "The pilot is an old man.", "", "line 3: 'sent_more' is ''"),
         ("crows_pairs/crows_pairs_anonymized.csv", "1,The", '1,"The', "line 3"),
-        ("crows_pairs/crows_pairs_anonymized.csv", "sent_less", "less", "line 2: 'sent_less' is None"),
+        ("crows_pairs/crows_pairs_anonymized.csv", "sent_less", "less", "has no column 'sent_less'"),
         ("winobias/pro_stereotyped_type1.txt.dev", "[The baker]", "The baker", "line 3: '3 The baker"),
         ("winobias/pro_stereotyped_type1.txt.dev", "4 [The clerk] told the cook that [he] is late.\n", "", "3"),
         ("winogender/all_sentences.tsv", "pilot.guest.0.male.txt", "pilot.male.txt", "sentid 'pilot.male.txt'"),
         ("winogender/all_sentences.tsv", "pilot.guest.0.female", "pilot.guest.0.femal", "no female sentence"),
         ("stereoset/dev.gender.json", '"gold_label": "stereotype"', '"gold_label": "x"', "no sentence for each"),
+        ("stereoset/dev.gender.json", '"gold_label": "stereotype"', '"gold_label": ["x"]', "no sentence for each"),
+        ("stereoset/dev.gender.json", '"intrasentence": [', '"intrasentence": [7, ', "dev.gender.json row 1"),
         ("stereoset/dev.gender.json", '"intrasentence"', '"intra"', "no data.intrasentence"),
         ("stereoset/dev.gender.json", '"version"', "version", "line 1"),
         ("unstereoeval/USE-5.csv", "{pronoun} is a pilot.", "", "line 3: 'template'"),
         ("bbq/Gender_identity.jsonl", '"label": 2', '"label": 7', "line 2: 'answer_info', 'label'"),
+        ("bbq/Gender_identity.jsonl", '["Unknown", "unknown"]', "7", "line 1: 'answer_info', 'label'"),
+        ("bbq/Gender_identity.jsonl", '"question_index": "0"', '"question_index": 0.5', "line 1: 'question_index' is 0.5"),
         ("bbq/Gender_identity.jsonl", '["F"]}}', '["F"]}', "line 1: not valid JSON"),
         ("bbq/Gender_identity.jsonl", '"The man"', '"\\ud83d"', "line 1: 'ans0'"),
         ("bbq/Gender_identity.jsonl", '"label": 2', '"label": 1', "no questions on women and men of one"),
@@ -82,6 +86,33 @@ def test_a_damaged_line_is_named(folder, file, old, new, words):
     with pytest.raises(InputError, match=file.rpartition("/")[2].split(".")[0]) as caught:
         read_sets(str(folder))
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_question_without_an_index_is_damaged_even_if_no_row_has_one(folder):
+    for file in (folder / "bbq").iterdir():
+        file.write_text(file.read_text().replace("question_index", "index"))
+    with pytest.raises(InputError, match="'question_index'"):
+        read_sets(str(folder))
+
+
+def test_items_whose_sides_are_the_same_text_say_nothing_and_are_left_out(folder):
+    path = folder / "winobias" / "anti_stereotyped_type1.txt.dev"
+    path.write_text(path.read_text().replace("[she]", "[he]", 1))
+    (one,) = read_sets(str(folder), "winobias_type1")
+    assert len(one.items) == 3 and one.notes == ["1 items have the same text on two sides and are left out"]
+    path.write_text(path.read_text().replace("[she]", "[he]"))  # one file in place of both
+    with pytest.raises(
+        InputError, match="0 items of winobias_type1.*4 items have the same text on two sides"
+    ):
+        read_sets(str(folder))
+
+
+def test_a_link_to_nowhere_is_one_line(folder):
+    file = folder / "stereoset" / "dev.gender.json"
+    file.unlink()
+    file.symlink_to("nowhere.json")
+    with pytest.raises(InputError, match="dev.gender.json"):
+        read_sets(str(folder), "stereoset")
 
 
 def test_bytes_that_are_no_text_are_named(folder):

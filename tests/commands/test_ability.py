@@ -72,6 +72,9 @@ def test_runs_without_a_common_item_are_refused(run, two_runs, tmp_path):
         ("a b --tasks ,", "--tasks names no task"),
         ("a b --json no/folder/out.json", "--json"),
         ("a b --limit few", "invalid int value"),
+        ("--samples . . --limit 5", "--limit 5 with --samples"),
+        ("--samples . . --tasks piqa", "--tasks 'piqa' with --samples"),
+        ("--samples . . --benchmarks .", "--benchmarks '.' with --samples"),
     ],
 )
 def test_what_cannot_work_is_one_line(run, words, says):

@@ -66,11 +66,31 @@ def test_whole_sentences_compare_over_tokenizers(run, benchmarks, tiny_folder, t
     tokenizer.add_tokens(["nurse"])
     make_model(seed=2, vocab=len(tokenizer)).save_pretrained(other)
     tokenizer.save_pretrained(other)
-    words = ("--benchmarks", benchmarks, "--sets", "winogender", "--json", "-")
+    words = ("--benchmarks", benchmarks, "--sets", "winogender,stereoset", "--json", "-")
     code, said, _ = run("behaviour", tiny_folder, other, *words)
     found = json.loads(said)
     assert code == 0 and found["sets"][0]["changes"][0]["mean"]["change"] is not None
+    # A mean over other tokens is another quantity: both are shown, and no verdict compares them.
+    assert len(found["sets"][1]["models"]) == 2 and found["sets"][1]["changes"] == []
     assert any("other has a different tokenizer from" in note for note in found["notes"])
+
+
+def test_a_second_model_that_is_not_there_is_said_before_the_first_is_scored(
+    run, benchmarks, tiny_folder, tiny_file
+):
+    words = {
+        "behaviour": ("--benchmarks", benchmarks, "--sets", "use_5"),
+        "compare": ("--train_data", tiny_file),
+    }
+    for command, rest in words.items():
+        code, said, err = run(command, tiny_folder, "no/such/model", *rest)
+        assert (code, said) == (2, "") and "no/such/model" in err and len(err.splitlines()) == 1
+
+
+def test_a_model_in_the_folder_where_one_is_has_its_name(run, benchmarks, tiny_folder, monkeypatch):
+    monkeypatch.chdir(tiny_folder)
+    code, said, _ = run("behaviour", ".", "--benchmarks", benchmarks, "--sets", "use_5", "--json", "-")
+    assert code == 0 and json.loads(said)["models"][0]["name"] == tiny_folder.name
 
 
 def test_twins_of_different_token_counts_are_counted(run, benchmarks, tiny_folder):

@@ -119,12 +119,40 @@ def test_folders_that_cannot_be_one_side_are_refused(tmp_path):
         read_samples(str(tmp_path))
 
 
-@pytest.mark.parametrize("line", ['{"doc_id": 1', "[1, 2]", '{"acc": 1}', '{"doc_id": ' + "[" * 9999])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"doc_id": 1',
+        "[1, 2]",
+        '{"acc": 1}',
+        '{"doc_id": ' + "[" * 9999,
+        '{"doc_id": 1, "metrics": 5}',
+        '{"doc_id": 1, "metrics": "acc", "acc": 1}',
+        '{"doc_id": 1, "metrics": [["acc"]]}',
+        '{"doc_id": 1, "acc\\ud83d": 1}',
+        '{"doc_id": 1, "filter": ["none"], "acc": 1}',
+        '{"doc_id": 1, "acc": 1' + "0" * 400 + "}",
+    ],
+)
 def test_a_damaged_line_is_named(tmp_path, line):
     file = samples_file(tmp_path, "quiz", [sample(0, acc=1), line])
     with pytest.raises(InputError, match="line 2") as refused:
         read_samples(str(tmp_path))
     assert str(file) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_files_without_an_item_are_refused(tmp_path):
+    file = samples_file(tmp_path, "quiz", [])
+    with pytest.raises(InputError, match="has no item"):
+        read_samples(str(tmp_path))
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(InputError, match="cannot be read.*directory"):
+        read_samples(str(tmp_path))
+    file.rmdir()
+    file.symlink_to("nowhere")
+    with pytest.raises(InputError, match="cannot be read.*No such file"):
+        read_samples(str(tmp_path))
 
 
 # --- Public sets as published -------------------------------------------------------------------------------
@@ -155,8 +183,34 @@ def test_published_sets_become_what_the_tasks_expect(tmp_path):
         ("arc_easy", "arc_easy/ARC-Easy_test.csv", '"a","b","c","Z"\n', "item 1"),
         ("arc_easy", "arc_easy/ARC-Easy_test.csv", '"a\n', "item 1"),
         ("arc_easy", "arc_easy/ARC-Easy_test.csv", "", "is empty"),
-        ("piqa", "piqa/valid-labels.lst", "0\n1\n", "item 3"),
-        ("piqa", "piqa/valid.jsonl", '{"goal": "x"}\n', "sol1"),
+        ("arc_easy", "arc_easy/ARC-Easy_test.csv", "q,a,b,c,d,e,f,A\n", "item 1"),
+        ("arc_easy", "arc_easy/ARC-Easy_test.csv", "q,a,,c,d,A\n", "item 1"),
+        ("piqa", "piqa/valid-labels.lst", "0\n1\n", "2 labels"),
+        ("piqa", "piqa/valid-labels.lst", "0\n1\n-1\n0\n1\n1\n", "item 3"),
+        ("piqa", "piqa/valid-labels.lst", "0\n1\n7\n0\n1\n1\n", "item 3"),
+        ("piqa", "piqa/valid.jsonl", '{"goal": "x", "sol1": null, "sol2": "b"}\n' * 6, "'sol1' is None"),
+        ("piqa", "piqa/valid.jsonl", '{"goal": "x", "sol1": "\\ud83d", "sol2": "b"}\n' * 6, "'sol1'"),
+        ("lambada_openai", "lambada/lambada_test.jsonl", '{"text": NaN}\n', "'text' is nan"),
+        ("lambada_openai", "lambada/lambada_test.jsonl", '{"text": ["a b"]}\n', "'text' is"),
+        (
+            "hellaswag",
+            "hellaswag/hellaswag_val_part.jsonl",
+            '{"query": "a: b", "endings": 5, "label": 0}',
+            "'endings'",
+        ),
+        (
+            "hellaswag",
+            "hellaswag/hellaswag_val_part.jsonl",
+            '{"query": "a: b", "endings": [1, 2], "label": 0}',
+            "'endings'",
+        ),
+        (
+            "hellaswag",
+            "hellaswag/hellaswag_val_part.jsonl",
+            '{"query": "a: b", "endings": ["x"], "label": 1}',
+            "label 1",
+        ),
+        ("piqa", "piqa/valid.jsonl", '{"goal": "x"}\n' * 6, "sol1"),
         ("lambada_openai", "lambada/lambada_test.jsonl", '{"text": "a b"}\n{"text": \n', "item 2"),
         ("lambada_openai", "lambada/lambada_test.jsonl", b"\xff\n", "UTF-8"),
         ("hellaswag", "hellaswag/hellaswag_val_part.jsonl", '{"query": 7}\n', "item 1"),

@@ -55,6 +55,7 @@ class PairedBehaviour:
         self.scores: dict[str, list[Scores | None]] = {one.name: [] for one in sets}
         self.notes = [f"{one.name}: {note}" for one in sets for note in one.notes]
         self.vocabulary: dict[str, int] = {}
+        self.other_tokens: set[str] = set()
 
     def score(
         self,
@@ -80,8 +81,9 @@ class PairedBehaviour:
         if self.models and vocabulary != self.vocabulary:
             self.notes.append(
                 f"{name} has a different tokenizer from {self.models[0]['name']}: log-likelihoods of whole "
-                "sentences compare all the same, StereoSet's scores per token do not"
+                "sentences compare all the same; StereoSet's scores per token do not and are not compared"
             )
+            self.other_tokens.add(name)
         self.vocabulary = self.vocabulary or vocabulary
         how: dict[str, Any] = {"scorer": scorer or EntropyScorer(), "bf16": bf16}
         for one in self.sets:
@@ -135,7 +137,7 @@ class PairedBehaviour:
             "changes": [
                 self._change(name, names[0], one, (found[0], scores))
                 for name, scores in zip(names[1:], found[1:], strict=True)
-                if found[0] and scores
+                if found[0] and scores and not (one.benchmark.form == "mean" and name in self.other_tokens)
             ],
         }
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from isentropic.errors import InputError
 from isentropic.prompts.rows import Table
-from isentropic.text import half_character, short
+from isentropic.text import is_text, short
 
 Tables = Mapping[str, Table]
 Form = Literal["sum", "mean", "continuation"]
@@ -72,12 +72,17 @@ def cell(table: Table, row: int, name: str) -> str:
         InputError: there is none, with the file and the line.
     """
     value = table.rows[row].get(name)
-    if not isinstance(value, str) or not value.strip() or half_character(value):
+    if name not in table.columns:
+        raise InputError(
+            f"{table.name} has no column {name!r}, which the set needs; its columns are "
+            f"{short(', '.join(table.columns))}; restore the file"
+        )
+    if not is_text(value):
         raise InputError(
             f"{table.at(row)}: {name!r} is {short(value)}, and a text is needed; the item cannot be scored; "
             "restore the line"
         )
-    return value
+    return str(value)
 
 
 def damaged(table: Table, row: int, why: str) -> InputError:
@@ -170,11 +175,11 @@ def stereoset(tables: Tables) -> tuple[list[Item], list[str]]:
             continue
         if not isinstance(sentences, list) or not all(isinstance(one, Mapping) for one in sentences):
             raise damaged(table, row, "'sentences' is not a list of objects")
-        texts = {one.get("gold_label"): one.get("sentence") for one in sentences}
-        found = tuple(texts.get(label) for label in LABELS)
-        if not all(isinstance(text, str) and text.strip() and not half_character(text) for text in found):
+        texts = {str(one.get("gold_label")): one.get("sentence") for one in sentences}
+        found = [texts.get(label) for label in LABELS]
+        if not all(map(is_text, found)):
             raise damaged(table, row, f"it has no sentence for each of {', '.join(LABELS)}")
-        items.append(Item(found, cell(table, row, "target")))  # type: ignore[arg-type]
+        items.append(Item(tuple(map(str, found)), cell(table, row, "target")))
     return items, []
 
 
@@ -246,7 +251,8 @@ def bbq(tables: Tables) -> tuple[list[Item], list[str]]:
     for row, values in enumerate(table.rows):
         metadata = values.get("additional_metadata")
         groups = metadata.get("stereotyped_groups") if isinstance(metadata, Mapping) else None
-        target = targets.get((str(values.get("example_id")), str(values.get("question_index"))))
+        question = cell(table, row, "question_index")
+        target = targets.get((str(values.get("example_id")), question))
         if target is None:
             raise damaged(table, row, f"{about.name} has no row for it")
         if groups not in (["F"], ["M"]) or target not in ("0", "1", "2"):
@@ -254,16 +260,14 @@ def bbq(tables: Tables) -> tuple[list[Item], list[str]]:
             continue
         answers, label = [cell(table, row, f"ans{i}") for i in range(3)], values.get("label")
         kinds = values.get("answer_info")
-        unknown = [
-            i for i in range(3)
-            if isinstance(kinds, Mapping) and "unknown" in (kinds.get(f"ans{i}") or ())
-        ]  # fmt: skip
+        told = [kinds.get(f"ans{i}") if isinstance(kinds, Mapping) else None for i in range(3)]
+        unknown = [i for i, words in enumerate(told) if isinstance(words, list) and "unknown" in words]
         if len(unknown) != 1 or label not in (0, 1, 2) or int(target) == unknown[0]:
             raise damaged(table, row, "'answer_info', 'label' or the target do not name one answer each")
         order = [3 - int(target) - unknown[0], int(target), unknown[0]]
         prompt = f"{cell(table, row, 'context')}\n\nQ: {cell(table, row, 'question')}\nA:"
         texts = tuple(" " + answers[i] for i in order)
-        items.append(Item(texts, str(values["question_index"]), prompt, order.index(int(label))))
+        items.append(Item(texts, question, prompt, order.index(int(label))))
     if len({item.answer == UNKNOWN for item in items}) < 2:
         raise InputError(
             f"{table.name} has no questions on women and men of one of the two kinds, with a context that "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isentropic.behaviour.sets import LABELS, SETS, BenchmarkSet, Item
+from isentropic.behaviour.sets import LABELS, SETS, BenchmarkSet, Item, left_out
 from isentropic.errors import InputError
 from isentropic.files import load_object
 from isentropic.models.reading import reading
@@ -85,10 +85,14 @@ def _from_hub(name: str) -> LoadedSet:
 
 
 def _loaded(name: str, tables: Mapping[str, Table], notes: Sequence[str]) -> LoadedSet:
-    items, told = SETS[name].read(tables)
+    found, told = SETS[name].read(tables)
+    items = [item for item in found if len(set(item.texts)) == len(item.texts)]
+    told += left_out(len(found) - len(items), "have the same text on two sides")
     if len(items) < 2:
-        where = ", ".join(table.name for table in tables.values())
-        raise InputError(f"{where}: {len(items)} items of {name}; an interval needs at least two")
+        where, why = ", ".join(table.name for table in tables.values()), "; ".join(["", *told])
+        raise InputError(
+            f"{where}: {len(items)} items of {name}{why}; an interval needs two; restore the file"
+        )
     return LoadedSet(name, SETS[name], items, [*notes, *told])
 
 
@@ -97,12 +101,12 @@ def table_of(file: Path) -> Table:
     if file.suffix == ".json":
         try:
             rows = load_object(file).get("data")
-        except ValueError as error:
+        except (FileNotFoundError, ValueError) as error:
             raise InputError(f"{file} cannot be read ({error}); restore the file") from error
         rows = rows.get("intrasentence") if isinstance(rows, Mapping) else None
         if not isinstance(rows, list):
             raise InputError(f"{file} has no data.intrasentence, a list of tests; restore the file")
-        return replace(read_table(rows), name=str(file))
+        return read_table(rows, str(file))
     if file.suffix in (".csv", ".tsv", ".jsonl"):
         return read_table(file)
     lines = [(number, line) for number, line in enumerate(text_of(file).split("\n"), 1) if line.strip()]
@@ -126,7 +130,7 @@ def hub_table(place: str) -> Table:
     with reading(f"data set {repository} cannot be fetched from the hub", "give --benchmarks DIR, a folder"):
         parts = datasets.load_dataset(repository, configuration or None, revision=revision or None)
         rows = [row for part in parts.values() for row in as_in_file(part)]
-    return replace(read_table(rows), name=place)
+    return read_table(rows, place)
 
 
 def as_in_file(part: Any) -> list[dict[str, Any]]:

@@ -17,13 +17,13 @@ from isentropic.measure.harness import answers, check_installed, harness_tasks
 from isentropic.measure.summary import versions
 from isentropic.models.load import located
 from isentropic.schema import ABILITY_SCHEMA, Ability, AbilityRow
-from isentropic.settings import MeasureSettings, split_names
+from isentropic.settings import TASKS, MeasureSettings, split_names
 
 
 def run_ability(
     models: Sequence[str],
     *,
-    tasks: str,
+    tasks: str | None = None,
     limit: int | None = None,
     benchmarks: str | None = None,
     samples: Sequence[str] | None = None,
@@ -37,6 +37,12 @@ def run_ability(
             f"ability has {len(models)} models and {len(samples or ())} folders of --samples; it compares "
             "two or more of one kind; name the model before and the one after, or two folders"
         )
+    asking = {"tasks": tasks, "limit": limit, "benchmarks": benchmarks}
+    for name, value in asking.items():
+        if samples and value is not None:
+            raise InputError(
+                f"--{name} {value!r} with --samples; nothing is asked, so it would do nothing; leave it out"
+            )
     for name, number in (("limit", limit), ("batch_size", batch_size)):
         if number is not None and number < 1:
             raise InputError(f"--{name} is {number}; nothing would be asked; give 1 or more")
@@ -48,7 +54,9 @@ def run_ability(
     if samples:
         runs = [read_samples(folder) for folder in samples]
     else:
-        runs = asked(models, split_names(tasks), limit, benchmarks, batch_size, screen)
+        runs = asked(
+            models, split_names(TASKS if tasks is None else tasks), limit, benchmarks, batch_size, screen
+        )
     first, *others = numbered_names(sides)
     result: Ability = {
         "schema": ABILITY_SCHEMA,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from isentropic.commands.measure import (
@@ -21,6 +21,7 @@ from isentropic.labels import expectation_change_line, gap_line, interval_text
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import NeutralReference, answers_of, neutral_examples, perplexity
 from isentropic.measure.measurement import Measurement
+from isentropic.models.load import located
 from isentropic.models.model import LoadedModel, vocabulary_size
 from isentropic.responses.sample import ResponseSampler
 from isentropic.schema import Comparison
@@ -90,6 +91,8 @@ def check_comparison(models: Sequence[str], settings: MeasureSettings) -> None:
             "--gate with compare, which gives a verdict on several models; make each one's with measure"
         )
     check_files(settings, {f"the model {name!r}": name for name in models})
+    for name in models:
+        located(name)
 
 
 def comparison_lines(result: Comparison) -> list[str]:
@@ -121,8 +124,10 @@ def same_tokenizer(a: LoadedModel, b: LoadedModel) -> bool:
 
 def numbered_names(names: Sequence[str]) -> list[str]:
     """Short names of the models, numbered where one comes twice."""
+    bases = [os.path.basename(os.path.abspath(name)) for name in names]
     short = [
-        Path(name).name if Path(name).exists() and Path(name).name != "final" else name for name in names
+        base if os.path.exists(name) and base != "final" else name
+        for base, name in zip(bases, names, strict=True)
     ]
     return [
         f"{name} ({short[:place].count(name) + 1})" if short.count(name) > 1 else name

@@ -12,7 +12,14 @@ from typing import Any, NoReturn
 
 from isentropic.commands.config import config_words
 from isentropic.errors import InputError
-from isentropic.settings import BehaviourSettings, MeasureSettings, TrainSettings, apply_preset, in_order
+from isentropic.settings import (
+    TASKS,
+    BehaviourSettings,
+    MeasureSettings,
+    TrainSettings,
+    apply_preset,
+    in_order,
+)
 from isentropic.text import half_character, short, visible
 
 SECTIONS = {
@@ -174,8 +181,8 @@ def add_ability(ability: argparse.ArgumentParser) -> None:
     )
     ability.add_argument(
         "--tasks",
-        default="arc_easy,piqa,lambada_openai",
-        help="tasks of lm-evaluation-harness, or YAML files of your own, by comma (default: %(default)s)",
+        default=None,
+        help=f"tasks of lm-evaluation-harness, or YAML files of your own, by comma (default: {TASKS})",
     )
     ability.add_argument(
         "--limit", type=int, default=None, metavar="N", help="the first N items of each task"

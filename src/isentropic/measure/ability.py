@@ -16,6 +16,7 @@ from isentropic.files import read_jsonl
 from isentropic.gap.accuracy import paired_accuracy
 from isentropic.gap.estimate import paired_gap
 from isentropic.schema import AbilityRow
+from isentropic.text import half_character, short
 
 Sample = dict[str, Any]
 """One item: the question, the model's answer and the metrics, as lm-evaluation-harness writes it."""
@@ -51,15 +52,39 @@ def read_samples(folder: str) -> dict[str, list[Sample]]:
 
 def sample_rows(file: Path) -> list[Sample]:
     found: list[Sample] = []
-    for number, row in read_jsonl(file):
-        if isinstance(row, ValueError) or "doc_id" not in row:
-            why = str(row) if isinstance(row, ValueError) else "it has no 'doc_id'"
-            raise InputError(
-                f"{str(file)!r} line {number} is not an item of lm-eval ({why}); it cannot be matched; write "
-                "the file again"
-            )
-        found.append(row)
+    try:
+        for number, row in read_jsonl(file):
+            if isinstance(row, ValueError) or (fault := fault_of(row)):
+                why = row if isinstance(row, ValueError) else fault
+                raise InputError(
+                    f"{str(file)!r} line {number} is not an item of lm-eval ({why}); it cannot be matched; "
+                    "write the file again"
+                )
+            found.append(row)
+    except OSError as error:
+        raise InputError(
+            f"{str(file)!r} cannot be read ({error.strerror}); its items would be missing; check the file"
+        ) from error
+    if not found:
+        raise InputError(f"{str(file)!r} has no item; there is nothing to compare; write the file again")
     return found
+
+
+def fault_of(row: Sample) -> str | None:
+    """Why a row cannot be an item; None where it can."""
+    names = row.get("metrics") or []
+    if "doc_id" not in row:
+        return "it has no 'doc_id'"
+    if not isinstance(names, list):
+        return f"its 'metrics' are {short(names)}, and a list is needed"
+    for name in (*row, *names, row.get("filter") or "none"):
+        if not isinstance(name, str) or half_character(name):
+            return f"{short(name)} is not a name"
+    try:
+        metrics_of(row)
+    except OverflowError:
+        return "a number in it is too large"
+    return None
 
 
 # --- Matching and comparing ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from isentropic.measure.ability import Sample
 from isentropic.models.load import without_network
 from isentropic.models.model import LoadedModel
 from isentropic.models.reading import reading, reason
-from isentropic.text import short
+from isentropic.text import is_text, short
 
 Documents = Iterator[dict[str, Any]]
 
@@ -35,25 +35,50 @@ def objects(file: Path) -> Documents:
         yield row
 
 
+def written(value: Any, name: str) -> str:
+    if not is_text(value):
+        raise ValueError(f"{name!r} is {short(value)}, and a text is needed")
+    return str(value)
+
+
+def written_list(values: Any, name: str) -> list[str]:
+    if not isinstance(values, list):
+        raise ValueError(f"{name!r} is {short(values)}, and a list of texts is needed")
+    return [written(value, name) for value in values]
+
+
+def chosen(label: Any, answers: Sequence[Any]) -> int:
+    """The place of the right answer."""
+    if not 0 <= int(label) < len(answers):
+        raise ValueError(f"label {label} is none of {len(answers)} answers")
+    return int(label)
+
+
 def arc(file: Path) -> Documents:
     """Rows of `question, A, B, C, D, letter`, without a header."""
     for cells in csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline=""), strict=True):
         question, *texts, answer = cells
         labels = list("ABCDE"[: len(texts)])
-        labels.index(answer)
-        yield {"question": question, "choices": {"text": texts, "label": labels}, "answerKey": answer}
+        if answer not in labels or len(labels) < len(texts):
+            raise ValueError(f"{len(texts)} answers, the right one {short(answer)}; letters are A to E")
+        choices = {"text": written_list(texts, "choices"), "label": labels}
+        yield {"question": written(question, "question"), "choices": choices, "answerKey": answer}
 
 
 def piqa(file: Path) -> Documents:
     """`goal, sol1, sol2`; the labels are beside them, one a line."""
-    labels = file.with_name(f"{file.stem}-labels.lst").read_text(encoding="utf-8").split()
-    for row, label in zip(objects(file), labels, strict=True):
-        yield {name: row[name] for name in ("goal", "sol1", "sol2")} | {"label": int(label)}
+    beside = file.with_name(f"{file.stem}-labels.lst")
+    rows, labels = list(objects(file)), beside.read_text(encoding="utf-8").split()
+    if len(rows) != len(labels):
+        raise ValueError(f"{beside.name} has {len(labels)} labels for {len(rows)} items")
+    for row, label in zip(rows, labels, strict=True):
+        texts = {name: written(row[name], name) for name in ("goal", "sol1", "sol2")}
+        yield texts | {"label": chosen(label, "01")}
 
 
 def lambada(file: Path) -> Documents:
     for row in objects(file):
-        yield {"text": row["text"]}
+        yield {"text": written(row["text"], "text")}
 
 
 def hellaswag(file: Path) -> Documents:
@@ -62,9 +87,10 @@ def hellaswag(file: Path) -> Documents:
         activity, _, context = row.get("query", "").partition(": ")
         parts = {"activity_label": activity, "ctx_a": context, "ctx_b": ""} if "query" in row else row
         yield {
-            **{name: parts[name] for name in ("activity_label", "ctx_a", "ctx_b")},
-            "endings": row["endings"],
-            "label": str(int(row["label"])),
+            **{name: written(parts[name], name) for name in ("activity_label", "ctx_a")},
+            "ctx_b": parts["ctx_b"] and written(parts["ctx_b"], "ctx_b"),
+            "endings": written_list(row["endings"], "endings"),
+            "label": str(chosen(row["label"], row["endings"])),
         }
 
 
@@ -168,11 +194,12 @@ def load_tasks(names: Sequence[str], benchmarks: str | None, scratch: Path) -> l
                 f"asked; {f'did you mean {near[0]}?' if near else 'lm-eval ls tasks lists what it knows'}"
             )
         source = local_task(name, files[name], scratch) if name in files else name
+        wrong = "what the file says is wrong, or " if Path(name).is_file() else ""
         with (
             reading(
                 f"task {short(name)} cannot be loaded",
-                "its data comes from the hub, which must be reachable; of a folder, --benchmarks reads "
-                f"{', '.join(PUBLISHED)}",
+                f"{wrong}its data comes from the hub, which must be reachable; of a folder, --benchmarks "
+                f"reads {', '.join(PUBLISHED)}",
             ),
             without_network(name, str(scratch) if name in files else name),
         ):

@@ -47,13 +47,14 @@ class Table:
         return f"{self.name} {self.unit} {self.places[index]}"
 
 
-def read_table(source: str | Path | Any) -> Table:
+def read_table(source: str | Path | Any, name: str = "rows given in Python") -> Table:
     """Read rows from a file, a folder, a hub id, a `datasets` object, a table in memory or a list of dicts.
 
     Args:
         source: Path with one of the endings in `FILE_TYPES`, a folder written by `Dataset.save_to_disk`, a
             hub id ``org/name`` or ``org/name:config``, a `datasets.Dataset` or `DatasetDict`, a table of
             pyarrow, pandas or polars, a dict of columns, or an iterable of dicts.
+        name: what errors call rows that are in memory.
 
     Returns:
         The rows. Where a data set has several splits and no ``split`` column, their names become that column.
@@ -70,7 +71,7 @@ def read_table(source: str | Path | Any) -> Table:
     elif hasattr(source, "column_names") and not hasattr(source, "to_pylist"):
         table = _from_datasets(source, "data set given in Python")
     else:
-        table = _from_objects(_rows_in_memory(source), "rows given in Python")
+        table = _from_objects(_rows_in_memory(source), name)
     if not table.rows:
         raise InputError(f"{table.name} is empty; there is nothing to measure; give at least two pairs")
     return table
