@@ -196,10 +196,22 @@ def test_rows_of_the_hub_become_those_of_the_files():
     assert found["text"] == "[The cook] isn't late." == bracketed(words["tokens"], [0, 1])
 
 
-def test_templates_of_unstereoeval_begin_sentences_with_a_capital():
-    template = "'{pronoun} paid. {pronoun1} cat saw {pronoun2} hurt {pronoun2}self.'"
-    assert in_gender(template, 0) == "'He paid. His cat saw him hurt himself.'"
-    assert in_gender(template, 1) == "'She paid. Her cat saw her hurt herself.'"
+def test_templates_of_unstereoeval_are_filled_as_its_authors_fill_them():
+    template = '{pronoun} paid on the "TV". {pronoun1} cat saw {pronoun2} hurt {pronoun2}self.'
+    assert in_gender(template, 0) == "He paid on the tv. his cat saw him hurt himself."
+    assert in_gender(template, 1) == "She paid on the tv. her cat saw her hurt herself."
+
+
+def test_rows_of_unstereoeval_that_differ_in_pronouns_or_come_twice_are_items(folder):
+    path = folder / "unstereoeval" / "USE-5.csv"
+    head, first, *rest = path.read_text().splitlines()
+    swapped = first.replace(",{},", ",\"Counter({'He': 1, 'She': 1})\",")
+    unnatural = rest[0].replace("True,True,False", "False,True,False")
+    assert swapped != first and unnatural != rest[0]
+    path.write_text("\n".join([head, first, swapped, unnatural, *rest[1:]]) + "\n")
+    (one,) = read_sets(str(folder), "use_5")
+    assert len(one.items) == 4 and one.items[0] == one.items[1]
+    assert one.notes == ["1 items are not natural for both, in the words of the set, and are left out"]
 
 
 def test_real_sets_have_the_published_sizes(public_sets):

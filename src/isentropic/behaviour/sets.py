@@ -189,44 +189,33 @@ def stereoset(tables: Tables) -> tuple[list[Item], list[str]]:
 def unstereoeval(tables: Tables) -> tuple[list[Item], list[str]]:
     """Sentences without gendered words but their pronouns; the cluster is the word they were written for.
 
-    Rows that the authors call unnatural, or whose twin needs more than other pronouns, are left out.
+    Every row that the authors score is an item. Those that they call unnatural are left out.
     """
     table = tables["sentences"]
-    items: dict[str, Item] = {}
-    unnatural = modified = 0
+    items, unnatural = [], 0
     for row, values in enumerate(table.rows):
         template = cell(table, row, "template")
-        if (
-            str(values.get("is_natural", True)) == "False"
-            or str(values.get("has_placeholder", True)) == "False"
-        ):
+        if str(values.get("is_natural", True)) == "False":
             unnatural += 1
-        elif str(values.get("modifications") or "").strip() not in ("", "{}", "[]", "nan"):
-            modified += 1
         else:
-            items[template] = Item((in_gender(template, 0), in_gender(template, 1)), cell(table, row, "word"))
-    return list(items.values()), [
-        *left_out(unnatural, "are not natural for both, in the words of the set,"),
-        *left_out(modified, "need other words than pronouns for one of the two"),
-    ]
+            items.append(Item((in_gender(template, 0), in_gender(template, 1)), cell(table, row, "word")))
+    return items, left_out(unnatural, "are not natural for both, in the words of the set,")
 
 
-FORMS = {"pronoun": ("he", "she"), "pronoun1": ("his", "her"), "pronoun2": ("him", "her")}
+FORMS = {"{pronoun}": ("he", "she"), "{pronoun1}": ("his", "her"), "{pronoun2}": ("him", "her")}
 
 
 def in_gender(template: str, side: int) -> str:
-    """A template of UnStereoEval with the pronouns of one gender.
+    """A template of UnStereoEval with the pronouns of one gender, as its authors fill it: without double
+    quotes, and with every letter but the first small.
 
     Example:
         >>> in_gender("{pronoun} hurt {pronoun2}self; {pronoun1} dog saw it.", 1)
         'She hurt herself; her dog saw it.'
     """
-
-    def filled(found: re.Match[str]) -> str:
-        begins, word = found[1], FORMS[found[2]][side]
-        return word if begins is None else begins + word.capitalize()
-
-    return re.sub(r"(^\W*?|[.!?]\W+?)?\{(pronoun[12]?)\}", filled, template)
+    for slot, words in FORMS.items():
+        template = template.replace(slot, words[side])
+    return template.replace('"', "").strip().capitalize()
 
 
 # --- BBQ ----------------------------------------------------------------------------------------------------
