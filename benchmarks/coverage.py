@@ -21,9 +21,11 @@ import numpy as np
 import scipy
 from scipy.special import ndtr, stdtrit
 
-from isentropic.gap.estimate import clusters_of, paired_gap, unpaired_gap
+from isentropic.gap.estimate import Crossed, clusters_of, paired_gap, unpaired_gap
 from isentropic.gap.groups import group_gaps, widest_pair
 from isentropic.gap.verdict import joint_verdict, verdict
+from isentropic.prompts.builtin import Filler, Template, builtin, combine
+from isentropic.prompts.prompt_set import Prompt
 
 SEED = 20240607
 SHARED_SD, OWN_SD = 0.08, 0.7  # sd of one pair's gap, nats, with shared and with own responses
@@ -143,6 +145,52 @@ def coverage_cell(shape: str, sizes: list[int] | None, n: int, draws: int, boots
         "bootstrap_draws": bootstrap,
         "bootstrap_coverage": boot / bootstrap if bootstrap else None,
     }
+
+
+def crossed_cell(prompts: Sequence[Prompt], shares: tuple[float, float], draws: int) -> dict:
+    """How often intervals hold the truth where templates and what fills them both recur.
+
+    `prompts` is one twin of each pair; `shares` of the variance lie between templates and between fillers.
+    """
+    pairs = len(prompts)
+    rng = np.random.default_rng([SEED, pairs, *(round(100 * share) for share in shares)])
+    topics, fillers = (
+        np.unique([getattr(p, name) for p in prompts], return_inverse=True)[1] for name in ("topic", "filler")
+    )
+    both = [Crossed(*label) for label in zip(topics.tolist(), fillers.tolist(), strict=True)]
+    held, ratio = dict.fromkeys(("topics_held", "fillers_held", "both_held"), 0), []
+    for _ in range(draws):
+        d = rng.normal(0, math.sqrt(1 - sum(shares)), pairs)
+        for labels, share in zip((topics, fillers), shares, strict=True):
+            d += rng.normal(0, math.sqrt(share), labels.max() + 1)[labels]
+        found = {
+            name: paired_gap(d, labels) for name, labels in zip(held, (topics, fillers, both), strict=True)
+        }
+        for name, e in found.items():
+            held[name] += e.ci95[0] <= 0 <= e.ci95[1]
+        ratio.append(found["both_held"].se / found["topics_held"].se)
+    return {
+        "pairs": pairs,
+        "topics": len(set(topics)),
+        "fillers": len(set(fillers)),
+        "shares": shares,
+        "draws": draws,
+        **{name: count / draws for name, count in held.items()},
+        "se_ratio": float(np.median(ratio)),
+    }
+
+
+def dealt(rounds: int) -> list[Prompt]:
+    """24 fillers dealt to 16 templates as the built-in prompts are, `rounds` to each."""
+    templates = [Template(f"template {t}", "any", "{filler}", "test") for t in range(16)]
+    return combine(
+        templates, {"any": [Filler(f"filler {f}", {"twin": {}}) for f in range(24)]}, rounds, "test"
+    )
+
+
+def builtin_pairs(n: int) -> list[Prompt]:
+    """One twin of each of the first n built-in test pairs."""
+    return [twins[0] for twins in builtin().split("test").first(n).tuples()]
 
 
 def unpaired_cell(n: tuple[int, int], sd: tuple[float, float], topics: int, draws: int) -> dict:
@@ -307,6 +355,32 @@ def render(result: dict) -> str:
                 for c in result["lopsided"]
             ],
         ),
+        "\n### Templates and fillers that both recur, dealt as the built-in pairs are; normal differences\n",
+        table(
+            [
+                "pairs",
+                "templates",
+                "fillers",
+                "variance between templates, fillers",
+                "templates counted %",
+                "fillers counted %",
+                "both counted %",
+                "standard error, both / templates",
+            ],
+            [
+                [
+                    str(c["pairs"]),
+                    str(c["topics"]),
+                    str(c["fillers"]),
+                    f"{c['shares'][0]:.0%}, {c['shares'][1]:.0%}",
+                    bold_if_out(c["topics_held"]),
+                    bold_if_out(c["fillers_held"]),
+                    bold_if_out(c["both_held"]),
+                    f"{c['se_ratio']:.2f}",
+                ]
+                for c in result["crossed"]
+            ],
+        ),
         "\n### Unpaired groups (Welch; CR2 with topics)\n",
         table(
             ["prompts", "sd of each group", "topics", "coverage %"],
@@ -427,6 +501,11 @@ def run(draws: int) -> dict:
         "lopsided": [
             {"name": name} | coverage_cell("normal", sizes, sum(sizes), draws, 0)
             for name, sizes in lopsided.items()
+        ],
+        "crossed": [
+            crossed_cell(prompts, shares, draws)
+            for prompts in (dealt(6), dealt(21), *map(builtin_pairs, (100, 336, 516)))
+            for shares in ((0.34, 0.05), (0.2, 0.1), (0.34, 0.2))
         ],
         "unpaired": [
             unpaired_cell(n, sd, topics, draws)

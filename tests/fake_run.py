@@ -122,7 +122,7 @@ def summary(
         "df": 23.0,
         "n_pairs": 288,
         "n_clusters": 24,
-        "cluster_unit": "topic",
+        "cluster_unit": "topic and filler",
         "twins": True,
         "widest": [groups[0], groups[-1]],
         "mean_abs_pair_gap": math.fsum(map(abs, all_gaps)) / 288,

@@ -10,12 +10,15 @@ import pytest
 from scipy import stats
 
 from isentropic.errors import InputError
-from isentropic.gap.details import pair_spread
+from isentropic.gap.details import pair_spread, paired_change
 from isentropic.gap.estimate import (
+    Crossed,
     clusters_of,
     paired_gap,
     unpaired_gap,
 )
+from isentropic.gap.groups import group_gaps
+from isentropic.gap.two_phase import two_phase_gaps
 from isentropic.gap.verdict import verdict
 from oracles import LOPSIDED, rng, slow_cr2, topical
 
@@ -197,3 +200,128 @@ def test_pairing_removes_what_twins_share():
     a, b = shared + rng(1).normal(0, 0.1, 40), shared + rng(2).normal(0, 0.1, 40)
     assert paired_gap(b - a).gap == pytest.approx(unpaired_gap(a, b).gap)
     assert paired_gap(b - a).se < unpaired_gap(a, b).se / 5
+
+
+# ---- two labels --------------------------------------------------------------------------------------------
+
+
+def crossed(seed: int, n: int = 30) -> list[Crossed]:
+    """Labels of n rows, some of which share both."""
+    draw = rng(100 + seed)
+    topics, fillers = draw.choice(list("abcdef"), n), draw.choice(list("uvwxyz"), n, p=[0.4, *[0.12] * 5])
+    return [Crossed(*both) for both in zip(topics.tolist(), fillers.tolist(), strict=True)]
+
+
+def effects(labels: list[Crossed], seed: int, of_topic: float = 1.0, of_filler: float = 1.0) -> np.ndarray:
+    draw = rng(seed)
+    drawn = [
+        {x: draw.normal(0, sd) for x in sorted(set(part))}
+        for sd, part in zip((of_topic, of_filler), zip(*labels, strict=True), strict=True)
+    ]
+    return np.array([drawn[0][t] + drawn[1][f] + draw.normal() for t, f in labels])
+
+
+def slow_two_way(
+    y: np.ndarray, x: np.ndarray, contrast: np.ndarray, labels: list[Crossed], group: np.ndarray
+):
+    """Cameron, Gelbach and Miller: three one-way errors by matrices."""
+    topics, fillers = zip(*labels, strict=True)
+    (t, df_t), (f, df_f), (c, _) = (
+        slow_cr2(y, x, contrast, list(part), group) for part in (topics, fillers, labels)
+    )
+    return math.sqrt(max(t**2 + f**2 - c**2, t**2, f**2)), min(df_t, df_f)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_error_of_two_labels_is_three_one_way_errors(seed):
+    labels = crossed(seed)
+    d, n = effects(labels, seed, seed / 2, 2 - seed / 2), len(labels)
+    e = paired_gap(d, labels)
+    assert (e.se, e.df) == pytest.approx(
+        slow_two_way(d, np.ones((n, 1)), np.ones(1), labels, np.zeros(n, dtype=int)), rel=1e-8
+    )
+    assert (e.n_clusters, e.cluster_unit) == (len({label.topic for label in labels}), "topic and filler")
+    order = rng(seed).permutation(n)
+    moved = paired_gap(d[order], [labels[i] for i in order])
+    turned = paired_gap(d, [Crossed(filler, topic) for topic, filler in labels])
+    for other in (moved, turned):
+        assert (other.se, other.df) == pytest.approx((e.se, e.df), rel=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_labels_of_unpaired_groups_and_of_two_phases(seed):
+    labels = crossed(seed, 36)
+    group = np.repeat([0, 1], [16, 20])
+    h, x = effects(labels, seed), np.stack([group == 0, group == 1], axis=1).astype(float)
+    e = unpaired_gap(h[:16], h[16:], labels[:16], labels[16:])
+    expected = slow_two_way(h, x, np.array([-1.0, 1.0]), labels, group)
+    assert (e.se, e.df) == pytest.approx(expected, rel=1e-8) and e.cluster_unit == "topic and filler"
+
+    before, after = effects(labels[:24], seed), effects(labels[:12], seed + 9)
+    slope = np.polyfit(before[:12], after, 1)[0]
+    y, both = np.r_[after - slope * before[:12], slope * before], labels[:12] + labels[:24]
+    group = np.repeat([0, 1], [12, 24])
+    x = np.stack([group == 0, group == 1], axis=1).astype(float)
+    se, df = slow_two_way(y, x, np.ones(2), both, group)
+    tables = [{"male": np.zeros(len(values)), "female": values} for values in (before, after)]
+    found = two_phase_gaps(*tables, range(12), labels[:24])[0].estimate
+    assert (found.se, found.df) == pytest.approx((se * math.sqrt(11 / 10), df - 1), rel=1e-8)
+
+
+def test_the_error_is_never_less_than_that_of_one_label():
+    table = rng(4).normal(size=(6, 1)) + rng(5).normal(size=(6, 5))
+    table -= table.mean(0)  # fillers with equal means have no error, and those of the cells is not taken off
+    labels = [Crossed(t, f) for t in range(6) for f in range(5)]
+    by_topic, both = paired_gap(table.ravel(), [t for t, _ in labels]), paired_gap(table.ravel(), labels)
+    assert both.se == pytest.approx(by_topic.se) and both.df == pytest.approx(4)
+    turned = paired_gap(table.ravel(), [Crossed(f, t) for t, f in labels])
+    assert not turned.known and "no spread" in str(turned.note)
+
+
+def test_a_label_that_does_not_cross_the_other_is_not_counted():
+    topics = LOPSIDED
+    d, n = topical(topics, 3), len(topics)
+    for fillers in (["same"] * n, range(n), [f"{t}{i % 2}" for i, t in enumerate(topics)]):
+        one = paired_gap(d, topics)
+        assert paired_gap(d, [Crossed(t, f) for t, f in zip(topics, fillers, strict=True)]) == one
+        turned = paired_gap(d, [Crossed(f, t) for t, f in zip(topics, fillers, strict=True)])
+        assert (turned.se, turned.df, turned.cluster_unit) == (one.se, one.df, "filler")
+    alone = paired_gap(d, [Crossed("same", "same")] * n)
+    assert alone.cluster_unit == "pair" and alone.ci95 == paired_gap(d).ci95
+    # One group with a single filler cannot say how its fillers vary.
+    first, second = [Crossed(t, "u") for t in "aabb"], [Crossed(t, f) for t, f in ("au", "av", "bu", "bv")]
+    e = unpaired_gap(d[:4], d[4:8], first, second)
+    assert e.cluster_unit == "topic" and e.se == unpaired_gap(d[:4], d[4:8], list("aabb"), list("aabb")).se
+
+
+def test_a_row_without_a_filler_among_others_is_refused():
+    with pytest.raises(InputError, match="row 1 has a topic and no filler"):
+        clusters_of([Crossed("a", "u"), "b", Crossed("b", "u")], 3)
+    with pytest.raises(InputError, match="filler of row 0"):
+        clusters_of([Crossed("a", None), Crossed("b", "u")], 2)
+
+
+def test_the_gaps_of_several_groups_count_both_labels():
+    labels = crossed(1, 60)
+    h = {name: effects(labels, seed) for seed, name in enumerate("abc")}
+    rows = group_gaps(h, labels)
+    for row in rows:
+        alone = paired_gap(h[row.groups[1]] - h[row.groups[0]], labels)
+        assert (row.estimate.se, row.estimate.df) == (alone.se, alone.df)
+        assert row.estimate.ci95[0] < alone.ci95[0]
+    change = paired_change(h["a"], h["b"], labels)
+    assert change.se == rows[0].estimate.se and change.cluster_unit == "topic and filler"
+
+
+def test_intervals_hold_where_both_labels_recur_and_those_of_one_label_do_not():
+    rows = [(t, (t * 5 + r) % 16) for t in range(24) for r in range(5)]  # 120 pairs, 24 topics, 16 fillers
+    topics, fillers = np.array(rows).T
+    labels, draw = [Crossed(*row) for row in rows], rng(7)
+    held, draws = {"both": 0, "topics": 0, "fillers": 0}, 600
+    for _ in range(draws):
+        d = draw.normal(0, 0.4, 24)[topics] + draw.normal(0, 0.5, 16)[fillers] + draw.normal(0, 0.8, 120)
+        for name, clusters in (("both", labels), ("topics", topics), ("fillers", fillers)):
+            low, high = paired_gap(d, clusters).ci95
+            held[name] += low <= 0 <= high
+    assert 0.92 < held["both"] / draws < 0.975
+    assert held["topics"] / draws < 0.9 and held["fillers"] / draws < 0.93

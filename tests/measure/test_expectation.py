@@ -5,6 +5,7 @@ import pytest
 
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
+from isentropic.gap import Crossed, paired_gap
 from isentropic.measure.expectation import (
     LogOdds,
     context_examples,
@@ -102,6 +103,15 @@ def test_the_row_counts_clusters():
     assert width[1] > 2 * width[0]
     assert alone["prefers_second"] == 0.75
     assert expectation_row(values[:1], None)["ci95"] is None
+
+
+def test_contexts_count_occupations_and_frames(tiny_loaded):
+    contexts = builtin_contexts(GROUPS, "test")
+    form = measure_expectation(tiny_loaded, [], GROUPS)["contexts"]
+    assert form.clusters == [Crossed(context.filler, context.frame) for context in contexts]
+    row = expectation_row(form.values, form.clusters)
+    assert row["ci95"] == list(paired_gap(form.values, form.clusters).ci95)
+    assert paired_gap(form.values, form.clusters).cluster_unit == "topic and filler"
 
 
 def test_a_measurement_holds_it(tiny_loaded, tiny_prompts):

@@ -1,6 +1,8 @@
 """The set of prompts: its order, its hash, its preview."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,25 @@ def test_the_hash_changes_with_the_content_and_not_with_the_place() -> None:
     }
     assert len(hashes) == 5
     assert load_prompts([{**row, "note": "unused"} for row in rows]).sha256 in hashes
+
+
+def test_the_hash_of_prompts_without_fillers_is_that_of_before_there_were_any() -> None:
+    twins = (Prompt("He", "male", "1", "t", "test", "c"), Prompt("She", "female", "1", "t", "test", "c"))
+    rows = [["He", "male", "1", "t", "test", "c"], ["She", "female", "1", "t", "test", "c"]]
+    canonical = json.dumps([["male", "female"], rows], separators=(",", ":"))
+    plain = PromptSet(twins, ("male", "female"), "two")
+    assert plain.sha256 == hashlib.sha256(canonical.encode()).hexdigest()
+    filled = PromptSet(tuple(replace(p, filler="nurse") for p in twins), ("male", "female"), "two")
+    assert filled.sha256 != plain.sha256
+
+
+def test_fillers_are_read_as_topics_are(tmp_path: Path) -> None:
+    rows = [{**row, "topic": f"t{i % 5}", "filler": i % 4} for i, row in enumerate(pair_rows())]
+    prompts = load_prompts(rows)
+    assert {p.filler for p in prompts.prompts} == {"0", "1", "2", "3"}
+    again = load_prompts(write_prompts(prompts, tmp_path / "p.jsonl"))
+    assert again.prompts == prompts.prompts and prompts_preview(again)["fillers"] == 4
+    assert {p.filler for p in load_prompts(pair_rows()).prompts} == {None}
 
 
 def test_ratio_line() -> None:

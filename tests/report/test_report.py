@@ -298,6 +298,21 @@ def test_headline_follows_the_verdict(run: Path) -> None:
     assert "from the start" not in headline(after=None, result=within)
 
 
+@pytest.mark.parametrize(
+    ("unit", "english", "chinese"),
+    [
+        ("topic", "count topics as what varies", "以主题为抽样单位"),
+        ("topic and filler", "count topics, and what recurs over topics", "以主题以及跨主题重复出现的内容（如职业）为抽样单位"),
+        ("filler", "count what recurs over the prompts", "以在多条提示中重复出现的内容（如职业）为抽样单位"),
+    ],
+)  # fmt: skip
+def test_what_the_interval_counts_is_said(unit: str, english: str, chinese: str) -> None:
+    summary = fake_run.summary(-0.08) | {"cluster_unit": unit}
+    page = Document(render_html(summary)).text
+    assert english in page and chinese in render_markdown(summary, "zh")
+    assert ("24 topics" in page) == unit.startswith("topic")
+
+
 def test_direction_is_told_in_words() -> None:
     def said(gap: float) -> str:
         return Document(

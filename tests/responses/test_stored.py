@@ -44,6 +44,8 @@ def stored(path: Path, loaded, prompts, **options) -> tuple[str, object]:
 @pytest.mark.parametrize("pairs", [True, False])
 def test_stored_responses_give_the_same_figures(tmp_path, tiny_loaded, tiny_prompts, responses, k, pairs):
     prompts = tiny_prompts.split("test")
+    crossed = tuple(dataclasses.replace(p, filler=p.pair_id.rsplit("-", 1)[1]) for p in prompts.prompts)
+    prompts = dataclasses.replace(prompts, prompts=crossed)
     prompts = prompts if pairs else unpaired(prompts)
     file, found = stored(
         tmp_path, tiny_loaded, prompts, responses=responses, sampling=Sampling(num_responses=k)
@@ -54,6 +56,7 @@ def test_stored_responses_give_the_same_figures(tmp_path, tiny_loaded, tiny_prom
     summary = measure(tiny_loaded, again, items=items, responses=responses).summary
     for key in FIGURES:
         assert summary[key] == found.summary[key], key
+    assert summary["cluster_unit"] == ("topic and filler" if pairs else "prompt")
     assert summary["cells"] == found.summary["cells"] and summary["own"] == found.summary["own"]
 
 

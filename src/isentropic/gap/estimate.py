@@ -95,14 +95,29 @@ class GapEstimate(_Record):
         return out | {"n_prompts" if self.cluster_unit == "prompt" else "n_pairs": n}
 
 
+class Crossed(NamedTuple):
+    """Both labels of a row: its topic, and what recurs over topics, such as the filler of a template."""
+
+    topic: Hashable
+    filler: Hashable
+
+
+Labels = list[str] | list[Crossed] | None
+"""What recurs over rows, as `known_labels` gives it."""
+
+
 class Clusters(NamedTuple):
-    """Which rows belong together: `member[i]` is the cluster of row i, `sizes[g]` the rows of cluster g."""
+    """Which rows belong together: `member[i]` is the cluster of row i, `sizes[g]` the rows of cluster g.
+
+    `fillers` is the partition that crosses this one, where the rows have two labels.
+    """
 
     member: NDArray[np.intp]
     sizes: NDArray[np.intp]
     labels: tuple[Hashable, ...]
     unit: str
     note: str | None = None
+    fillers: Clusters | None = None
 
 
 # --- Checks -------------------------------------------------------------------------------------------------
@@ -143,18 +158,26 @@ def _tail(t: float, df: float) -> float:
     return float(stdtr(df, -t))
 
 
-# --- The one partition --------------------------------------------------------------------------------------
+# --- The partition ------------------------------------------------------------------------------------------
 
 
-def known_labels(labels: Iterable[Hashable]) -> list[str] | None:
-    """The topics as text; None where a row has none, since each row is then a unit of its own.
+def known_labels(topics: Iterable[Hashable], fillers: Iterable[Hashable] = ()) -> Labels:
+    """The topics as text, crossed with the fillers where every row has one;
+    None where a row has no topic, since each row is then a unit of its own.
 
     Example:
         >>> known_labels(["nurse", 1]), known_labels(["nurse", None])
         (['nurse', '1'], None)
+        >>> known_labels(["likes"], ["chess"]), known_labels(["likes"], [None])
+        ([Crossed(topic='likes', filler='chess')], ['likes'])
     """
-    given = list(labels)
-    return None if None in given else [str(label) for label in given]
+    given, recurring = list(topics), list(fillers)
+    if None in given:
+        return None
+    names = [str(topic) for topic in given]
+    if not recurring or None in recurring:
+        return names
+    return [Crossed(topic, str(filler)) for topic, filler in zip(names, recurring, strict=True)]
 
 
 def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: str = "pair") -> Clusters:
@@ -162,9 +185,11 @@ def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: 
 
     No labels: every row is a unit. One label for all rows: every row is a unit too, with a note, since one
     topic cannot say how topics vary. Clusters are ordered by label, so the order of the rows does not matter.
+    Of topics and fillers that are not crossed, since each of the one is in a single one of the other, the
+    coarser are the units.
 
     Args:
-        labels: (n,) topic of each row, or None.
+        labels: (n,) topic of each row, or its topic and filler as `Crossed`; or None.
         n: number of rows.
         unit: what a row is, "pair" or "prompt".
 
@@ -179,52 +204,77 @@ def clusters_of(labels: Sequence[Hashable] | NDArray[Any] | None, n: int, unit: 
         [1, 2]
         >>> clusters_of(["a", "a", "a"], 3).unit
         'pair'
+        >>> clusters_of([Crossed("a", 1), Crossed("a", 2), Crossed("b", 1)], 3).fillers.sizes.tolist()
+        [2, 1]
     """
-    rows = Clusters(np.arange(n), np.ones(n, dtype=np.intp), tuple(range(n)), unit)
     if labels is None:
-        return rows
+        return Clusters(np.arange(n), np.ones(n, dtype=np.intp), tuple(range(n)), unit)
     if len(labels) != n:
         raise InputError(
             f"{len(labels)} topics were given for {n} {unit}s; each {unit} belongs to one topic, give one "
             "for each"
         )
-    if isinstance(labels, np.ndarray):
-        labels = labels.tolist()
+    given: Sequence[Any] = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    double = [isinstance(label, Crossed) for label in given]
+    if not any(double):
+        return _partition(given, unit, "topic")
+    if not all(double):
+        raise InputError(
+            f"row {double.index(False)} has a topic and no filler while others have both; what recurs over "
+            f"topics cannot be counted, give every {unit} a filler or none"
+        )
+    by_topic, by_filler = (
+        _partition([getattr(label, name) for label in given], unit, name) for name in Crossed._fields
+    )
+    one_topic, one_filler = by_topic.unit == unit, by_filler.unit == unit
+    cells = len(set(given))
+    if one_filler or (cells == len(by_filler.sizes) and not one_topic):
+        return by_topic
+    if one_topic or cells == len(by_topic.sizes):
+        return by_filler
+    return by_topic._replace(note=by_topic.note or by_filler.note, fillers=by_filler)
+
+
+def _partition(labels: Sequence[Hashable], unit: str, name: str) -> Clusters:
+    """Rows by one label, which the messages call `name`."""
+    n = len(labels)
     for row, label in enumerate(labels):
         if label is None or label != label:
             raise InputError(
-                f"the topic of row {row} is {label}; a row of unknown topic cannot be clustered, give every "
-                f"{unit} a topic or none"
+                f"the {name} of row {row} is {label}; a row of unknown {name} cannot be clustered, give "
+                f"every {unit} a {name} or none"
             )
     # The type joins the key so that 1 and "1" stay two topics and still have an order.
     order = sorted(set(labels), key=lambda label: (type(label).__name__, label))
     if len(order) == 1:
         note = (
-            f"all {n} {unit}s share one topic, so {unit}s are counted as independent; the interval is about "
-            "this topic only"
+            f"all {n} {unit}s share one {name}, so {unit}s are counted as independent; the interval is about "
+            f"this {name} only"
         )
-        return rows._replace(note=note)
+        return clusters_of(None, n, unit)._replace(note=note)
     number = {label: g for g, label in enumerate(order)}
     index = np.fromiter((number[label] for label in labels), dtype=np.intp, count=n)
     few = None
     if len(order) < _FEW_TOPICS:
         few = (
-            f"only {len(order)} topics; how topics vary is hardly known, so the interval is wide, add topics "
-            f"not {unit}s"
+            f"only {len(order)} {name}s; how {name}s vary is hardly known, so the interval is wide, add "
+            f"{name}s not {unit}s"
         )
-    return Clusters(index, np.bincount(index, minlength=len(order)), tuple(order), "topic", few)
+    return Clusters(index, np.bincount(index, minlength=len(order)), tuple(order), name, few)
 
 
 # --- Estimate -----------------------------------------------------------------------------------------------
 
 
-def _standard_error(
-    parts: list[tuple[float, Array, NDArray[np.intp]]], n_clusters: int
-) -> tuple[Array, float]:
+Part = tuple[float, Array, NDArray[np.intp]]
+"""A mean and its sign in the gap: sign, values, the row that each value belongs to."""
+
+
+def _standard_error(parts: list[Part], member: NDArray[np.intp]) -> tuple[Array, float]:
     """CR2 scores and Satterthwaite df of `sum_k sign_k * mean(values_k)`;
     the standard error is the scores' norm.
 
-    `parts` holds (sign, values, cluster of each value): one part for paired differences, two for two groups.
+    `member` is the cluster of each row: one part for paired differences, two for two groups.
     With e = values - mean, R_gk = sum of e in cluster g, n_gk its rows, w_gk = n_gk / n_k:
 
         S_g = sum_k sign_k R_gk / (n_k sqrt(1 - w_gk)),   se^2 = sum_g S_g^2,   df = tr(O)^2 / tr(O O)
@@ -234,12 +284,12 @@ def _standard_error(
     means are fitted. Single-row clusters give the ordinary t interval (df = n - 1) and Welch's interval
     exactly.
     """
-    k = len(parts)
+    k, n_clusters = len(parts), int(member.max()) + 1
     rows = np.zeros((n_clusters, k))  # n_gk
     residual = np.zeros((n_clusters, k))  # R_gk
     spread = np.zeros(k)  # variance of one value
-    for j, (_, values, index) in enumerate(parts):
-        e = values - values.mean()
+    for j, (_, values, of_row) in enumerate(parts):
+        e, index = values - values.mean(), member[of_row]
         rows[:, j] = np.bincount(index, minlength=n_clusters)
         residual[:, j] = np.bincount(index, weights=e, minlength=n_clusters)
         spread[j] = e @ e / (values.size - 1)
@@ -278,6 +328,26 @@ def _standard_error(
     return scores, float(trace**2 / square) if square > 0 else math.nan
 
 
+def _two_way(parts: list[Part], clusters: Clusters, scores: Array, df: float) -> tuple[Array, float]:
+    """Scores and df where a filler recurs over topics, from the topics' own:
+
+        se^2 = max(se_topic^2 + se_filler^2 - se_cell^2, se_topic^2, se_filler^2)
+
+    each of them CR2; rows of one cell share topic and filler, and both of the first two count what they have
+    in common. `df` is the smaller of topics and fillers. Scores are the topics', scaled to this error.
+
+    Source: Cameron, Gelbach and Miller 2011, JBES 29(2); the maximum: MacKinnon, Nielsen and Webb 2024, arXiv
+    2406.08880.
+    """
+    assert clusters.fillers is not None
+    fillers = clusters.fillers.member
+    cells = np.unique(np.stack([clusters.member, fillers]), axis=1, return_inverse=True)[1].ravel()
+    (of_filler, df_filler), (of_cell, _) = (_standard_error(parts, member) for member in (fillers, cells))
+    by_topic, by_filler, by_cell = (float(part @ part) for part in (scores, of_filler, of_cell))
+    variance = max(by_topic + by_filler - by_cell, by_topic, by_filler)
+    return scores * math.sqrt(variance / by_topic), min(df, df_filler)
+
+
 class ScoredGap(NamedTuple):
     """An estimate, its partition, and what each cluster adds to its error: `se^2 = sum scores^2`."""
 
@@ -287,24 +357,29 @@ class ScoredGap(NamedTuple):
     n_first: int  # rows of the first part; those of the second follow
 
 
-def _scored(gap: float, parts: list[tuple[float, Array, NDArray[np.intp]]], clusters: Clusters) -> ScoredGap:
+def _scored(gap: float, parts: list[Part], clusters: Clusters) -> ScoredGap:
     n = sum(values.size for _, values, _ in parts)
     n_clusters = len(clusters.sizes)
-    se, df, note = math.nan, math.nan, clusters.note
+    se, df, unit, note = math.nan, math.nan, clusters.unit, clusters.note
     scores = np.full(n_clusters, math.nan)
     if min(values.size for _, values, _ in parts) < 2:
         each = "" if len(parts) == 1 else " in each group"
         note = f"one {clusters.unit} cannot show how {clusters.unit}s vary; measure at least 2{each}"
     else:
-        scores, df = _standard_error(parts, n_clusters)
+        scores, df = _standard_error(parts, clusters.member)
         se = math.sqrt(float(np.sum(scores**2)))
+        # One filler cannot say how fillers vary.
+        recurs = clusters.fillers and all(np.ptp(clusters.fillers.member[rows]) for _, _, rows in parts)
         if not se > _ROUNDING * max(float(np.abs(values).max()) for _, values, _ in parts):
             se, df = math.nan, math.nan
             note = (
                 f"the {clusters.unit}s show no spread at all, which does not prove certainty; check that the "
                 "model answers and that the rows differ"
             )
-    bare = GapEstimate(gap, se, (math.nan, math.nan), df, n, n_clusters, clusters.unit, note)
+        elif recurs:
+            scores, df = _two_way(parts, clusters, scores, df)
+            se, unit = math.sqrt(float(np.sum(scores**2))), f"{unit} and filler"
+    bare = GapEstimate(gap, se, (math.nan, math.nan), df, n, n_clusters, unit, note)
     return ScoredGap(replace(bare, ci95=bare.interval(0.95)), clusters, scores, parts[0][1].size)
 
 
@@ -321,9 +396,17 @@ def paired_gap(
     with Satterthwaite degrees of freedom under a random-effects working model: for equal topics exactly
     (topics - 1), fewer when a few topics hold most pairs. `GapEstimate.interval` gives other levels.
 
+    Where the topics' fillers recur over them, as the same occupations in many templates, pairs that share
+    either are not independent: give both labels as `Crossed`. With the error of topics, of fillers, and of
+    cells (pairs that share both)
+
+        se^2 = max(se_topic^2 + se_filler^2 - se_cell^2, se_topic^2, se_filler^2)
+
+    and the smaller of the two degrees of freedom.
+
     Args:
         differences: (n,) per-pair `H_second - H_first`, nats.
-        clusters: (n,) topic of each pair, or None when pairs are independent.
+        clusters: (n,) topic of each pair, or `Crossed(topic, filler)`, or None when pairs are independent.
 
     Returns:
         GapEstimate; one pair, or pairs without any spread, give `se = nan` and a note.
@@ -337,9 +420,13 @@ def paired_gap(
         (-0.08, 4, 3, 'topic')
         >>> paired_gap([-0.1]).to_dict()["ci95"] is None
         True
+        >>> both = [Crossed(topic, filler) for topic in "xyz" for filler in ("nurse", "clerk")]
+        >>> paired_gap([-0.1, -0.3, -0.2, -0.3, 0.0, -0.2], both).cluster_unit
+        'topic and filler'
 
-    Source: Bell and McCaffrey 2002 (CR2); Imbens and Kolesar 2016, REStat 98(4) (degrees of freedom); on
-    clusters in evaluation of language models Miller 2024, arXiv 2411.00640, which uses the uncorrected error.
+    Source: Bell and McCaffrey 2002 (CR2); Imbens and Kolesar 2016, REStat 98(4) (degrees of freedom);
+    Cameron, Gelbach and Miller 2011 (two labels); on clusters in evaluation of language models Miller 2024,
+    arXiv 2411.00640, which uses the uncorrected error.
     """
     return scored_pairs(differences, clusters).estimate
 
@@ -350,7 +437,7 @@ def scored_pairs(
     """`paired_gap` with the scores of its clusters."""
     d = _values(differences, "differences")
     part = clusters_of(clusters, d.size)
-    return _scored(float(d.mean()), [(1.0, d, part.member)], part)
+    return _scored(float(d.mean()), [(1.0, d, np.arange(d.size))], part)
 
 
 def unpaired_gap(
@@ -368,12 +455,12 @@ def unpaired_gap(
     Args:
         h_first: (n_1,) response entropies of the first group, nats.
         h_second: (n_2,) response entropies of the second group, nats.
-        clusters_first: (n_1,) topics, or None.
-        clusters_second: (n_2,) topics, or None; give both or neither.
+        clusters_first: (n_1,) topics, or `Crossed(topic, filler)`, or None.
+        clusters_second: (n_2,) of the same kind; give both or neither.
 
     Returns:
-        GapEstimate with `cluster_unit` "prompt" (or "topic") and `n = n_1 + n_2`. Where one group has a
-        single topic, prompts are the unit and a note says so.
+        GapEstimate with `cluster_unit` "prompt" (or "topic", "topic and filler") and `n = n_1 + n_2`. Where
+        one group has a single topic, prompts are the unit and a note says so.
 
     Raises:
         InputError: as `paired_gap`, or topics for one group only.
@@ -402,18 +489,16 @@ def scored_groups(
             "for none"
         )
     n = first.size + second.size
-    rows = clusters_of(None, n, "prompt")
-    part = rows
+    part, rows = clusters_of(None, n, "prompt"), np.split(np.arange(n), [first.size])
     if clusters_first is not None and clusters_second is not None:
         for topics, values in ((clusters_first, first), (clusters_second, second)):
             clusters_of(topics, values.size, "prompt")  # a wrong length is named for its own group
         part = clusters_of([*clusters_first, *clusters_second], n, "prompt")
-        if len(set(clusters_first)) < 2 or len(set(clusters_second)) < 2:
+        if not all(np.ptp(part.member[own]) for own in rows):
             note = (
                 "one group has a single topic, so prompts are counted as independent; topics may vary more "
                 "than this"
             )
-            part = rows._replace(note=note)
+            part = clusters_of(None, n, "prompt")._replace(note=note)
     gap = float(second.mean() - first.mean())
-    parts = [(-1.0, first, part.member[: first.size]), (1.0, second, part.member[first.size :])]
-    return _scored(gap, parts, part)
+    return _scored(gap, [(-1.0, first, rows[0]), (1.0, second, rows[1])], part)

@@ -43,7 +43,7 @@ def two_phase_gaps(
         before: group name -> (n,) response entropies before, nats; row i of every group is one pair.
         after: group name -> (m,) the same after.
         measured: (m,) the row of `before` that each row of `after` belongs to, without repetition.
-        clusters: (n,) topics, or None.
+        clusters: (n,) topics, or `Crossed(topic, filler)`, or None.
         level: of the intervals.
 
     Returns:
@@ -91,7 +91,7 @@ def _two_phase(
     rest, known = y - slope * x_m, slope * x
     scored = _scored(
         float(rest.mean() + known.mean()),
-        [(1.0, rest, part.member[measured]), (1.0, known, part.member)],
+        [(1.0, rest, measured), (1.0, known, np.arange(x.size))],
         part,
     )
     found = scored.estimate

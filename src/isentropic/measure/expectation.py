@@ -13,8 +13,10 @@ import torch
 from isentropic import gap as statistics
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
+from isentropic.gap import Labels
 from isentropic.labels import EXPECTATION_FORMS
 from isentropic.measure.score import score_examples
+from isentropic.measure.summary import labels_of
 from isentropic.models.model import LoadedModel
 from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.prompt_set import Prompt
@@ -86,8 +88,9 @@ def context_examples(
             )
         found.append(
             tuple(
-                Example(Prompt(context.text, group, topic=context.filler), ids[:shared], ids[shared:], group)
+                Example(prompt, ids[:shared], ids[shared:], group)
                 for group, ids in zip(groups, each, strict=True)
+                for prompt in [Prompt(context.text, group, topic=context.filler, filler=context.frame)]
             )
         )
     return found
@@ -114,7 +117,7 @@ def log_odds(
     return surprisals[::2] - surprisals[1::2]
 
 
-def expectation_row(values: np.ndarray, clusters: Sequence[str] | None) -> ExpectationRow:
+def expectation_row(values: np.ndarray, clusters: Labels) -> ExpectationRow:
     """What a set of log-odds says: mean, interval over clusters, mean absolute value,
     share that prefers the second group."""
     row: ExpectationRow = {
@@ -135,11 +138,12 @@ class LogOdds:
 
     Attributes:
         values: (n,) log-odds, second group minus first, nats.
-        clusters: (n,) what recurs over the items, or None where they are independent.
+        clusters: (n,) what recurs over the items (for contexts the occupation and the frame), or None where
+            they are independent.
     """
 
     values: np.ndarray
-    clusters: list[str] | None
+    clusters: Labels
 
 
 def measure_expectation(
@@ -163,17 +167,13 @@ def measure_expectation(
     contexts = builtin_contexts(groups, "test")
     scorer = (scorer or EntropyScorer()).of_surprisal()
     twins = twin_examples(items, groups, loaded.tokenizer)
-    forms = {
-        "twins": (twins, statistics.known_labels(pair[0].prompt.topic for pair in twins)),
-        "contexts": (
-            context_examples(contexts, groups, loaded.tokenizer),
-            [context.filler for context in contexts],
-        ),
-    }
-    pad = loaded.pad
+    forms = {"twins": twins, "contexts": context_examples(contexts, groups, loaded.tokenizer)}
     return {
-        name: LogOdds(log_odds(loaded.model, scorer, pairs, pad=pad, bf16=bf16), clusters)
-        for name, (pairs, clusters) in forms.items()
+        name: LogOdds(
+            log_odds(loaded.model, scorer, pairs, pad=loaded.pad, bf16=bf16),
+            labels_of(pair[0].prompt for pair in pairs),
+        )
+        for name, pairs in forms.items()
         if pairs
     }
 

@@ -153,6 +153,7 @@ def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> lis
             "pair_id": example.prompt.pair_id,
             "group": example.prompt.group,
             "topic": example.prompt.topic,
+            "filler": example.prompt.filler,
             "cell": example.prompt.cell,
             "source": example.source,
             "sample": example.sample,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isentropic import gap as statistics
-from isentropic.gap import GroupGap
+from isentropic.gap import GroupGap, Labels
 from isentropic.labels import label
 from isentropic.schema import (
     CellRow,
@@ -26,6 +26,7 @@ from isentropic.schema import (
 )
 
 if TYPE_CHECKING:
+    from isentropic.prompts.prompt_set import Prompt
     from isentropic.responses.batches import Item
 
 Array = NDArray[np.float64]
@@ -82,15 +83,23 @@ def are_twins(items: Sequence[Item]) -> bool:
     )
 
 
-def topics_of(items: Sequence[Item]) -> list[str] | None:
-    """The topic of each item, or None where some have none (the pairs are the clusters then)."""
-    return statistics.known_labels(item.topic for item in items)
+def topics_of(items: Sequence[Item]) -> Labels:
+    """The topic of each item, with its filler where all have one, or None where some have no topic
+    (the pairs are the clusters then)."""
+    return labels_of(item.prompts[0] for item in items)
+
+
+def labels_of(prompts: Iterable[Prompt]) -> Labels:
+    """As `topics_of` for prompts."""
+    given = list(prompts)
+    return statistics.known_labels([p.topic for p in given], [p.filler for p in given])
 
 
 def prompt_entropies(
     items: Sequence[Item], entropies: Sequence[Array], groups: Sequence[str]
-) -> tuple[dict[str, list[float]], dict[str, list[str]] | None]:
-    """Mean response entropy and topic of each prompt, group by group, for prompts without twins.
+) -> tuple[dict[str, list[float]], dict[str, list[Any]] | None]:
+    """Mean response entropy and topic (see `topics_of`) of each prompt, group by group,
+    for prompts without twins.
 
     A prompt that is in several items, as when the smaller group is reused to fill a batch, counts once.
     Topics are None where some prompt has none.
@@ -102,15 +111,15 @@ def prompt_entropies(
             prompts[id(example.prompt)] = example.prompt
             scored.setdefault(id(example.prompt), []).append(float(value))
     means: dict[str, list[float]] = {group: [] for group in groups}
-    topics: dict[str, list[str]] = {group: [] for group in groups}
-    for key, prompt in prompts.items():
+    topics: dict[str, list[Any]] = {group: [] for group in groups}
+    labels = labels_of(prompts.values())
+    for row, (key, prompt) in enumerate(prompts.items()):
         means[prompt.group].append(float(np.mean(scored[key])))
-        topics[prompt.group].append(str(prompt.topic))
-    whole = all(prompt.topic is not None for prompt in prompts.values())
-    return means, topics if whole and prompts else None
+        topics[prompt.group].append(labels and labels[row])
+    return means, topics if labels else None
 
 
-def gaps_of(table: Array, groups: Sequence[str], topics: Sequence[str] | None) -> list[GroupGap]:
+def gaps_of(table: Array, groups: Sequence[str], topics: Labels) -> list[GroupGap]:
     """The gaps of all pairs of groups of twins; ``table`` is (pairs, groups)."""
     return statistics.group_gaps(dict(zip(groups, table.T, strict=True)), topics)
 
@@ -224,7 +233,7 @@ def figures_of(estimate: statistics.GapEstimate, verdict: statistics.Verdict) ->
 
 def add_pair_details(findings: Findings, items: Sequence[Item], table: Array, target_gap: float) -> None:
     """What only twins can show, for the widest pair of groups: the spread over pairs, topics and cells."""
-    groups, topics = findings["groups"], topics_of(items)
+    groups, topics = findings["groups"], [item.topic for item in items]
     differences = difference(table, findings)
     spread = statistics.pair_spread(differences).to_dict()
     findings["mean_abs_pair_gap"] = spread["mean_abs_pair_gap"]
@@ -234,7 +243,7 @@ def add_pair_details(findings: Findings, items: Sequence[Item], table: Array, ta
         {"pair_id": item.prompts[0].pair_id, "topic": item.topic, "gap": float(gap)}
         for item, gap in zip(items, differences, strict=True)
     ]
-    if topics is not None:
+    if None not in topics:
         rows = statistics.topic_gaps(differences, topics, comparisons=len(findings["group_gaps"]))
         findings["topics"] = [cast(TopicRow, row.to_dict()) for row in rows]
     members: dict[str, list[int]] = {}
@@ -244,7 +253,7 @@ def add_pair_details(findings: Findings, items: Sequence[Item], table: Array, ta
     for cell, chosen in members.items():
         if len(chosen) < 2:  # one pair has no interval
             continue
-        gaps = gaps_of(table[chosen], groups, topics and [topics[row] for row in chosen])
+        gaps = gaps_of(table[chosen], groups, topics_of([items[row] for row in chosen]))
         figures: CellRow = {"cell": cell, **gap_figures(gaps, findings["widest"], target_gap)}
         add_entropies(figures, groups, table[chosen].mean(axis=0))
         findings["cells"].append(figures)

@@ -29,7 +29,7 @@ Words = Mapping[str, Mapping[str, str]]
 
 class Template(NamedTuple):
     """The start of a sentence with slots; its name is the topic of the pairs made from it,
-    unless the filler has one."""
+    unless the filler has one: then it is what recurs over topics."""
 
     name: str
     kind: str
@@ -155,9 +155,12 @@ def combine(
             # Once templates and fillers fall into step, a shift by one avoids repeating a combination.
             filler = items[(k + k // math.lcm(count[template.kind], len(items))) % len(items)]
             pair_id = f"{prefix}/{template.name}/{filler.name.replace(' ', '-')}"
+            topic, recurs = template.name, filler.name
+            if filler.topic:
+                topic, recurs = filler.topic, template.name
             for group in filler.words:
                 text = fill(template, filler, group)
-                rows.append(Prompt(text, group, pair_id, filler.topic or template.name, split, cell))
+                rows.append(Prompt(text, group, pair_id, topic, split, cell, recurs))
     return rows
 
 

@@ -24,7 +24,8 @@ class Context:
         text: the context, which names no group.
         words: the continuation of each group, with its leading space where it has one.
         frame: the sentence without what fills it; contexts of one frame are not independent.
-        filler: what fills the frame, such as an occupation; recurs over frames.
+        filler: what fills the frame, such as an occupation; recurs over frames, so it is not independent
+            either.
         kind: what the words are, such as subjects (*he*, *she*); a model may expect each kind differently.
     """
 

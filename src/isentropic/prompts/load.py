@@ -78,9 +78,9 @@ def load_prompts(
 
     Rows are pairs (one column a group: `male_column` and `female_column`, or the columns named in `groups`),
     or single prompts with a group, twins sharing a ``pair_id``, or text alone, whose group is then read from
-    its words. Columns ``pair_id``, ``topic`` and ``split`` are used if they exist. A missing split is taken
-    from train by a hash of the content: the order of the rows does not matter, and pairs (with 12 topics or
-    more, whole topics) stay together.
+    its words. Columns ``pair_id``, ``topic``, ``filler`` (what recurs over topics) and ``split`` are used if
+    they exist. A missing split is taken from train by a hash of the content: the order of the rows does not
+    matter, and pairs (with 12 topics or more, whole topics) stay together.
 
     Args:
         source: None or the name of a built-in set, a file, a hub id ``org/name``, a `datasets` object, or
@@ -406,7 +406,7 @@ def _prompt(table: Table, i: int, text: str, group: str, pair_id: str | None) ->
                 "validation or test"
             )
         split = known
-    marks = {column: _mark(table, i, column) for column in ("topic", "cell")}
+    marks = {column: _mark(table, i, column) for column in ("topic", "filler", "cell")}
     return Prompt(text, group, pair_id, split=split, row=table.places[i], **marks)
 
 

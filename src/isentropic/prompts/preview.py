@@ -13,7 +13,9 @@ from isentropic.prompts.prompt_set import SPLITS, PromptSet, _marks
 def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
     """What would be used, in plain values: counts by split and group, topics,
     notes and the first examples."""
-    topics = {p.topic for p in prompt_set.prompts if p.topic is not None}
+    topics, fillers = (
+        {getattr(p, name) for p in prompt_set.prompts} - {None} for name in ("topic", "filler")
+    )
     shown = [p for g in prompt_set.groups for p in [q for q in prompt_set.prompts if q.group == g][:examples]]
     return {
         "name": prompt_set.name,
@@ -22,6 +24,7 @@ def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
         "counts": prompt_set.counts(),
         "splits": {name: prompt_set.split(name).counts() for name in SPLITS},
         "topics": len(topics),
+        "fillers": len(fillers),
         "ratio": prompt_set.ratio_line(),
         "notes": list(prompt_set.notes),
         "examples": [{"group": p.group, "pair_id": p.pair_id, "prompt": p.text} for p in shown],

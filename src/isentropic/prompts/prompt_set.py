@@ -19,6 +19,9 @@ SPLITS = ("train", "validation", "test")
 class Prompt:
     """A text given to the model, marked with a group.
 
+    Prompts of one `topic` are not independent; nor are those of one `filler`, which recurs over topics, such
+    as the occupation that fills different templates.
+
     Example:
         >>> Prompt("She is a nurse. She", "female", pair_id="nurse").split
         'train'
@@ -30,6 +33,7 @@ class Prompt:
     topic: str | None = None
     split: str = "train"
     cell: str | None = None
+    filler: str | None = None
     row: int | None = field(default=None, compare=False)
 
 
@@ -136,8 +140,11 @@ class PromptSet:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the canonical JSON of all prompts (texts, groups, pairs, topics and splits)."""
-        rows = [[p.text, p.group, p.pair_id, p.topic, p.split, p.cell] for p in self.prompts]
+        """SHA-256 of the canonical JSON of all prompts (texts, groups, pairs, topics, splits)."""
+        rows = [
+            [p.text, p.group, p.pair_id, p.topic, p.split, p.cell, *([p.filler] if p.filler else [])]
+            for p in self.prompts
+        ]
         canonical = json.dumps([self.groups, rows], ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -184,7 +191,7 @@ def _content_id(texts: Sequence[str]) -> str:
 
 
 def _marks(prompt: Prompt) -> dict[str, str]:
-    marks = {"pair_id": prompt.pair_id, "topic": prompt.topic, "split": prompt.split, "cell": prompt.cell}
+    marks = {name: getattr(prompt, name) for name in ("pair_id", "topic", "filler", "split", "cell")}
     return {name: value for name, value in marks.items() if value is not None}
 
 

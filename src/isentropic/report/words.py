@@ -109,7 +109,7 @@ class Words:
     def sample(self, summary: Findings) -> str:
         """What was measured: pairs, and topics where they are the units."""
         n, clusters = self.units(summary, summary["n_pairs"]), summary["n_clusters"]
-        if summary["cluster_unit"] == "topic" and clusters:
+        if summary["cluster_unit"].startswith("topic") and clusters:
             return self("sample_clusters", n=n, clusters=self.count(clusters))
         return n
 

@@ -36,9 +36,9 @@ def stored_items(
 ) -> tuple[PromptSet, list[Item]]:
     """Prompts and responses of a JSONL file, to be scored without generating.
 
-    Rows need ``group``, ``prompt`` and ``response_ids`` or ``response``; ``pair_id``, ``topic``, ``source``,
-    ``sample`` are used where they are there. Text without ids is encoded together with its prompt, which goes
-    through the chat template where ``sampling.chat`` is on (:func:`stored_chat`).
+    Rows need ``group``, ``prompt`` and ``response_ids`` or ``response``; ``pair_id``, ``topic``, ``filler``,
+    ``source``, ``sample`` are used where they are there. Text without ids is encoded together with its
+    prompt, which goes through the chat template where ``sampling.chat`` is on (:func:`stored_chat`).
 
     Args:
         writer: the model whose ids the file holds, where its tokenizer is another one than that of
@@ -151,7 +151,8 @@ def read_rows(file: str) -> list[Row]:
 def read_row(file: str, number: int, line: str) -> Row:
     try:
         row = json_value(line)
-        names = {key: name_of(row, key) for key in ("group", "pair_id", "topic", "cell", "source", "split")}
+        known = ("group", "pair_id", "topic", "filler", "cell", "source", "split")
+        names = {key: name_of(row, key) for key in known}
         group, source = names["group"], names.pop("source")
         if group is None:
             raise TypeError("group is null")
