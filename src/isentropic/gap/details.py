@@ -180,7 +180,7 @@ def decompose(
     Args:
         own: (n,) per-pair gaps on the model's own responses, nats.
         same_text: (n,) per-pair gaps of the same pairs on shared responses, nats.
-        clusters: (n,) topics, or None.
+        clusters: (n,) topics, or `Crossed(topic, filler)`, or None.
         comparisons: how many gaps this one was picked from; the intervals are widened for it (Bonferroni).
 
     Returns:
@@ -208,7 +208,7 @@ def paired_change(
     Args:
         before: (n,) per-pair gaps of the first model, nats.
         after: (n,) per-pair gaps of the second model, the same pairs in the same order, nats.
-        clusters: (n,) topics, or None.
+        clusters: (n,) topics, or `Crossed(topic, filler)`, or None.
 
     Returns:
         GapChange; `p` is two-sided against no change.

@@ -59,7 +59,8 @@ def group_gaps(
 
     Args:
         entropies: group name -> (n,) response entropies, nats; row i of every group is one pair when paired.
-        clusters: topics: (n,) shared by all groups when paired, else group name -> (n_group,); or None.
+        clusters: topics, or topics and fillers, as in `paired_gap`: (n,) shared by all groups when paired,
+            else group name -> (n_group,); or None.
         paired: whether rows are twins.
         level: of the intervals.
 

@@ -80,7 +80,7 @@ def noise_floor(
     Args:
         differences: (n,) per-pair gaps, nats; or (n, k) for k gaps looked at together.
         reseeded: the same pairs measured with another seed, same shape, or None.
-        clusters: (n,) topics, or None.
+        clusters: (n,) topics, or None; of `Crossed(topic, filler)` the topics get the signs.
         rng: seeded generator.
         splits: number of random splits.
 

@@ -140,7 +140,8 @@ class PromptSet:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the canonical JSON of all prompts (texts, groups, pairs, topics, splits)."""
+        """SHA-256 of the canonical JSON of all prompts (texts, groups, pairs, topics, splits; fillers where
+        there are any)."""
         rows = [
             [p.text, p.group, p.pair_id, p.topic, p.split, p.cell, *([p.filler] if p.filler else [])]
             for p in self.prompts
