@@ -441,8 +441,7 @@ class Run:
         self.write_measurement(AFTER, after)
         compared = comparison(["base", "final"], [before, after], costs)
         write_json(self.folder / COMPARISON, compared)
-        public = self.public.result() if self.public else None
-        if public:
+        if public := self.public.result() if self.public else None:
             write_json(self.folder / BEHAVIOUR, public)
         self.write_responses(before, after)
         self.clock.mark("after")
