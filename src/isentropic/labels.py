@@ -184,12 +184,29 @@ def verdict_key(move: Mapping[str, Any], margin: float | None) -> str:
     return "moved_little" if move["verdict"] == "moved" and little else str(move["verdict"])
 
 
+def way_key(one: Mapping[str, Any], change: Mapping[str, Any], key: str) -> str | None:
+    """Which way a figure of a public test set went, whose best value is 0; None where that is unknown.
+
+    Example:
+        >>> one = {"models": [{"model": "base", "mean": {"value": -0.5}}]}
+        >>> change = {"against": "base", "mean": {"change": 0.2}}
+        >>> way_key(one, change, "mean"), way_key(one, {**change, "mean": {"change": -0.2}}, "mean")
+        ('nearer', 'farther')
+    """
+    before = next((row[key]["value"] for row in one["models"] if row["model"] == change["against"]), None)
+    moved = change[key]["change"]
+    if before is None or moved is None:
+        return None
+    return "nearer" if abs(before + moved) < abs(before) else "farther"
+
+
 def behaviour_lines(behaviour: Mapping[str, Any]) -> list[str]:
     """Models on public test sets, in a few lines a set: differences in nats first, shares second."""
     margin = behaviour["margin"]
+    ways = {"nearer": "nearer to 0", "farther": "farther from 0"}
     words = {
-        "moved": "moved",
-        "moved_little": f"moved, by less than {margin:g}",
+        "moved": "moved {way}",
+        "moved_little": f"moved {{way}}, by less than {margin:g}",
         "not_moved": f"not moved beyond {margin:g}",
         "too_few": "too few items to say",
     }
@@ -208,13 +225,13 @@ def behaviour_lines(behaviour: Mapping[str, Any]) -> list[str]:
                 f"{size['value']:.4f}, {share['value']:.1f} % above 0{extra}"
             )
         for row in one["changes"]:
-            moves = "; ".join(
-                f"{name} {move['change']:+.4f} {interval_text(move['ci95'])} "
-                f"{words[verdict_key(move, margin)]}"
-                for name, move in (("mean", row["mean"]), ("mean size", row["mean_abs"]))
-            )
+            told = []
+            for name, key in (("mean", "mean"), ("mean size", "mean_abs")):
+                move, way = row[key], way_key(one, row, key)
+                verdict = words[verdict_key(move, margin)].format(way=ways[way] if way else "")
+                told.append(f"{name} {move['change']:+.4f} {interval_text(move['ci95'])} {verdict}")
             lines.append(
-                f"   {row['model']} against {row['against']}, item by item: {moves}; "
+                f"   {row['model']} against {row['against']}, item by item: {'; '.join(told)}; "
                 f"{row['percent']['value']:+.1f} percentage points"
             )
     return lines + [f"note: {note}" for note in behaviour["notes"]]

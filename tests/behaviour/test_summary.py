@@ -6,6 +6,8 @@ import pytest
 from isentropic.behaviour import SETS, Item, PairedBehaviour, Scores, read_sets, stereoset_scores
 from isentropic.behaviour.summary import bbq_scores, differences, estimate, figures, gate, move
 from isentropic.gap import paired_gap
+from isentropic.labels import behaviour_lines
+from isentropic.report import render_html
 from oracles import rng
 
 
@@ -102,3 +104,23 @@ def test_a_change_is_that_of_the_same_items(benchmarks):
     clusters = [item.cluster for item in tests.sets[0].items]
     assert change["percent"] == estimate(100.0 * (shifted > 0) - 100.0 * (d > 0), clusters)
     np.testing.assert_array_equal(differences(tests.scores["winogender"][0]), d)
+
+
+@pytest.mark.parametrize(
+    ("change", "way", "zh"), [(-0.5, "nearer to 0", "更接近 0"), (0.5, "farther from 0", "更远离 0")]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_verdict_says_which_way(benchmarks, change, way, zh, sign):
+    tests = PairedBehaviour(read_sets(str(benchmarks), "winogender"))
+    d = sign * (2 + rng(5).random(8))
+    after = d + sign * (change + rng(6).normal(0, 0.01, 8))
+    tests.models = [{"name": name, "sha256": "", "bf16": False} for name in ("base", "final")]
+    tests.scores["winogender"] = [scores_of(np.zeros(8), d), scores_of(np.zeros(8), after)]
+    found = tests.result()
+    assert "\n".join(behaviour_lines(found)).count(f" moved {way}") == 2  # the mean and its size
+    assert (
+        render_html(found, "en").count(f"Moved {way}") == 2
+        and render_html(found, "zh").count(f"有变化，{zh}") == 2
+    )
+    found["sets"][0]["models"][0]["mean"]["value"] = None  # unknown: no verdict
+    assert render_html(found, "en").count(f"Moved {way}") == 1

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from isentropic.labels import interval_text, verdict_key
+from isentropic.labels import interval_text, verdict_key, way_key
 from isentropic.report.head import Head
 from isentropic.report.sections import Block, Number, Section, table, text
 from isentropic.report.words import Words
-from isentropic.schema import Behaviour, BehaviourSet
+from isentropic.schema import Behaviour, BehaviourChange, BehaviourSet
+
+Judged = Literal["mean", "mean_abs"]
+JUDGED: tuple[Judged, ...] = ("mean", "mean_abs")
+"""The figures whose change has a verdict."""
 
 
 def behaviour_head(found: Behaviour, words: Words) -> Head:
@@ -29,16 +33,17 @@ def behaviour_head(found: Behaviour, words: Words) -> Head:
 
 def behaviour_lead(found: Behaviour, words: Words) -> str:
     """How many of the figures moved, and how many verdicts there are; "" for a single model."""
-    verdicts = [
-        change[key]["verdict"]
+    told = [
+        (change[key]["verdict"], way_key(one, change, key))
         for one in found["sets"]
         for change in one["changes"]
-        for key in ("mean", "mean_abs")
+        for key in JUDGED
     ]
-    if not verdicts:
+    if not told:
         return ""
-    counts = {word: verdicts.count(word) for word in ("moved", "not_moved", "too_few")}
-    return words("behaviour_lead", n=len(verdicts), margin=margin_text(found, words), **counts)
+    counts = {word: sum(verdict == word for verdict, _ in told) for word in ("moved", "not_moved", "too_few")}
+    nearer = told.count(("moved", "nearer"))
+    return words("behaviour_lead", n=len(told), margin=margin_text(found, words), nearer=nearer, **counts)
 
 
 def behaviour_section(found: Behaviour, words: Words, names: Sequence[str] | None = None) -> Section:
@@ -51,9 +56,10 @@ def behaviour_section(found: Behaviour, words: Words, names: Sequence[str] | Non
     models = [model["name"] for model in found["models"]]
     notes = found["notes"] if names else []
     names = names or models
-    head = [words("col_quantity"), *names]
+    head = [words("col_quantity"), *names[:1]]
     for name in names[1:]:
-        head += [words("col_moved" if len(names) == 2 else "col_moved_of", model=name), words("row_verdict")]
+        moved = words("col_moved" if len(names) == 2 else "col_moved_of", model=name)
+        head += [name, moved, words("row_verdict")]
     note = words("behaviour_note")
     if len(models) > 1:
         note = words.joined([note, words("behaviour_verdicts", margin=margin_text(found, words))])
@@ -68,28 +74,38 @@ def rows(one: BehaviourSet, models: Sequence[str], found: Behaviour, words: Word
     changes: dict[str, Any] = {row["model"]: row for row in one["changes"]}
     shown: list[Any] = [figures.get(model) for model in models]
     written = []
-    for key in ("mean", "mean_abs", "percent"):
+    for key in (*JUDGED, "percent"):
         places = 1 if key == "percent" else None
         plain, signed = partial(words.plain, places=places), partial(words.signed, places=places)
+        write = signed if key == "mean" else plain
         row = [words(f"behaviour_{key}")]
-        for figure in shown:
-            write = signed if key == "mean" else plain
+        for model, figure in zip(models, shown, strict=True):
             row.append(Number(estimated(figure and figure[key], write, words)))
-        for model in models[1:]:
-            move: Any = changes[model][key] if model in changes else None
-            judged = move is not None and key != "percent"
-            verdict = f"behaviour_{verdict_key(move, found['margin'])}" if judged else "no_value"
-            row += [
-                Number(estimated(move, signed, words)),
-                words(verdict, margin=margin_text(found, words)),
-            ]
+            if model != models[0]:
+                change = changes.get(model)
+                verdict = (
+                    verdict_text(one, change, key, found, words) if change and key in JUDGED else words.blank
+                )
+                row += [Number(estimated(change and change[key], signed, words)), verdict]
         written.append(row)
     for key in dict.fromkeys(key for figure in shown if figure for key in figure["extra"]):
         row = [words.texts.get(f"behaviour_{key}", key)]
-        values = [figure["extra"].get(key) if figure else None for figure in shown]
-        row += [Number(words.plain(value, 1)) for value in values]
-        written.append(row + [words.blank] * 2 * (len(models) - 1))
+        for place, figure in enumerate(shown):
+            row.append(Number(words.plain(figure["extra"].get(key) if figure else None, 1)))
+            row += [words.blank] * (2 if place else 0)
+        written.append(row)
     return written
+
+
+def verdict_text(
+    one: BehaviourSet, change: BehaviourChange, key: Judged, found: Behaviour, words: Words
+) -> str:
+    """The verdict on a change, and which way the figure went if it moved."""
+    way = way_key(one, change, key)
+    if way is None:
+        return words.blank
+    name = f"behaviour_{verdict_key(change[key], found['margin'])}"
+    return words(name, margin=margin_text(found, words), way=words(f"behaviour_{way}"))
 
 
 def described(one: BehaviourSet, words: Words) -> str:
