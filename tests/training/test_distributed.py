@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -165,6 +166,49 @@ main()
 def test_both_processes_leave_a_model_within_its_target_unchanged(tmp_path, tiny_folder, tiny_file):
     assert "left unchanged" in two(*flags(tiny_folder, tiny_file, tmp_path, "within", target_gap=5)).stdout
     assert (tmp_path / "within" / "final" / "model.safetensors").is_file()
+
+
+SHARED_OUT = """
+import json, os, sys
+os.environ["ISENTROPIC_CACHE"] += os.environ["RANK"]
+import torch
+from isentropic.measure.measurement import measure
+from isentropic.models.load import load_model
+from isentropic.models.sharding import together
+from isentropic.prompts.load import load_prompts
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+loaded, prompts = load_model(sys.argv[1]), load_prompts(sys.argv[2]).split("test")
+def tell(name):
+    totals = {}
+    found = measure(
+        loaded, prompts, expectation=False,
+        sampling_progress=lambda done, total: totals.update(sampled=total),
+        progress=lambda done, total: totals.update(scored=total),
+    )
+    drawn = [example.response_ids for item in found.items for example in item.examples]
+    with open(f"{sys.argv[3]}/{name}.json", "w") as file:
+        json.dump([totals, drawn, [value for values in found.entropies for value in values.tolist()]], file)
+if rank == 0:
+    tell("alone")
+with together():
+    tell(rank)
+"""
+
+
+def test_measuring_is_shared_out(tmp_path, tiny_folder, tiny_file):
+    """Also where the responses are in the cache of one process and not in that of the other."""
+    (tmp_path / "share.py").write_text(SHARED_OUT, encoding="utf-8")
+    done = torchrun(tmp_path / "share.py", str(tiny_folder), str(tiny_file), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (whole, drawn, entropies), *parts = (
+        json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("alone", 0, 1)
+    )
+    assert whole == {"sampled": 24, "scored": 48}
+    for totals, same, shared in parts:
+        assert totals == {"sampled": 12, "scored": 24}
+        assert same == drawn and shared == pytest.approx(entropies, abs=1e-6)
+    assert parts[0][2] == parts[1][2]
 
 
 SCRIPT = """

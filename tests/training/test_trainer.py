@@ -651,6 +651,21 @@ def test_refreshed_responses_are_not_sampled_before_training():
     assert not any(item.examples for item in trainer.train_items)
 
 
+def test_before_the_first_step_everything_is_scored_once():
+    trainer, seen = trainer_of(), []
+    for name in ("score", "score_loss"):
+
+        def noting(items: Sequence[Item], *more: Any, score: Any = getattr(trainer, name)) -> list[np.ndarray]:
+            seen.extend(map(id, items))
+            return score(items, *more)
+
+        setattr(trainer, name, noting)
+    trainer.prepare()
+    assert trainer.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-6)
+    drawn = [item for item in trainer.train_items if item.examples]
+    assert sorted(seen) == sorted(map(id, [*drawn, *trainer.validation_items]))
+
+
 # ---- what transformers' users expect ---------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from isentropic.measure.score import check_finite, score_items
 from isentropic.measure.served import served_row
 from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel
+from isentropic.models.sharding import together
 from isentropic.prompts.prompt_set import SPLITS, PromptSet
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Draw, ResponseSampler
@@ -81,6 +82,7 @@ class Measuring:
         check_finite(entropies, loaded.name)
         return entropies
 
+    @together()
     def measure_test(
         self,
         loaded: LoadedModel,
@@ -114,6 +116,7 @@ class Measuring:
         """The gaps that the run does not aim at, by the name of their set."""
         return {name: self.measure_test(untrained, part=name) for name in self.parts if name not in SPLITS}
 
+    @together()
     def look(
         self, before: Measurement, after: Measurement, final: LoadedModel
     ) -> tuple[Measurement, Measurement]:
@@ -156,6 +159,7 @@ class Measuring:
         after.summary["decision"] = decision
         return before, after
 
+    @together()
     def score_public(self, name: str, loaded: LoadedModel) -> None:
         """Score the model as it is now on the public test sets, where the run has some."""
         if self.public:
@@ -195,6 +199,7 @@ class Measuring:
             loaded.model.to(self.trainer.args.device)  # type: ignore[arg-type]
         return loaded
 
+    @together()
     def cost_of(self, loaded: LoadedModel) -> dict[str, Any]:
         """What the model's own answers to neutral prompts look like,
         and the perplexity of the text file if one is given."""

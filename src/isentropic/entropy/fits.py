@@ -19,7 +19,7 @@ from isentropic.entropy.engine import Head, call
 from isentropic.entropy.reference import at_least_float32
 from isentropic.errors import InputError
 from isentropic.models.model import context_length, evaluating, text_config
-from isentropic.models.sharding import is_sharded
+from isentropic.models.sharding import sharding_of
 
 Engine = Literal["auto", "chunked", "logits"]
 
@@ -104,15 +104,6 @@ def reach_of(base: Any) -> list[int]:
     names = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size", "index_topk")
     found = [context_length(base), *(config.get(name) for name in names)]
     return [reach for reach in found if isinstance(reach, int) and reach > 0]
-
-
-def sharding_of(model: nn.Module, base: nn.Module) -> str | None:
-    """How the model is spread over processes or devices, or None where it is whole."""
-    if any(type(part).__name__ in ("FullyShardedDataParallel", "DataParallel") for part in model.modules()):
-        return "the model is spread over devices by FSDP or DataParallel"
-    if any(is_sharded(parameter) for parameter in base.parameters()):
-        return "its parameters are sharded"
-    return None
 
 
 def ordinary_ids(base: Any, count: int) -> Tensor:
@@ -264,7 +255,7 @@ def same_logits(base: nn.Module, truth: Tensor, ours: Tensor) -> bool:
 
 def head_misfit(model: nn.Module, base: nn.Module) -> str | None:
     """Why the chunked engine cannot serve this model, or None."""
-    if sharded := sharding_of(model, base):
+    if sharded := sharding_of(model):
         return sharded
     head = Head.of(base)
     if head is None or decoder_of(base) is None:

@@ -39,12 +39,12 @@ from isentropic.entropy.fits import (
     packing_misfit,
     plain_inputs,
     reach_of,
-    sharding_of,
     unwrapped,
     warn_once,
 )
 from isentropic.entropy.reference import EntropySums, Quantity, refuse_empty
 from isentropic.errors import InputError
+from isentropic.models.sharding import sharding_of
 
 ALONE = "each response is scored in a row of its own, prompt included"
 
@@ -261,7 +261,7 @@ class EntropyScorer:
         """
         base = unwrapped(model)
         self.fit_of(model)
-        misfit = None if sharding_of(model, base) else gradient_misfit(base)
+        misfit = None if sharding_of(model) else gradient_misfit(base)
         if misfit:
             raise InputError(
                 f"{type(base).__name__} cannot be trained in evaluation mode, as it is measured: {misfit}; "
@@ -280,14 +280,14 @@ class EntropyScorer:
         base = unwrapped(model)
         if base not in self._fits:
             self._fits[base] = self._first_trials(model, base)
-        elif self._fits[base].engine == "chunked" and (sharded := sharding_of(model, base)):
+        elif self._fits[base].engine == "chunked" and (sharded := sharding_of(model)):
             # A trainer may shard a model that was whole when it was first scored.
             self._choose_engine(base, self._fits[base], sharded)
         return self._fits[base]
 
     def _first_trials(self, model: nn.Module, base: nn.Module) -> Fit:
         fit = Fit()
-        sharded = sharding_of(model, base)
+        sharded = sharding_of(model)
         if not sharded:
             self._try_length(base, fit, ordinary_ids(base, TRIAL_LENGTH))
         self._choose_engine(base, fit, None if self.engine == "logits" else head_misfit(model, base))
@@ -340,7 +340,7 @@ class EntropyScorer:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Response numbers and values of all response tokens; with weights also their weighted sum."""
         base, fit = unwrapped(model), self.fit_of(model)
-        if not sharding_of(model, base):
+        if not sharding_of(model):
             self._try_longer(base, fit, rows)
         if rows.packed and not fit.longest_row:
             rows = _alone(rows)

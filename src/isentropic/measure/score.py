@@ -10,6 +10,7 @@ import torch
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.models.model import evaluating, precision
+from isentropic.models.sharding import shared_out
 from isentropic.responses.batches import Item, collate_rows, pack, row_length
 from isentropic.responses.sample import Entropies, Example, Progress, token_batches, tokens_a_batch
 
@@ -29,20 +30,25 @@ def score_examples(
     Rows are sorted by length, the longest first: little is padded, and what long rows show is known at once.
     """
     rows = pack(examples, scorer.longest_row(model))
-    places = np.split(np.arange(len(examples)), np.cumsum([len(row) for row in rows])[:-1])
     order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]), reverse=True)
-    values = np.full(len(examples), np.nan)
     device = next(model.parameters()).device
-    done = 0
-    with evaluating(model), precision(device, bf16):
-        for chosen in token_batches(order, lambda i: row_length(rows[i]), tokens_a_batch(device)):
+
+    def score(part: Sequence[int]) -> dict[int, np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        done, total = 0, sum(len(rows[i]) for i in part)
+        for chosen in token_batches(part, lambda i: row_length(rows[i]), tokens_a_batch(device)):
             batch = {k: v.to(device) for k, v in collate_rows([rows[i] for i in chosen], pad).items()}
-            scored = scorer.score(model, **batch).means().cpu().numpy()
-            values[np.concatenate([places[i] for i in chosen])] = scored
-            done += len(scored)
+            values = scorer.score(model, **batch).means().cpu().numpy()
+            ends = np.cumsum([len(rows[i]) for i in chosen])
+            found.update(zip(chosen, np.split(values, ends[:-1]), strict=True))
+            done += len(values)
             if progress:
-                progress(done, len(examples))
-    return values
+                progress(done, total)
+        return found
+
+    with evaluating(model), precision(device, bf16):
+        scored = shared_out(model, order, score)
+    return np.concatenate([np.empty(0), *(scored[i] for i in range(len(rows)))])
 
 
 def score_items(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from isentropic.models.identity import computation
 from isentropic.models.model import context_length, evaluating, precision, vocabulary_size
+from isentropic.models.sharding import agreed, shared_out
 from isentropic.models.trial import same_logits
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.cache import keep, read_kept, sha256_of
@@ -159,6 +160,8 @@ def sample_responses(
 ) -> list[list[Tokens]]:
     """Draw ``num_responses`` responses to each encoded prompt, up to and including the end token.
 
+    Long because what holds for all batches stands around the loop over them.
+
     Generation uses the key-value cache and pads on the left, or, where the model looks past the padding,
     takes prompts of one length, or one prompt, at a time. Equal prompts are sampled once.
     """
@@ -168,7 +171,6 @@ def sample_responses(
         {(ids, sample) for ids in encoded for sample in range(sampling.num_responses)},
         key=lambda job: (len(job[0]), job),
     )
-    drawn: dict[Job, Tokens] = {}
     config = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,
@@ -177,18 +179,10 @@ def sample_responses(
         return_dict_in_generate=True,
     )
     device = model.device
-    with contextlib.ExitStack() as way:
-        for context in (evaluating(model), precision(device, bf16), own_generation_config(model, config)):
-            way.enter_context(context)
-        if jobs and generates_otherwise(model, jobs[-1][0], sampling.max_new_tokens, ends[0]):
-            way.enter_context(plain_steps(model))
-            watch, config.use_cache = None, False
-        together = may_share(model, jobs, sampling.max_new_tokens, ends[0])
-        if together != "padded":
-            watch = None
-        elif watch:
-            jobs = beside_their_twins(jobs, watch.twins)
-        for batch in sampling_batches(jobs, sampling.max_new_tokens, together, tokens_a_batch(device)):
+
+    def draw(part: Jobs) -> dict[Job, Tokens]:
+        drawn: dict[Job, Tokens] = {}
+        for batch in sampling_batches(part, sampling.max_new_tokens, together, tokens_a_batch(device)):
             rows, mask = left_padded([ids for ids, _ in batch], ends[0], device)
             width = rows.shape[1]
             processors = LogitsProcessorList()
@@ -205,7 +199,24 @@ def sample_responses(
                 watch.batch(batch, drawn, mask, output.past_key_values)
             del output  # its keys and values
             if progress:
-                progress(len(drawn), len(jobs))
+                progress(len(drawn), len(part))
+        return drawn
+
+    with (
+        evaluating(model),
+        precision(device, bf16),
+        own_generation_config(model, config),
+        contextlib.ExitStack() as way,
+    ):
+        if jobs and generates_otherwise(model, jobs[-1][0], sampling.max_new_tokens, ends[0]):
+            way.enter_context(plain_steps(model))
+            watch, config.use_cache = None, False
+        together = may_share(model, jobs, sampling.max_new_tokens, ends[0])
+        if together != "padded":
+            watch = None
+        elif watch:
+            jobs = beside_their_twins(jobs, watch.twins)
+        drawn = shared_out(model, jobs, draw)
     return [[drawn[ids, sample] for sample in range(sampling.num_responses)] for ids in encoded]
 
 
@@ -535,7 +546,7 @@ class ResponseSampler:
         key = self.cache_key(encoded)
         kept = read_kept(key) if key else None
         known = self.watch.known if self.watch else {}
-        if kept is not None:
+        if agreed(self.model, kept is not None) and kept:
             drawn, entropies = kept
             known |= entropies
             return drawn

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isentropic.gap import GroupGap
 from isentropic.measure.summary import Array, add_entropies, gaps_of, group_entropies, topics_of
 from isentropic.responses.batches import Item
 from isentropic.schema import Estimate
@@ -50,7 +51,8 @@ class Steadying:
     def __init__(self) -> None:
         self.before: dict[int, Array] = {}
         self.pool: Scored | None = None
-        self.validation_before: list[Array] = []
+        self.at_start: tuple[list[GroupGap], Array] = [], np.empty(0)
+        self.validation_before = np.empty(0)
         self.held_out_means: dict[str, float] = {}
         self.anchor: dict[str, float] = {}
 
@@ -58,20 +60,48 @@ class Steadying:
         """Take down the entropies of the training items before the first step."""
         self.before = {item.index: values for item, values in zip(items, entropies, strict=True)}
 
-    def start_pool(self, training: Scored, validation: Scored) -> None:
+    def start_pool(self, training: Scored, validation: Scored, groups: Sequence[str]) -> None:
         """Let the training prompts, unseen so far, help to tell the held-out gap before the first step."""
-        self.validation_before = validation[1]
         self.pool = training[0] + validation[0], [*training[1], *validation[1]]
+        table = group_entropies(*self.pool, groups)
+        self.at_start = gaps_of(table, groups, topics_of(self.pool[0])), table.mean(0)
+        self.validation_before = group_entropies(*validation, groups)
 
     def measured(self, means: dict[str, float]) -> None:
         """The held-out mean entropy of each group: the next batch sets the anchor by it."""
         self.held_out_means = means
 
     def estimate(self, items: Sequence[Item], now: Sequence[Array], groups: Sequence[str]) -> Estimate | None:
-        """The held-out gap by :func:`held_out_estimate`; None where there is no pool."""
+        """The held-out gap from all that was held out: every prompt before training, the validation prompts
+        since; None where there is no pool.
+
+        .. math:: \\hat g(t) = g_{pool}(0) + (g_{val}(t) - g_{val}(0))
+
+        Before the first step the training prompts are as unseen as the validation prompts, so both tell the
+        gap at step 0; the change since comes from the validation prompts alone, pair by pair. Standard error:
+        the root of the two squared. Twins only. With more than two groups it is the widest gap, with an
+        interval that holds for all.
+
+        Args:
+            items: the validation items.
+            now: their response entropies.
+        """
         if self.pool is None:
             return None
-        return held_out_estimate(self.pool, self.validation_before, now, items, groups)
+        at_start, means = self.at_start
+        change = group_entropies(items, now, groups) - self.validation_before
+        means = means + change.mean(0)
+        since = gaps_of(change, groups, topics_of(items))
+        k = max(range(len(at_start)), key=lambda k: abs(at_start[k].estimate.gap + since[k].estimate.gap))
+        first, second = at_start[k].estimate, since[k].estimate
+        gap = first.gap + second.gap
+        found: Estimate = {"gap": gap, "se": None, "ci95": None, "n_pairs": first.n}
+        if first.known:
+            se = math.hypot(first.se, second.se if second.known else 0.0)
+            half = (first.ci95[1] - first.gap) / first.se * se  # the quantile of the larger error
+            found["se"], found["ci95"] = se, [gap - half, gap + half]
+        add_entropies(found, [*groups, "mean"], np.array([*means, means.mean()]))
+        return found
 
     def baseline(self, items: Sequence[Item]) -> Array:
         """(n,) ``H_i(0)``, to be taken from each example's entropy; zeros without steadying."""
@@ -98,41 +128,3 @@ class Steadying:
 
     def load(self, state: dict[str, Any]) -> None:
         self.anchor, self.held_out_means = state["anchor"], state["held_out_means"]
-
-
-def held_out_estimate(
-    pool: tuple[Sequence[Item], Sequence[Array]],
-    before: Sequence[Array],
-    now: Sequence[Array],
-    items: Sequence[Item],
-    groups: Sequence[str],
-) -> Estimate:
-    """The gap during training, from all that was held out: every prompt before training,
-    the validation prompts since.
-
-    .. math:: \\hat g(t) = g_{pool}(0) + (g_{val}(t) - g_{val}(0))
-
-    Before the first step the training prompts are as unseen as the validation prompts, so both tell the gap
-    at step 0; the change since comes from the validation prompts alone, pair by pair. Standard error: the
-    root of the two squared. Twins only. With more than two groups it is the widest gap, with an interval that
-    holds for all.
-
-    Args:
-        pool: training and validation items with their entropies before training.
-        before, now: entropies of the validation ``items`` before training and now.
-    """
-    start = group_entropies(*pool, groups)
-    change = group_entropies(items, now, groups) - group_entropies(items, before, groups)
-    means = start.mean(0) + change.mean(0)
-    at_start = gaps_of(start, groups, topics_of(pool[0]))
-    since = gaps_of(change, groups, topics_of(items))
-    k = max(range(len(at_start)), key=lambda k: abs(at_start[k].estimate.gap + since[k].estimate.gap))
-    first, second = at_start[k].estimate, since[k].estimate
-    gap = first.gap + second.gap
-    found: Estimate = {"gap": gap, "se": None, "ci95": None, "n_pairs": first.n}
-    if first.known:
-        se = math.hypot(first.se, second.se if second.known else 0.0)
-        half = (first.ci95[1] - first.gap) / first.se * se  # the quantile of the larger error
-        found["se"], found["ci95"] = se, [gap - half, gap + half]
-    add_entropies(found, [*groups, "mean"], np.array([*means, means.mean()]))
-    return found

@@ -38,6 +38,7 @@ from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model, ready_tokenizer
 from isentropic.models.model import LoadedModel, quiet_transformers, vocabulary_size
 from isentropic.models.save import make_savable
+from isentropic.models.sharding import together
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
@@ -205,6 +206,7 @@ class DebiasingTrainer(Trainer):
 
     # --- Before training ------------------------------------------------------------------------------------
 
+    @together()
     def prepare(self) -> None:
         """Sample all responses from the base model, and record what later steps are compared with."""
         if self.neutral is not None:
@@ -227,11 +229,12 @@ class DebiasingTrainer(Trainer):
             self.steadying.start(items, scores)
         if closes_entropy:
             self.validation_items = self.held_out_items(self.validation_set, "validation responses")
+        self.held_out_entropies = [self.score_loss(self.validation_items)]
         held_out = set(self.validation_set.prompts)
         apart = self.one_set and held_out.isdisjoint(p for item in items for p in item.prompts)
         if steady and apart and self.shared and self.validation_set.paired:
-            validation = self.validation_items, self.score(self.validation_items)
-            self.steadying.start_pool((items, scores), validation)
+            validation = self.validation_items, self.held_out_entropies[0]
+            self.steadying.start_pool((items, scores), validation, self.groups)
         guard = self.response_sampler(args.sampling(Draw.NEUTRAL, num_responses=1))
         vocabulary = vocabulary_size(model)
         neutral = neutral_examples(guard, vocabulary)
@@ -260,6 +263,7 @@ class DebiasingTrainer(Trainer):
             self.hold.attach(optimizer)
         return optimizer
 
+    @together()
     def held_out_items(self, prompts: PromptSet, stage: str) -> list[Item]:
         """Prompts with responses that are fixed from now on: every later measurement is on the same text."""
         sampler = self.response_sampler(self.args.sampling(Draw.VALIDATION, num_responses=1))
@@ -309,8 +313,7 @@ class DebiasingTrainer(Trainer):
         checkpoint = self.checkpoint(resume_from_checkpoint)
         self.prepare()
         if checkpoint is not None:
-            # The base model's: the checkpoint is not loaded yet.
-            self.held_out_entropies = self.held_out_entropies[:1] or [self.score_loss(self.validation_items)]
+            del self.held_out_entropies[1:]
             self.load_steering(Path(checkpoint))
         elif self.measured_step != self.state.global_step:
             self.evaluate()
@@ -445,7 +448,11 @@ class DebiasingTrainer(Trainer):
             prompts = as_prompts(eval_dataset, self.args.seed)
             items, groups = self.items_of(prompts), prompts.groups
         own = eval_dataset is None
-        entropies = self.score_loss(items) if own else self.score(items)
+        if own and self.state.global_step == 0:  # scored already
+            entropies = self.held_out_entropies[0]
+        else:
+            with together():
+                entropies = self.score_loss(items) if own else self.score(items)
         if not all(np.isfinite(values).all() for values in entropies):
             raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
         summary: Estimate | None
@@ -473,6 +480,7 @@ class DebiasingTrainer(Trainer):
             self.other_items[prompts.sha256] = self.held_out_items(prompts, "responses")
         return self.other_items[prompts.sha256]
 
+    @together()
     def held_out_figures(self, summary: Estimate, groups: Sequence[str]) -> dict[str, Any]:
         """The gap that a summary tells, and what the change of the weights has cost;
         the same on all processes."""
