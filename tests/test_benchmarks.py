@@ -82,6 +82,7 @@ def test_growth(quick: Any) -> None:
     assert first["time of one, of x1"] == "1.00"
     assert [figures["sides"][f"tokens x{n}"]["tokens"] for n in (1, 2, 4, 8)] == [12, 24, 48, 96]
     assert [figures["sides"][f"prompts x{n}"]["pairs"] for n in (1, 10)] == [3, 30]
+    assert [figures["sides"][f"data x{n}"]["pairs"] for n in (1, 2)] == [24, 48]
 
 
 def test_tokens(quick: Any) -> None:

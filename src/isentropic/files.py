@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,10 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    write_text(path, "".join(json_line(row) for row in rows))
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows in one move, one by one: they need not be in memory together."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines(json_line(row).encode("utf-8") for row in rows)
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
@@ -160,12 +162,13 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     What to do about a damaged line is the caller's decision: leave it out, stop there, or refuse the file.
     """
     # Only \n ends a line: str.splitlines would also cut at U+2028, which JSON allows inside a string.
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line.strip():
-            try:
-                yield number, json_object(line)
-            except ValueError as error:
-                yield number, error
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield number, json_object(line.removesuffix(b"\n"))
+                except ValueError as error:
+                    yield number, error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -394,19 +394,17 @@ def read_run(folder: str | Path, result: dict[str, Any] | None = None) -> dict[s
         after = None
     comparison = _optional(folder / COMPARISON, notes, silent=after is None)
     behaviour = _optional(folder / BEHAVIOUR, notes, silent=not config.get("behaviour") or after is None)
-    metrics = _rows(folder / METRICS, notes, silent=unchanged)
-    responses = _rows(folder / RESPONSES, notes)
     return {
         "schema": "isentropic.run/1",
         "name": folder.resolve().name,
         "config": config,
-        "metrics": metrics,
+        "metrics": list(_rows(folder / METRICS, notes, silent=unchanged)),
         "before": before,
         "after": after,
         "comparison": comparison,
         "behaviour": behaviour,
         "result": result,
-        "examples": _examples(responses, before, after),
+        "examples": _examples(_rows(folder / RESPONSES, notes), before, after),
         "curves": (folder / CURVES).is_file(),
         "notes": notes,
     }
@@ -437,17 +435,16 @@ def _optional(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> 
     return None
 
 
-def _rows(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> list[dict[str, Any]]:
-    """Read JSON lines; a line that cannot be read is left out and noted,
+def _rows(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> Iterator[dict[str, Any]]:
+    """Read JSON lines one by one; a line that cannot be read is left out and, at the end, noted,
     as a run killed in mid-write leaves one."""
-    rows: list[dict[str, Any]] = []
     damaged: list[int] = []
     try:
         for number, row in read_jsonl(path):
             if isinstance(row, ValueError):
                 damaged.append(number)
             else:
-                rows.append(row)
+                yield row
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         if not (silent and missing):
@@ -456,33 +453,29 @@ def _rows(path: Path, notes: list[dict[str, Any]], silent: bool = False) -> list
     if damaged:
         note = {"key": "line", "file": path.name, "line": damaged[0]}
         notes.append(note | ({"key": "lines", "more": len(damaged) - 1} if len(damaged) > 1 else {}))
-    return rows
 
 
 def _examples(
-    responses: list[dict[str, Any]], before: Mapping[str, Any], after: Mapping[str, Any] | None
+    responses: Iterable[dict[str, Any]], before: Mapping[str, Any], after: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Choose the pairs with the lowest, the middle and the highest gap before training,
-    with their responses."""
-    pairs: dict[str, list[dict[str, Any]]] = {}
+    """The pairs with the lowest, the middle and the highest gap before training, with their responses; the
+    first three pairs where no gaps are known. No others are held in memory."""
     split = before.get("split") or "test"
-    for row in responses:
-        if row.get("pair_id") is not None and row.get("split", split) == split:
-            pairs.setdefault(str(row["pair_id"]), []).append(row)
     gaps = [_pair_gaps(summary) for summary in (before, after or {})]
-    ranked = sorted((pair for pair in pairs if pair in gaps[0]), key=lambda pair: (gaps[0][pair], pair))
+    ranked = sorted(gaps[0], key=lambda pair: (gaps[0][pair], pair))
+    chosen = {f"{i}": pair for i, pair in enumerate(ranked)}
     if len(ranked) >= 3:
-        chosen = dict(
-            zip(
-                ("lowest", "middle", "highest"),
-                (ranked[0], ranked[len(ranked) // 2], ranked[-1]),
-                strict=True,
-            )
-        )
-    else:
-        chosen = {f"{i}": pair for i, pair in enumerate(ranked or list(pairs)[:3])}
+        chosen = {"lowest": ranked[0], "middle": ranked[len(ranked) // 2], "highest": ranked[-1]}
+    pairs: dict[str, list[dict[str, Any]]] = {pair: [] for pair in chosen.values()}
+    for row in responses:
+        pair = str(row.get("pair_id"))
+        shown = pair in pairs or (not ranked and len(pairs) < 3)
+        if shown and row.get("pair_id") is not None and row.get("split", split) == split:
+            pairs.setdefault(pair, []).append(row)
     examples = []
-    for place, pair in chosen.items():
+    for place, pair in (chosen or dict(zip("012", pairs, strict=False))).items():
+        if not pairs[pair]:
+            continue
         prompts: dict[str, str] = {}
         scored: dict[tuple[str, str], dict[str, tuple[Any, Any]]] = {}
         for row in pairs[pair]:

@@ -653,13 +653,13 @@ def test_refreshed_responses_are_not_sampled_before_training():
 
 def test_before_the_first_step_everything_is_scored_once():
     trainer, seen = trainer_of(), []
+
+    def noting(score: Any, items: Sequence[Item], *more: Any) -> list[np.ndarray]:
+        seen.extend(map(id, items))
+        return score(items, *more)
+
     for name in ("score", "score_loss"):
-
-        def noting(items: Sequence[Item], *more: Any, score: Any = getattr(trainer, name)) -> list[np.ndarray]:
-            seen.extend(map(id, items))
-            return score(items, *more)
-
-        setattr(trainer, name, noting)
+        setattr(trainer, name, functools.partial(noting, getattr(trainer, name)))
     trainer.prepare()
     assert trainer.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-6)
     drawn = [item for item in trainer.train_items if item.examples]

@@ -13,7 +13,7 @@ from isentropic.commands.faults import gate
 from isentropic.commands.outputs import check_outputs
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.files import json_line, write_text
+from isentropic.files import write_jsonl, write_text
 from isentropic.labels import expectation_line, gap_line, interval_text
 from isentropic.measure.cost import read_text
 from isentropic.measure.measurement import Measurement, measure, response_rows
@@ -194,8 +194,7 @@ def write_responses(measurement: Measurement, loaded: LoadedModel, settings: Mea
     """Write ``--responses_out``, if asked for; returns a line that says so."""
     if settings.responses_out is None:
         return []
-    rows = response_rows(measurement, loaded.tokenizer)
-    write_text(Path(settings.responses_out), "".join(json_line(row) for row in rows))
+    write_jsonl(Path(settings.responses_out), response_rows(measurement, loaded.tokenizer))
     return [f"responses: {settings.responses_out}"]
 
 

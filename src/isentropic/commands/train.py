@@ -450,9 +450,7 @@ class Run:
         (row,) = compared["differences"]
         if told := expectation_change_line(row["expectation_change"], row["groups"]):
             self.screen.say(told)
-        for other in moved:
-            self.screen.say(other_set_line(other))
-        for line in behaviour_lines(public) if public else ():
+        for line in [*map(other_set_line, moved), *(behaviour_lines(public) if public else ())]:
             self.screen.say(line)
         model = trainer.accelerator.unwrap_model(trainer.model)
         Saving(
@@ -509,9 +507,8 @@ class Run:
 
     def write_responses(self, before: Measurement, after: Measurement) -> None:
         rows = response_rows(before, self.loaded.tokenizer, split="test")
-        for row, value in zip(rows, np.concatenate(after.entropies), strict=True):
-            row["entropy_after"] = float(value)
-        write_jsonl(self.folder / RESPONSES, rows)
+        later = zip(rows, np.concatenate(after.entropies), strict=True)
+        write_jsonl(self.folder / RESPONSES, ({**row, "entropy_after": float(h)} for row, h in later))
 
     def result(
         self,

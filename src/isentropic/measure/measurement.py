@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -144,9 +145,9 @@ def measure(
 # --- Responses, out and in ----------------------------------------------------------------------------------
 
 
-def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> list[dict[str, Any]]:
+def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> Iterator[dict[str, Any]]:
     """One row an example: enough for anyone to recompute each figure."""
-    return [
+    return (
         {
             "split": example.prompt.split,
             **extra,
@@ -165,4 +166,4 @@ def response_rows(measurement: Measurement, tokenizer: Any, **extra: Any) -> lis
         }
         for item, values in zip(measurement.items, measurement.entropies, strict=True)
         for example, value in zip(item.examples, values, strict=True)
-    ]
+    )

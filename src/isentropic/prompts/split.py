@@ -61,15 +61,14 @@ def _cut(pool: list[Unit], shares: dict[str, float], seed: int, key: Callable[[U
     together: dict[str, list[Unit]] = {}
     for unit in pool:
         together.setdefault(key(unit), []).append(unit)
-    order = sorted(together, key=lambda k: hashlib.sha256(f"{seed}|{k}".encode()).digest())
+    order = sorted(together, key=lambda k: hashlib.sha256(f"{seed}|{k}".encode()).digest(), reverse=True)
     chosen = {_identity(unit): "train" for unit in pool}
     n = len(pool)
     for name, part in shares.items():
         # At least 8, but never more than a quarter: a small set must keep something to train on.
         need = max(round(part * n), min(8, n // 4), 1)
         while need > 0 and len(order) > 1:
-            for unit in together[order[0]]:
+            for unit in together[order.pop()]:
                 chosen[_identity(unit)] = name
                 need -= 1
-            order.pop(0)
     return chosen

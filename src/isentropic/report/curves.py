@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Series = dict[str, list[tuple[float, ...]]]
+MOST_POINTS = 500
 
 GROUP_COLOURS = ("#0072b2", "#c8551b", "#00805e", "#a04a86", "#7a6a00")
 INK, MUTED, HELD_OUT, TARGET, RULE, ACCENT = "#22262b", "#8a929c", "#0b6e69", "#dfeeec", "#e2e5e8", "#0b6e68"
@@ -55,7 +56,7 @@ def curve_series(metrics: Iterable[Mapping[str, Any]]) -> Series:
     Returns:
         name -> points (step, value), ordered by step. `gap` holds the signed gap wherever rows have one. A
         step written twice, as after a resume, counts once: the later row wins. Values that are not finite are
-        left out.
+        left out. A long series is thinned: at most MOST_POINTS evenly spaced points and the last one.
 
     Example:
         >>> curve_series([{"step": 1, "gap": 0.4, "gap_signed": -0.4}, {"step": 1, "val_ci95": [-0.5, -0.3]}])
@@ -74,7 +75,11 @@ def curve_series(metrics: Iterable[Mapping[str, Any]]) -> Series:
                 continue
             known = points.setdefault("gap" if name == "gap_signed" else name, {})
             known[step] = (step, *(v for v in values if v is not None))
-    return {name: [known[step] for step in sorted(known)] for name, known in points.items()}
+    series = {}
+    for name, known in points.items():
+        *steps, last = sorted(known)
+        series[name] = [known[step] for step in [*steps[:: 1 + len(steps) // MOST_POINTS], last]]
+    return series
 
 
 def group_names(series: Mapping[str, Any]) -> list[str]:

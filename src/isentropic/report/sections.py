@@ -7,6 +7,7 @@ The HTML and the Markdown template only write the blocks down. A section that ha
 from __future__ import annotations
 
 import difflib
+import heapq
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,8 @@ from isentropic.schema import (
     mean_entropy,
 )
 
-MOST_TOPICS_DRAWN = 40
+MOST_DRAWN, MOST_LISTED = 40, 200
+"""Rows of a figure and of a table: a report does not grow with the data."""
 
 Block = dict[str, Any]
 Row = TypeVar("Row", bound=Estimate)
@@ -89,14 +91,19 @@ def results(view: View, words: Words) -> Section:
     if cells:
         everything = {"label": words("all_pairs"), "strong": True,
                       "marks": [mark(column.summary) for column in view.columns]}  # fmt: skip
-        drawn = [{"label": words.name(c), "marks": [mark(row) for row in found]} for c, found in cells]
+        drawn = [
+            {"label": words.name(c), "marks": [mark(row) for row in found]}
+            for c, found in largest(cells, MOST_DRAWN)
+        ]
+        blocks += left_out(len(cells), words)
         blocks.append(forest(view, words, "fig-cells", [everything, *drawn], told=column_facts(view, words)))
     blocks.append(
         table(words("table_results"), [words("col_quantity"), *labels(view, words)], quantities(view, words))
     )
     if cells:
-        verdicts = None if view.kind == "compare" else [last_verdict(words, found) for _, found in cells]
-        blocks.append(estimates(view, words, "cells", "part", cells, verdicts=verdicts))
+        listed = largest(cells, MOST_LISTED)
+        verdicts = None if view.kind == "compare" else [last_verdict(words, found) for _, found in listed]
+        blocks.append(estimates(view, words, "cells", "part", listed, verdicts=verdicts))
     if len(view.groups) > 2:
         by_groups = aligned(
             view, words,
@@ -326,16 +333,13 @@ def topics(view: View, words: Words) -> Section | None:
     if not found:
         return None
 
-    def size(item: tuple[str, list[TopicRow | None]]) -> float:
-        return max(abs(row["gap"] or 0.0) for row in item[1] if row)
-
     def place(item: tuple[str, list[TopicRow | None]]) -> tuple[float, str]:
         return next(row["gap"] or 0.0 for row in item[1] if row), item[0]
 
-    drawn = sorted(sorted(found, key=size, reverse=True)[:MOST_TOPICS_DRAWN], key=place)
+    ordered = sorted(largest(found, MOST_LISTED), key=place)
     rows = [
         {"label": topic, "marks": [mark(row, " ●" if row and row["clear"] else "") for row in marks]}
-        for topic, marks in drawn
+        for topic, marks in largest(ordered, MOST_DRAWN)
     ]
     clear = [
         sum(bool(row and row["clear"]) for row in column)
@@ -346,11 +350,8 @@ def topics(view: View, words: Words) -> Section | None:
         for label, n in zip(labels(view, words), clear, strict=True)
     ]
     told = words("topics_clear", parts=words("join").join(parts))
-    blocks = [text(words("topics_note", n=len(found))), text(told)]
-    if len(drawn) < len(found):
-        blocks.append(text(words("topics_shown", n=len(drawn))))
+    blocks = [text(words("topics_note", n=len(found))), text(told), *left_out(len(found), words)]
     blocks.append(forest(view, words, "fig-topics", rows, title="fig_topics", told=told))
-    ordered = sorted(found, key=place)
     block = estimates(view, words, "topics", "topic", ordered, tests=[tested for _, tested in ordered])
     return Section("topics", words("section_topics"), [*blocks, {**block, "fold": True}])
 
@@ -580,6 +581,22 @@ def aligned(
         for name, row in rows_of(column.summary):
             found.setdefault(name or words.blank, [None] * len(view.columns))[i] = row
     return list(found.items())
+
+
+def largest(rows: Aligned[Row], most: int) -> Aligned[Row]:
+    """The rows with the largest gaps, at most so many, in the order given."""
+
+    def size(place: int) -> float:
+        return max(abs(row["gap"] or 0.0) for row in rows[place][1] if row)
+
+    return [rows[place] for place in sorted(heapq.nlargest(most, range(len(rows)), key=size))]
+
+
+def left_out(count: int, words: Words) -> list[Block]:
+    """A paragraph on how many rows a figure and a table show; none where both show all."""
+    if count <= MOST_DRAWN:
+        return []
+    return [text(words("rows_shown", n=count, drawn=MOST_DRAWN, listed=min(count, MOST_LISTED)))]
 
 
 def last_verdict(words: Words, found: Sequence[GapFigures | None]) -> str:
