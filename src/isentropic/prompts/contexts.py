@@ -13,6 +13,8 @@ from isentropic.errors import InputError
 from isentropic.prompts.builtin import FILLERS
 from isentropic.text import json_value
 
+ROUNDS, STRIDE = 8, 3
+"""How many frames of its split each filler takes, and how far apart; no split has a multiple of three."""
 FILE = Path(__file__).with_name("contexts.yaml")
 
 
@@ -56,7 +58,7 @@ def builtin_contexts(groups: Sequence[str], split: str) -> list[Context]:
     content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     frames = [(kind, frame) for kind, texts in content["frames"][split].items() for frame in texts]
     fillers = FILLERS["occupation"][split]
-    # Round by round each filler takes the next frame, so that any first few are spread over both.
+    # Round by round each filler takes a frame STRIDE further, so that any first few are spread over both.
     return [
         Context(
             text=frame.replace("{occupation}", filler),
@@ -65,9 +67,9 @@ def builtin_contexts(groups: Sequence[str], split: str) -> list[Context]:
             filler=filler,
             kind=kind,
         )
-        for shift in range(len(frames))
+        for shift in range(min(ROUNDS, len(frames)))
         for place, filler in enumerate(fillers)
-        for kind, frame in [frames[(place + shift) % len(frames)]]
+        for kind, frame in [frames[(place + STRIDE * shift) % len(frames)]]
     ]
 
 
