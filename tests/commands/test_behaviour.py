@@ -83,8 +83,9 @@ def test_a_second_model_that_is_not_there_is_said_before_the_first_is_scored(
         "compare": ("--train_data", tiny_file),
     }
     for command, rest in words.items():
-        code, said, err = run(command, tiny_folder, "no/such/model", *rest)
-        assert (code, said) == (2, "") and "no/such/model" in err and len(err.splitlines()) == 1
+        for name in ("no/such/model", "org/misspelt"):
+            code, said, err = run(command, tiny_folder, name, *rest)
+            assert (code, said) == (2, "") and name in err and len(err.splitlines()) == 1
 
 
 def test_a_model_in_the_folder_where_one_is_has_its_name(run, benchmarks, tiny_folder, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,9 +52,10 @@ def read_sets(benchmarks: str, names: str | None = None) -> list[LoadedSet]:
     if benchmarks == HUB:
         return [_from_hub(name) for name in wanted if SETS[name].hub or names is not None]
     folder = Path(benchmarks)
-    if not folder.is_dir():
+    if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
         raise InputError(
-            f"{benchmarks!r} is not a folder; the public test sets are read from one; give a folder, or hub"
+            f"{benchmarks!r} is not a folder that can be read; the public test sets are in one; give a "
+            "folder, or hub"
         )
     missing = {name: where for name in wanted if (where := _missing(folder, SETS[name]))}
     if names is not None and missing or len(missing) == len(wanted):

@@ -15,7 +15,7 @@ from isentropic.labels import interval_text
 from isentropic.measure.ability import Sample, ability_rows, read_samples
 from isentropic.measure.harness import answers, check_installed, harness_tasks
 from isentropic.measure.summary import versions
-from isentropic.models.load import located
+from isentropic.models.load import check_there
 from isentropic.schema import ABILITY_SCHEMA, Ability, AbilityRow
 from isentropic.settings import TASKS, MeasureSettings, split_names
 
@@ -47,8 +47,10 @@ def run_ability(
         if number is not None and number < 1:
             raise InputError(f"--{name} is {number}; nothing would be asked; give 1 or more")
     for flag, folder in [("benchmarks", benchmarks), *(("samples", folder) for folder in samples or ())]:
-        if folder is not None and not os.path.isdir(folder):
-            raise InputError(f"--{flag} {folder!r} is not a folder; there is nothing to read; check the path")
+        if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
+            raise InputError(
+                f"--{flag} {folder!r} is not a folder that can be read; its items are needed; check the path"
+            )
     check_outputs({"--json": None if json == "-" else json}, {f"{name!r}": name for name in sides})
     screen = Screen(quiet=json == "-")
     if samples:
@@ -92,7 +94,7 @@ def asked(
         raise InputError("--tasks names no task; nothing would be asked; give one, such as arc_easy")
     check_installed()
     for name in models:
-        located(name)
+        check_there(name)
     runs = []
     with harness_tasks(tasks, benchmarks) as ready:
         for name in models:

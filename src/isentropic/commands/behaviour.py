@@ -10,7 +10,7 @@ from isentropic.commands.measure import model_on_device, write_results
 from isentropic.commands.outputs import check_outputs
 from isentropic.commands.screen import Screen
 from isentropic.labels import behaviour_lines
-from isentropic.models.load import located
+from isentropic.models.load import check_there
 from isentropic.schema import Behaviour
 from isentropic.settings import BehaviourSettings
 
@@ -22,7 +22,7 @@ def run_behaviour(models: Sequence[str], settings: BehaviourSettings) -> Behavio
     screen = Screen(quiet=settings.json == "-")
     tests = PairedBehaviour(read_sets(str(settings.benchmarks), settings.sets), settings.margin)
     for name in models:
-        located(name)
+        check_there(name)
     with screen.live():
         for name, place in zip(numbered_names(models), models, strict=True):
             loaded, bf16 = model_on_device(place, settings)

@@ -21,7 +21,7 @@ from isentropic.labels import expectation_change_line, gap_line, interval_text
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import NeutralReference, answers_of, neutral_examples, perplexity
 from isentropic.measure.measurement import Measurement
-from isentropic.models.load import located
+from isentropic.models.load import check_there
 from isentropic.models.model import LoadedModel, vocabulary_size
 from isentropic.responses.sample import ResponseSampler
 from isentropic.schema import Comparison
@@ -92,7 +92,7 @@ def check_comparison(models: Sequence[str], settings: MeasureSettings) -> None:
         )
     check_files(settings, {f"the model {name!r}": name for name in models})
     for name in models:
-        located(name)
+        check_there(name)
 
 
 def comparison_lines(result: Comparison) -> list[str]:

@@ -115,6 +115,17 @@ def located(name: str) -> str:
     return name
 
 
+def check_there(name: str) -> None:
+    """Refuse a model that is not there, before another one has been worked on for an hour."""
+    from transformers import PreTrainedConfig
+
+    source = located(name)
+    if not os.path.isdir(source):
+        with quiet_transformers(), reading_model(name), without_network(name, source):
+            if adapter_settings(source, name) is None:
+                PreTrainedConfig.get_config_dict(source)
+
+
 def shortened(name: str) -> str:
     return name if len(name) <= 120 else f"{name[:100]}..."
 
