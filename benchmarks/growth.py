@@ -188,6 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     runs = interleaved(jobs, args.repeats, lambda side: run_job(__file__, jobs[side], one_run))
     middle = {side: medians(found) for side, found in runs.items()}
     if args.only_data:
+        args.model = "tiny random"
         publish(args, "growth", data_table(middle), {"sides": middle, "runs": runs})
         return
     first, one = middle["tokens x1"], middle["prompts x1"]

@@ -651,7 +651,7 @@ def test_refreshed_responses_are_not_sampled_before_training():
     assert not any(item.examples for item in trainer.train_items)
 
 
-def test_before_the_first_step_everything_is_scored_once():
+def test_before_the_first_step_everything_is_scored_once_and_each_response_is_held_once():
     trainer, seen = trainer_of(), []
 
     def noting(score: Any, items: Sequence[Item], *more: Any) -> list[np.ndarray]:
@@ -664,6 +664,8 @@ def test_before_the_first_step_everything_is_scored_once():
     assert trainer.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-6)
     drawn = [item for item in trainer.train_items if item.examples]
     assert sorted(seen) == sorted(map(id, [*drawn, *trainer.validation_items]))
+    responses = [example.response_ids for item in drawn for example in item.examples]
+    assert len(responses) == 4 * len(drawn) == 2 * len(set(map(id, responses)))
 
 
 # ---- what transformers' users expect ---------------------------------------------------------------------------
