@@ -124,3 +124,5 @@ def test_a_verdict_says_which_way(benchmarks, change, way, zh, sign):
     )
     found["sets"][0]["models"][0]["mean"]["value"] = None  # unknown: no verdict
     assert render_html(found, "en").count(f"Moved {way}") == 1
+    found["sets"][0]["changes"][0]["mean_abs"]["verdict"] = "sideways"
+    assert f"Moved {way}" not in render_html(found, "en")

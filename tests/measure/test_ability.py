@@ -131,6 +131,7 @@ def test_folders_that_cannot_be_one_side_are_refused(tmp_path):
         '{"doc_id": 1, "metrics": [["acc"]]}',
         '{"doc_id": 1, "acc\\ud83d": 1}',
         '{"doc_id": 1, "filter": ["none"], "acc": 1}',
+        '{"doc_id": 1, "filter": {}, "acc": 1}',
         '{"doc_id": 1, "acc": 1' + "0" * 400 + "}",
     ],
 )

@@ -77,7 +77,8 @@ def fault_of(row: Sample) -> str | None:
         return "it has no 'doc_id'"
     if not isinstance(names, list):
         return f"its 'metrics' are {short(names)}, and a list is needed"
-    for name in (*row, *names, row.get("filter") or "none"):
+    filters = [row["filter"]] if row.get("filter") is not None else []
+    for name in (*row, *names, *filters):
         if not isinstance(name, str) or half_character(name):
             return f"{short(name)} is not a name"
     try:

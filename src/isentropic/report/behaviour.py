@@ -100,11 +100,10 @@ def rows(one: BehaviourSet, models: Sequence[str], found: Behaviour, words: Word
 def verdict_text(
     one: BehaviourSet, change: BehaviourChange, key: Judged, found: Behaviour, words: Words
 ) -> str:
-    """The verdict on a change, and which way the figure went if it moved."""
-    way = way_key(one, change, key)
-    if way is None:
+    """The verdict on a change, and which way the figure went if it moved; a dash where it is unknown."""
+    way, name = way_key(one, change, key), f"behaviour_{verdict_key(change[key], found['margin'])}"
+    if way is None or name not in words.texts:
         return words.blank
-    name = f"behaviour_{verdict_key(change[key], found['margin'])}"
     return words(name, margin=margin_text(found, words), way=words(f"behaviour_{way}"))
 
 
