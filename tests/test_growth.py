@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import fake_run
+from isentropic.measure.compare import comparison
+from isentropic.measure.measurement import Measurement
 from isentropic.measure.summary import floor_of, quality, summarise
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
@@ -70,6 +72,9 @@ def test_no_part_of_a_measurement_or_its_report_grows_faster_than_its_pairs() ->
         summary = {"schema": MEASURE_SCHEMA, **summarise(items, entropies, GROUPS, 0.01)}
         summary["noise_floor"] = floor_of(items, entropies, GROUPS, 0)
         summary["quality"] = quality(items, entropies, (6,))
+        measured = Measurement(items, entropies, summary)
+        costs = {"kl": None, "kl_ci95": None, "perplexity": None}
+        comparison(["first", "second"], [measured, measured], [costs, costs])
         render_html(summary)
 
     work(6)  # what is done once

@@ -32,6 +32,8 @@ from isentropic.settings import BehaviourSettings, MeasureSettings, reading_of
 
 PROMPT_SETTINGS = "train_data text_column group_column groups male_column female_column swap"
 SAMPLING_SETTINGS = "max_new_tokens sample_temp num_responses"
+MOST_CELLS = 20
+"""Parts of the data whose gaps are printed."""
 
 
 def run_measure(model: str | None, settings: MeasureSettings) -> int:
@@ -230,8 +232,11 @@ def summary_lines(summary: Summary, settings: MeasureSettings) -> list[str]:
     )
     if summary["mean_abs_pair_gap"] is not None:
         lines.append(f"mean absolute pair gap {summary['mean_abs_pair_gap']:.4f} nats")
-    for cell in summary["cells"]:
+    cells = summary["cells"]
+    for cell in cells[:MOST_CELLS]:
         lines.append(f"   {cell['cell']}: gap {cell['gap']:+.4f}, n={cell['n_pairs']}, {cell['verdict']}")
+    if len(cells) > MOST_CELLS:
+        lines.append(f"   and {len(cells) - MOST_CELLS} more parts; --json has them all")
     if expected := expectation_line(summary["expectation"]):
         lines.append(expected)
     own = summary["own"]

@@ -31,7 +31,6 @@ def comparison(
         {"name": name, "summary": measurement.summary, "cost": cost_row(name, measurement, cost, notes)}
         for name, measurement, cost in zip(names, measurements, costs, strict=True)
     ]
-    cells = [cell["cell"] for cell in measurements[0].summary["cells"]]
     return {
         "schema": COMPARE_SCHEMA,
         "models": models,
@@ -39,7 +38,7 @@ def comparison(
             difference(name, names[0], measurements[0], measurement)
             for name, measurement in zip(names[1:], measurements[1:], strict=True)
         ],
-        "cells": [{"cell": cell, "rows": cell_rows(cell, names, measurements)} for cell in cells],
+        "cells": cell_rows(names, measurements),
         "notes": notes,
     }
 
@@ -61,16 +60,14 @@ def cost_row(name: str, measurement: Measurement, cost: Mapping[str, Any], notes
     }
 
 
-def cell_rows(
-    cell: str | None, names: Sequence[str], measurements: Sequence[Measurement]
-) -> list[dict[str, Any]]:
-    """The gap of each model in one part of the test set."""
-    return [
-        {"model": name, "gap": row["gap"], "ci95": row["ci95"]}
-        for name, measurement in zip(names, measurements, strict=True)
-        for row in measurement.summary["cells"]
-        if row["cell"] == cell
-    ]
+def cell_rows(names: Sequence[str], measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """The gap of each model in each part of the test set."""
+    rows: dict[str | None, list[dict[str, Any]]] = {}
+    for name, measurement in zip(names, measurements, strict=True):
+        for cell in measurement.summary["cells"]:
+            row = {"model": name, "gap": cell["gap"], "ci95": cell["ci95"]}
+            rows.setdefault(cell["cell"], []).append(row)
+    return [{"cell": cell, "rows": found} for cell, found in rows.items()]
 
 
 def difference(name: str, against: str, first: Measurement, second: Measurement) -> Difference:
