@@ -51,7 +51,8 @@ def lines_run(work: Callable[[], Any]) -> Counter[tuple[str, str, int]]:
 def prompts_of(pairs: int) -> PromptSet:
     """Three pairs a topic, two topics a cell."""
     rows = [
-        {"prompt": f"{name} is clerk {i}.", "group": g, "pair_id": f"p{i}", "topic": f"t{i // 3}", "cell": f"c{i // 6}"}
+        {"prompt": f"{name} is clerk {i}.", "group": g, "pair_id": f"p{i}", "topic": f"t{i // 3}", "filler": f"f{i % 6}",
+         "cell": f"c{i // 6}"}
         for i in range(pairs)
         for name, g in zip(("He", "She"), GROUPS, strict=True)
     ]  # fmt: skip
