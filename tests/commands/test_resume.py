@@ -357,6 +357,7 @@ def test_fewer_steps_when_resuming(go, tmp_path, interrupted):
 def test_a_signal_of_a_cluster_saves_a_checkpoint(tmp_path, tiny_folder, tiny_file, name, capsys):
     """The exit code says which signal it was; the run goes on as if nothing had been."""
     number = getattr(signal, name)
+    found = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored, and then a run ignores it
     metrics = tmp_path / "runs" / "cut" / "metrics.jsonl"
 
     def send() -> None:
@@ -377,6 +378,7 @@ def test_a_signal_of_a_cluster_saves_a_checkpoint(tmp_path, tiny_folder, tiny_fi
     assert f"{name}: finishing this step" in capsys.readouterr().out
     assert main(["train", *given, "--max_steps", str(result["steps"] + 1), "--resume"]) == 0
     assert signal.getsignal(number) == signal.SIG_DFL
+    signal.signal(number, found)
 
 
 def test_a_folder_that_is_in_use_is_refused(keep, interrupted):
