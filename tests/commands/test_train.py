@@ -263,7 +263,8 @@ def in_dtype(folder: Path, dtype: torch.dtype, found: list) -> dict[str, float]:
 def test_the_saved_model_is_measured_as_it_is_served(go, tiny_folder):
     result, folder, screen = go(
         max_steps=4,
-        learning_rate=3e-4,
+        learning_rate=1e-4,
+        hold="none",
         eval_steps=1,
         max_kl=1e9,
         save_dtype="bfloat16",
