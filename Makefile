@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 .PHONY: demo test test-quick test-extras floor check bench torture clean
 
 # The main job: debias the embedded model on the built-in prompts and write runs/demo. A quarter of the test prompts and
-# a fifth of the training prompts: three to five minutes on two cores. Without the flags after -- the script uses all of them.
+# a fifth of the training prompts: five to eight minutes on two cores. Without the flags after -- the script uses all of them.
 # The target is 0.02 nats, half of the gap: so few prompts cannot decide about 0.01 (docs/limits.md).
 demo: $(STAMP)
 	./scripts/run_pure_debiasing.sh smollm2-135m demo 0.02 -- --overwrite --test_pairs 128 --validation_pairs 64 --max_pairs 96 \
