@@ -50,6 +50,7 @@ for name in ("--model_path", "--target_gap", "--micro_batch_size", "--use_test_d
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("active", "ACTIVE")])
+@pytest.mark.slow
 def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(given, expected, monkeypatch):
     """libgomp itself tells, when torch loads it, what it was told."""
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)

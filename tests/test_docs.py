@@ -141,6 +141,7 @@ def test_the_training_example_runs(tiny_folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "python" / "final" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_public_names_are_found_and_import_is_light() -> None:
     code = (
         "import sys, isentropic, isentropic.cli; assert 'torch' not in sys.modules; "

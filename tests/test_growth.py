@@ -67,6 +67,7 @@ def scored(prompts: PromptSet) -> tuple[list[Item], list[Any]]:
     return items, [rng(index).normal(3, 0.5, 4) for index in range(len(items))]
 
 
+@pytest.mark.slow
 def test_no_part_of_a_measurement_or_its_report_grows_faster_than_its_pairs() -> None:
     def work(pairs: int) -> None:
         items, entropies = scored(prompts_of(pairs))

@@ -181,6 +181,7 @@ def test_rounding_is_not_taken_for_looking_past_the_padding(layers, seed, caplog
 
 
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert", "data2vec-text"])
+@pytest.mark.slow
 def test_a_model_whose_positions_do_not_begin_at_0_gives_its_own_responses(family):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
