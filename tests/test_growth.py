@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import fake_run
 from isentropic.measure.compare import comparison
 from isentropic.measure.measurement import Measurement

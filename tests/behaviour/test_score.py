@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from isentropic.behaviour import SETS, Scores, log_likelihoods, read_sets, score_items, stereoset_scores
+from isentropic.behaviour import SETS, Scores, log_likelihoods, read_sets, score_test_items, stereoset_scores
 from isentropic.behaviour.score import split_tokens
 from isentropic.behaviour.summary import figures
 from isentropic.errors import InputError
@@ -59,7 +59,7 @@ def test_a_word_that_grows_over_the_boundary_is_scored_whole(tiny_loaded):
 
 def test_stereosets_score_is_a_mean_over_tokens(tiny_loaded, benchmarks):
     (one,) = read_sets(str(benchmarks), "stereoset")
-    scores = score_items(tiny_loaded, one.benchmark, one.items)
+    scores = score_test_items(tiny_loaded, one.benchmark, one.items)
     totals, tokens = log_likelihoods(tiny_loaded, [("", one.items[0].texts[1])], "mean")
     assert scores.values[0, 1] == pytest.approx(totals[0] / tokens[0], abs=1e-6)
     assert scores.tokens[0, 1] == tokens[0]
@@ -139,7 +139,7 @@ def test_published_log_probabilities_give_the_published_figures_of_unstereoeval(
 def test_our_log_probabilities_are_those_that_unstereoeval_published(public_sets, model, set_name):
     loaded = reference_model(model)
     one, published = unstereo_set(public_sets, set_name), UNSTEREO[model][set_name]
-    scores = score_items(loaded, one.benchmark, one.items)
+    scores = score_test_items(loaded, one.benchmark, one.items)
     found = figures(model, one.benchmark, one.items, scores)
     np.testing.assert_allclose(scores.values[0], published["first_item"], atol=2e-2)
     assert found["mean"]["value"] == pytest.approx(published["mean"], abs=2e-2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from isentropic.behaviour.score import Scores, score_items
+from isentropic.behaviour.score import Scores, score_test_items
 from isentropic.behaviour.source import LoadedSet
 from isentropic.behaviour.summary import (
     GATE,
@@ -75,7 +75,7 @@ class PairedBehaviour:
             bar: called with a stage, gives what shows its progress.
 
         Raises:
-            InputError: as `score_items`.
+            InputError: as `score_test_items`.
         """
         vocabulary = loaded.tokenizer.get_vocab()
         if self.models and vocabulary != self.vocabulary:
@@ -90,7 +90,9 @@ class PairedBehaviour:
             progress = bar(f"{name}: {one.name}") if bar else None
             passed = one.benchmark.form != "continuation" or self._passes(name, loaded, one, how)
             found = (
-                score_items(loaded, one.benchmark, one.items, progress=progress, **how) if passed else None
+                score_test_items(loaded, one.benchmark, one.items, progress=progress, **how)
+                if passed
+                else None
             )
             self.scores[one.name].append(found)
         self.models.append({"name": name, "sha256": loaded.sha256, "bf16": bf16})
@@ -98,7 +100,7 @@ class PairedBehaviour:
     def _passes(self, name: str, loaded: LoadedModel, one: LoadedSet, how: dict[str, Any]) -> bool:
         decided = [item for item in one.items if item.answer in (0, 1)]
         asked = decided[:: -(-len(decided) // GATE_ITEMS)]
-        passed, accuracy = gate(asked, score_items(loaded, one.benchmark, asked, **how))
+        passed, accuracy = gate(asked, score_test_items(loaded, one.benchmark, asked, **how))
         if not passed:
             self.notes.append(
                 f"{one.name} is left out for {name}: it answers {100 * (accuracy['value'] or 0):.0f} % of "

@@ -30,7 +30,7 @@ class Scores(NamedTuple):
     tokens: np.ndarray
 
 
-def score_items(
+def score_test_items(
     loaded: LoadedModel,
     benchmark: BenchmarkSet,
     items: Sequence[Item],
@@ -73,7 +73,7 @@ def log_likelihoods(
             the loss of transformers does.
 
     Raises:
-        InputError: as `score_items`.
+        InputError: as `score_test_items`.
     """
     scorer = (scorer or EntropyScorer()).of_surprisal()
     examples, owners = [], []
