@@ -210,7 +210,7 @@ def steered(model: Any, pairs: list[tuple[tuple[int, ...], ...]]) -> Iterator[No
         hook.remove()
 
 
-def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> list[Row]:
+def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks: list[Any]) -> list[Row]:
     """Everything on the same pairs and responses; the chat form on those of its own."""
     import torch
 
@@ -219,7 +219,7 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> li
     from isentropic.measure.ability import ability_rows
     from isentropic.measure.compare import comparison
     from isentropic.measure.cost import NeutralReference, neutral_examples
-    from isentropic.measure.harness import answers, harness_tasks
+    from isentropic.measure.harness import answers
     from isentropic.measure.measurement import Measurement, measure
     from isentropic.models.model import vocabulary_size
     from isentropic.prompts.load import load_prompts
@@ -240,15 +240,14 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path]) -> li
     costs: list[Row] = []
     tests = PairedBehaviour(read_sets(BENCHMARKS, ",".join(SETS)) if BENCHMARKS else [])
     asked: dict[str, dict[str, list[Row]]] = {}
-    asks = BENCHMARKS and args.items and importlib.util.find_spec("lm_eval")
 
     def look(name: str, loaded: Any) -> None:
         items = found["untouched"].items if found else None
         found[name] = measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16)
         costs.append({**reference.kl_to(loaded.model), "perplexity": None})
         tests.score(name, loaded, bf16=bf16)
-        if asks:
-            with harness_tasks(list(TASKS), BENCHMARKS) as tasks, contextlib.redirect_stdout(sys.stderr):
+        if tasks:
+            with contextlib.redirect_stdout(sys.stderr):
                 asked[name] = answers(loaded, tasks, limit=args.items)
 
     look("untouched", base)
@@ -314,7 +313,12 @@ def compared(args: argparse.Namespace, seed: int) -> Row:
     if file.is_file():
         return json.loads(file.read_text(encoding="utf-8"))
     models = train_all(args, seed)
-    rows = [row | run_facts(models.get(row["method"])) for row in measured(args, seed, models)]
+    from isentropic.measure.harness import harness_tasks
+
+    asks = BENCHMARKS and args.items and importlib.util.find_spec("lm_eval")
+    with harness_tasks(list(TASKS), BENCHMARKS) if asks else contextlib.nullcontext([]) as tasks:
+        found = measured(args, seed, models, tasks)
+    rows = [row | run_facts(models.get(row["method"])) for row in found]
     file.write_text(json.dumps({"seed": seed, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     if not args.keep:
         drop_weights(args.runs / f"seed{seed}")

@@ -147,12 +147,10 @@ def served_line(row: Mapping[str, Any]) -> str:
         >>> served_line({**row, "ci95": [0.03, 0.04], "change_left": 0.972}).partition(" (")[0]
         'final in bfloat16: gap -0.0020, change +0.0350 nats, 97 % of it left'
     """
-    share = row["change_left"]
-    left = "" if share is None else f", {share:.0%} of it left"
-    where = f"{row['folder']} in {row['dtype']}"
-    if not row["folder"]:
-        where, left = "before rounding", f", {1 / share:.0%} of it left by rounding" if share else ""
-    left = left.replace("%", " %")
+    where, share, by = f"{row['folder']} in {row['dtype']}", row["change_left"], ""
+    if not row["folder"]:  # the change is that before, and what is left of it the certified one
+        where, share, by = "before rounding", 1 / share if share else None, " by rounding"
+    left = "" if share is None else f", {share:.0%} of it left{by}".replace("%", " %")
     return (
         f"{where}: gap {row['gap_after']:+.4f}, change {row['gap_change']:+.4f} "
         f"nats{left} (95% interval {interval_text(row['ci95'])})"

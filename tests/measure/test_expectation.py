@@ -12,8 +12,8 @@ from isentropic.measure.expectation import (
     expectation_change,
     expectation_row,
     expectation_rows,
-    log_odds,
     measure_expectation,
+    pair_differences,
     start_token,
     twin_examples,
 )
@@ -54,7 +54,7 @@ def test_twins_are_scored_as_plain_transformers_scores_them(tiny_loaded, items):
 def test_contexts_are_scored_as_plain_transformers_scores_them(tiny_loaded):
     contexts = builtin_contexts(GROUPS, "test")[:6]
     pairs = context_examples(contexts, GROUPS, tiny_loaded.tokenizer)
-    found = log_odds(
+    found = pair_differences(
         tiny_loaded.model, EntropyScorer(quantity="surprisal"), pairs, pad=tiny_loaded.tokenizer.pad_token_id
     )
     for value, context in zip(found, contexts, strict=True):
@@ -78,6 +78,8 @@ def test_swapping_the_groups_turns_the_sign(tiny_loaded, items):
 
 def test_what_is_held_is_never_what_reports():
     held, reported = (builtin_contexts(GROUPS, split) for split in ("train", "test"))
+    for found in (held, reported):
+        assert len({(context.text, context.kind) for context in found}) == len(found)
     assert not {c.frame for c in held} & {c.frame for c in reported}
     assert not {c.filler for c in held} & {c.filler for c in reported}
     assert len({c.filler for c in held} | {c.filler for c in reported}) >= 60

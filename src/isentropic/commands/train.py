@@ -422,8 +422,10 @@ class Run:
         )
         measuring = self.measuring
         tested = measuring.measure_test(final, before.items)
-        certified = difference("final", "base", before, tested)
-        served = [served_row("", "float32", before, unrounded, certified)] if unrounded else []
+        served = []
+        if unrounded:
+            certified = difference("final", "base", before, tested)
+            served.append(served_row("", "float32", before, unrounded, certified))
         before, after = measuring.look(before, tested, final)
         moved = [
             other_set_row(was, measuring.measure_test(final, was.items, name)) for name, was in others.items()

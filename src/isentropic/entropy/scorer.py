@@ -142,7 +142,7 @@ class EntropyScorer:
             InputError: shapes that differ; True in the last column, where no next token is; a model that is
                 not causal, or whose context is shorter than a row.
         """
-        counts = self._counts(input_ids, attention_mask, predicts, owners)
+        counts = self._divisors(input_ids, attention_mask, predicts, owners)
         rows = _rows(input_ids, attention_mask, predicts, owners)
         numbers, values, _ = self._values(model, rows, None)
         return _summed(numbers, values, counts)
@@ -199,7 +199,7 @@ class EntropyScorer:
         Raises:
             InputError: as `score`; a weight other than 0 on a row without response.
         """
-        counts = self._counts(input_ids, attention_mask, predicts, owners)
+        counts = self._divisors(input_ids, attention_mask, predicts, owners)
         refuse_empty(counts, row_weights)
         weights = row_weights.detach() / counts.clamp(min=1)
         rows = _rows(input_ids, attention_mask, predicts, owners)
@@ -242,7 +242,7 @@ class EntropyScorer:
         scorer.quantity = "surprisal"
         return scorer
 
-    def _counts(
+    def _divisors(
         self, input_ids: Tensor, attention_mask: Tensor, predicts: Tensor, owners: Tensor | None
     ) -> Tensor:
         """What the sum over each response's tokens is divided by: their number, or 1 for a surprisal."""

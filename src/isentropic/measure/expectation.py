@@ -96,7 +96,7 @@ def context_examples(
     return found
 
 
-def log_odds(
+def pair_differences(
     model: torch.nn.Module,
     scorer: EntropyScorer,
     pairs: Sequence[tuple[Example, ...]],
@@ -104,17 +104,20 @@ def log_odds(
     pad: int,
     bf16: bool = False,
 ) -> np.ndarray:
-    """Log-likelihood of the second example's response minus that of the first's, (n,) in nats.
+    """What the scorer gives for the first example minus what it gives for the second, (n,) in nats.
 
-    .. math:: d_i = \\log p(y_{i2} | x_{i2}) - \\log p(y_{i1} | x_{i1})
+    Of surprisals these are the log-odds of the second response; of entropies the gap, first group minus
+    second.
+
+    .. math:: d_i = s(y_{i1} | x_{i1}) - s(y_{i2} | x_{i2})
 
     Args:
-        scorer: one with ``quantity="surprisal"``.
+        scorer: of surprisals or of entropies.
         pairs: what is compared; the responses may differ in length.
     """
     flat = [example for pair in pairs for example in pair]
-    surprisals = score_examples(model, scorer, flat, pad=pad, bf16=bf16)
-    return surprisals[::2] - surprisals[1::2]
+    values = score_examples(model, scorer, flat, pad=pad, bf16=bf16)
+    return values[::2] - values[1::2]
 
 
 def expectation_row(values: np.ndarray, clusters: Labels) -> ExpectationRow:
@@ -170,7 +173,7 @@ def measure_expectation(
     forms = {"twins": twins, "contexts": context_examples(contexts, groups, loaded.tokenizer)}
     return {
         name: LogOdds(
-            log_odds(loaded.model, scorer, pairs, pad=loaded.pad, bf16=bf16),
+            pair_differences(loaded.model, scorer, pairs, pad=loaded.pad, bf16=bf16),
             labels_of(pair[0].prompt for pair in pairs),
         )
         for name, pairs in forms.items()

@@ -22,7 +22,7 @@ VALIDATES = 4
 """One in so many contexts of the user's own validates, where the expectation is closed."""
 
 
-def contexts_to_hold(
+def training_contexts(
     settings: LossSettings, groups: Sequence[str], prompts: Sequence[Prompt]
 ) -> list[Context]:
     """The user's own contexts, or the built-in ones if most prompts are in English, as these are."""
@@ -40,24 +40,26 @@ def items_to_close(
     Raises:
         InputError: there are no contexts for these groups, or too few of the user's own.
     """
-    found = contexts_to_hold(settings, groups, prompts)
-    validation = builtin_contexts(groups, "validation")
+    found = training_contexts(settings, groups, prompts)
     if settings.hold_contexts:
-        validation, found = found[::VALIDATES], [c for i, c in enumerate(found) if i % VALIDATES]
-    if not found:
+        validation, train = found[::VALIDATES], [c for i, c in enumerate(found) if i % VALIDATES]
+    else:
+        validation, train = builtin_contexts(groups, "validation"), found
+    if not train:
         raise InputError(
-            f"--close expectation with the groups {', '.join(groups)} and {len(validation)} neutral contexts "
-            "for them; there is nothing to train on; --hold_contexts FILE gives contexts (two or more), each "
-            "with the words of every group"
+            f"--close expectation has no neutral contexts to train on for the groups {', '.join(groups)} and "
+            "these prompts (the built-in ones are in English, about men and women; of a file one in "
+            f"{VALIDATES} validates); --hold_contexts FILE gives contexts (two or more), each with the words "
+            "of every group"
         )
-    train, held_out = (
+    trained, held_out = (
         [
             Item(tuple(example.prompt for example in examples), list(examples), index)
             for index, examples in enumerate(context_examples(contexts, groups, tokenizer))
         ]
-        for contexts in (found, validation)
+        for contexts in (train, validation)
     )
-    return train, held_out
+    return trained, held_out
 
 
 def expectation_estimate(

@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from isentropic.entropy.scorer import EntropyScorer
-from isentropic.measure.expectation import context_examples, twin_examples
-from isentropic.measure.score import score_examples
+from isentropic.measure.expectation import context_examples, pair_differences, twin_examples
 from isentropic.models.model import precision
 from isentropic.prompts.contexts import Context
 from isentropic.responses.batches import Item, collate_examples
 from isentropic.responses.sample import Example
 from isentropic.settings import LossSettings
-from isentropic.training.contexts import contexts_to_hold
+from isentropic.training.contexts import training_contexts
 from isentropic.training.exact_loss import without_chance
 
 Quantity = Callable[[nn.Module], tuple[Tensor, float]]
@@ -149,8 +148,7 @@ class HeldDifference:
         self.step, self.bf16 = step, bf16
         self.scorer = scorer
         self.longest = self.scorer.longest_row(model)
-        values = score_examples(model, scorer, [x for pair in pairs for x in pair], pad=pad, bf16=bf16)
-        self.base = values[::2] - values[1::2]
+        self.base = pair_differences(model, scorer, self.pairs, pad=pad, bf16=bf16)
         self.order = np.random.default_rng(seed).permutation(len(self.pairs))
 
     def __call__(self, model: nn.Module) -> tuple[Tensor, float]:
@@ -201,7 +199,7 @@ def make_hold(
         other = "which group the model expects" if closes_entropy else "the entropy gap"
         return None, f"nothing is held: closing the gap may move {other}"
     prompts = [prompt for item in items for prompt in item.prompts]
-    contexts = contexts_to_hold(settings, groups, prompts) if closes_entropy else []
+    contexts = training_contexts(settings, groups, prompts) if closes_entropy else []
     scorer = scorer.of_surprisal() if closes_entropy else scorer
     held = []
     for two in [(groups[0], other) for other in groups[1:]]:

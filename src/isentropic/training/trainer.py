@@ -214,8 +214,9 @@ class DebiasingTrainer(Trainer):
         args = self.args
         model = self.model
         closes_entropy = args.close == "entropy"
-        drawn = [self.train_items[index] for index in sorted(set(self._get_train_sampler()))]
-        items = drawn if closes_entropy else self.held_items
+        items = self.held_items
+        if closes_entropy:
+            items = [self.train_items[index] for index in sorted(set(self._get_train_sampler()))]
         self.sampler = self.response_sampler(args.sampling())
         if self.refreshed is None:  # which samples them when their step comes
             prompts = [item.prompts for item in items]
@@ -285,15 +286,19 @@ class DebiasingTrainer(Trainer):
         sampling = self.args.sampling(draw)
         return ResponseSampler(self.model, self.processing_class, sampling, bf16=bool(self.args.bf16))
 
-    def score(self, items: Sequence[Item], progress: Progress | None = None) -> list[np.ndarray]:
+    def score(
+        self,
+        items: Sequence[Item],
+        progress: Progress | None = None,
+        scorer: EntropyScorer | None = None,
+    ) -> list[np.ndarray]:
         """Response entropies of items with the current weights, without gradient."""
-        return score_items(
-            self.model, self.scorer, items, pad=self.pad, bf16=bool(self.args.bf16), progress=progress
-        )
+        bf16, scorer = bool(self.args.bf16), scorer or self.scorer
+        return score_items(self.model, scorer, items, pad=self.pad, bf16=bf16, progress=progress)
 
     def score_loss(self, items: Sequence[Item]) -> list[np.ndarray]:
         """The same for what the loss is made of: entropies, or surprisals where it closes the expectation."""
-        return score_items(self.model, self.loss_scorer, items, pad=self.pad, bf16=bool(self.args.bf16))
+        return self.score(items, scorer=self.loss_scorer)
 
     def train(
         self,
@@ -455,12 +460,9 @@ class DebiasingTrainer(Trainer):
                 entropies = self.score_loss(items) if own else self.score(items)
         if not all(np.isfinite(values).all() for values in entropies):
             raise NotFiniteError(f"the held-out entropies after step {self.state.global_step} are not finite")
-        summary: Estimate | None
-        if own and self.args.close == "expectation":
-            summary = expectation_estimate(items, entropies, groups)
-        else:
-            summary = self.steadying.estimate(items, entropies, groups) if own else None
-        summary = summary or summarise(items, entropies, groups, self.args.target_gap)
+        estimate = self.steadying.estimate if self.args.close == "entropy" else expectation_estimate
+        steers = estimate(items, entropies, groups) if own else None
+        summary: Estimate = steers or summarise(items, entropies, groups, self.args.target_gap)
         found = self.held_out_figures(summary, groups)
         if own:
             self.held_out_entropies[1:] = [entropies]
