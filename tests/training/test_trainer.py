@@ -654,12 +654,11 @@ def test_refreshed_responses_are_not_sampled_before_training():
 def test_before_the_first_step_everything_is_scored_once_and_each_response_is_held_once():
     trainer, seen = trainer_of(), []
 
-    def noting(score: Any, items: Sequence[Item], *more: Any) -> list[np.ndarray]:
+    def noting(score: Any, items: Sequence[Item], *more: Any, **named: Any) -> list[np.ndarray]:
         seen.extend(map(id, items))
-        return score(items, *more)
+        return score(items, *more, **named)
 
-    for name in ("score", "score_loss"):
-        setattr(trainer, name, functools.partial(noting, getattr(trainer, name)))
+    trainer.score = functools.partial(noting, trainer.score)  # what the loss is made of goes through it too
     trainer.prepare()
     assert trainer.evaluate()["eval_kl"] == pytest.approx(0.0, abs=1e-6)
     drawn = [item for item in trainer.train_items if item.examples]
