@@ -174,7 +174,7 @@ os.environ["ISENTROPIC_CACHE"] += os.environ["RANK"]
 import torch
 from isentropic.measure.measurement import measure
 from isentropic.models.load import load_model
-from isentropic.models.sharding import together
+from isentropic.models.shared_work import together
 from isentropic.prompts.load import load_prompts
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()

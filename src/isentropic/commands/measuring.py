@@ -21,7 +21,7 @@ from isentropic.measure.score import check_finite, score_items
 from isentropic.measure.served import served_row
 from isentropic.models.load import load_model
 from isentropic.models.model import LoadedModel
-from isentropic.models.sharding import together
+from isentropic.models.shared_work import together
 from isentropic.prompts.prompt_set import SPLITS, PromptSet
 from isentropic.responses.batches import Item
 from isentropic.responses.sample import Draw, ResponseSampler

@@ -10,7 +10,7 @@ import torch
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.models.model import evaluating, precision
-from isentropic.models.sharding import shared_out
+from isentropic.models.shared_work import shared_out
 from isentropic.responses.batches import Item, collate_rows, pack, row_length
 from isentropic.responses.sample import Entropies, Example, Progress, token_batches, tokens_a_batch
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from isentropic.models.identity import computation
 from isentropic.models.model import context_length, evaluating, precision, vocabulary_size
-from isentropic.models.sharding import agreed, shared_out
+from isentropic.models.shared_work import agreed, shared_out
 from isentropic.models.trial import same_logits
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.cache import keep, read_kept, sha256_of

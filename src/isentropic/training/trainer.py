@@ -38,7 +38,7 @@ from isentropic.models.identity import model_sha256
 from isentropic.models.load import load_model, ready_tokenizer
 from isentropic.models.model import LoadedModel, quiet_transformers, vocabulary_size
 from isentropic.models.save import make_savable
-from isentropic.models.sharding import together
+from isentropic.models.shared_work import together
 from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
