@@ -54,7 +54,7 @@ METHODS: dict[str, list[str]] = {
     # Its batch again, since flags of the command line would win over the preset's.
     "ancestor": ["--preset", "ancestor", "--micro_batch_size", "2", "--effective_batch", "4"],
 }
-SAME_TIME = ("expectation closed", "GEE", "ancestor")
+SAME_TIME = "expectation closed,GEE,ancestor"
 # Of whole texts, each response after both twins' prompts; the second by an adapter.
 COUNTERFACTUAL = {"counterfactual data": [], "counterfactual LoRA": ["--lora_r", 8, "--learning_rate", 2e-4]}
 BENCHMARKS = os.environ.get("ISENTROPIC_BENCHMARKS")
@@ -91,7 +91,7 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
         each = step_seconds(same["steps"])
         one = statistics.median(each) if each else same["result"]["seconds"]["training"] / steps
         counts = {"steps": steps}
-        if method in SAME_TIME:
+        if method in args.same_time.split(","):
             counts["time"] = min(args.most_steps, max(1, round(budget / one)))
             fixed_steps(args, runs, method, flags, counts["time"], extra)  # the same run where the count is
         for kind, count in counts.items():
@@ -238,10 +238,11 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks
     reference = NeutralReference(base.model, texts, pad=base.pad, bf16=bf16)
     found: dict[str, Measurement] = {}
     costs: list[Row] = []
-    tests = PairedBehaviour(read_sets(BENCHMARKS, ",".join(SETS)) if BENCHMARKS else [])
+    tests = PairedBehaviour(read_sets(BENCHMARKS, args.sets) if BENCHMARKS else [])
     asked: dict[str, dict[str, list[Row]]] = {}
 
     def look(name: str, loaded: Any) -> None:
+        print(f"seed {seed}: measuring {name}", file=sys.stderr, flush=True)
         items = found["untouched"].items if found else None
         found[name] = measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16)
         costs.append({**reference.kl_to(loaded.model), "perplexity": None})
@@ -393,6 +394,10 @@ def main(arguments: list[str] | None = None) -> None:
     flags.add_argument("--seeds", type=int, default=3)
     flags.add_argument("--pairs", type=int, help="test pairs that are compared; all of them if left out")
     flags.add_argument("--items", type=int, default=200, help="questions asked of each task; 0 asks none")
+    flags.add_argument("--sets", default=",".join(SETS), help="public sets that are scored")
+    flags.add_argument(
+        "--same_time", default=SAME_TIME, help="methods that are also run for as many seconds as pure"
+    )
     flags.add_argument("--most_steps", type=int, default=500, help="most steps of an equal-time run")
     flags.add_argument(
         "--runs", type=Path, default=Path("runs/compare_methods"), help="where the runs are kept"
