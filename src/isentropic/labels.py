@@ -72,9 +72,11 @@ def decision_line(summary: Mapping[str, Any]) -> str:
     """What is decided about the target, by which estimate."""
     found = summary["decision"] or summary
     before, after, interval = found.get("n_before", found["n_pairs"]), found["n_pairs"], found["ci95"]
-    looked = f", look {found['look']} of {found['looks']}" if found.get("looks", 1) > 1 else ""
+    several = found.get("looks", 1) > 1  # the interval then holds at all of them together
+    looked = f", look {found['look']} of {found['looks']}" if several else ""
     return (
-        f"verdict {found['verdict']}: gap {found['gap']:+.4f}, 95% interval {interval_text(interval)}, from "
+        f"verdict {found['verdict']}: gap {found['gap']:+.4f}, 95% interval "
+        f"{'over all looks ' if several else ''}{interval_text(interval)}, from "
         f"{before} pairs before and {after} of them after{looked}; {found['reason']}"
     )
 
@@ -99,28 +101,35 @@ def expectation_line(expectation: Mapping[str, Any] | None) -> str | None:
     return None
 
 
-def expectation_change_line(change: Mapping[str, Any] | None, groups: Sequence[str]) -> str | None:
-    """How far a model expects another group than the first model does; None where that is unknown.
+def expectation_change_lines(change: Mapping[str, Any] | None, groups: Sequence[str]) -> list[str]:
+    """How far a model expects another group than the first model does: by the better form there is,
+    and by the other where that clearly moved.
 
     Example:
-        >>> change = {"form": "contexts", "change": -0.4, "ci95": [-0.41, -0.39], "abs_change": 0.1,
-        ...           "abs_ci95": [0.0, 0.2]}
-        >>> expectation_change_line(change, ["male", "female"]).partition(", 95%")[0]
-        'expectation moved towards male: female over male -0.4000 nats after neutral contexts'
-        >>> expectation_change_line({**change, "ci95": [-0.9, 0.1]}, ["male", "female"])[:34]
-        'expectation: no change can be seen'
+        >>> row = {"change": -0.4, "ci95": [-0.41, -0.39], "abs_change": 0.1, "abs_ci95": [0.0, 0.2]}
+        >>> both = {"contexts": row, "twins": {**row, "ci95": [-0.9, 0.1]}}
+        >>> [line.partition(", 95%")[0] for line in expectation_change_lines(both, ["male", "female"])]
+        ['expectation moved towards male: female over male -0.4000 nats after neutral contexts']
+        >>> both = {"contexts": both["twins"], "twins": row}
+        >>> [line.partition(":")[0] for line in expectation_change_lines(both, ["male", "female"])]
+        ['expectation', 'expectation moved towards male']
     """
-    if change is None or change["change"] is None:
-        return None
-    first, second = groups
-    where, interval = dict(EXPECTATION_FORMS)[change["form"]], change["ci95"]
-    towards = first if change["change"] < 0 else second
-    clear = interval is not None and not interval[0] <= 0 <= interval[1]
-    told = f"expectation moved towards {towards}" if clear else "expectation: no change can be seen"
-    return (
-        f"{told}: {second} over {first} {change['change']:+.4f} nats {where}, 95% interval "
-        f"{interval_text(interval)}; in size {change['abs_change']:+.4f}, {interval_text(change['abs_ci95'])}"
-    )
+    lines: list[str] = []
+    for form, where in EXPECTATION_FORMS:
+        row = change and change[form]
+        if not row or row["change"] is None:
+            continue
+        interval = row["ci95"]
+        clear = interval is not None and not interval[0] <= 0 <= interval[1]
+        if lines and not clear:
+            continue
+        towards = groups[0] if row["change"] < 0 else groups[1]
+        told = f"expectation moved towards {towards}" if clear else "expectation: no change can be seen"
+        lines.append(
+            f"{told}: {groups[1]} over {groups[0]} {row['change']:+.4f} nats {where}, 95% interval "
+            f"{interval_text(interval)}; in size {row['abs_change']:+.4f}, {interval_text(row['abs_ci95'])}"
+        )
+    return lines
 
 
 def other_set_line(row: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from isentropic.commands.measure import (
 )
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.labels import expectation_change_line, gap_line, interval_text
+from isentropic.labels import expectation_change_lines, gap_line, interval_text
 from isentropic.measure.compare import comparison
 from isentropic.measure.cost import NeutralReference, answers_of, neutral_examples, perplexity
 from isentropic.measure.measurement import Measurement
@@ -104,8 +104,8 @@ def comparison_lines(result: Comparison) -> list[str]:
             f"{row['model']} against {row['against']}: gap {row['gap_change']:+.4f}, 95% interval "
             f"{interval_text(row['ci95'])}, p={p}"
         )
-        if moved_line := expectation_change_line(row["expectation_change"], row["groups"]):
-            lines.append(f"{row['model']}: {moved_line}")
+        moved_lines = expectation_change_lines(row["expectation_change"], row["groups"])
+        lines += [f"{row['model']}: {line}" for line in moved_lines]
     for model in result["models"]:
         cost = model["cost"]
         moved = "unknown" if cost["kl_to_first"] is None else f"{cost['kl_to_first']:.5f} nats a token"

@@ -32,7 +32,7 @@ from isentropic.files import read_json, write_json, write_jsonl, write_text
 from isentropic.labels import (
     behaviour_lines,
     decision_line,
-    expectation_change_line,
+    expectation_change_lines,
     gap_line,
     other_set_line,
     served_line,
@@ -450,9 +450,8 @@ class Run:
         self.screen.say(f"after   {gap_line(after.summary, self.settings.lang)}")
         self.screen.say(decision_line(after.summary))
         (row,) = compared["differences"]
-        if told := expectation_change_line(row["expectation_change"], row["groups"]):
-            self.screen.say(told)
-        for line in [*map(other_set_line, moved), *(behaviour_lines(public) if public else ())]:
+        told = expectation_change_lines(row["expectation_change"], row["groups"])
+        for line in [*told, *map(other_set_line, moved), *(behaviour_lines(public) if public else ())]:
             self.screen.say(line)
         model = trainer.accelerator.unwrap_model(trainer.model)
         Saving(

@@ -129,7 +129,7 @@ def verdict(
     within, exceeds = _p_within(*numbers), min(1.0, comparisons * _p_exceeds(*numbers))
     margin = abs(estimate.gap) + float(stdtrit(estimate.df, 1 - alpha)) * estimate.se
     low, high = estimate.interval(1 - 2 * alpha) if alpha < 0.5 else (estimate.gap, estimate.gap)
-    shown = f"the {100 * (1 - 2 * alpha):g}% interval is {low:+.4f} to {high:+.4f} nats"
+    shown = f"the {100 * (1 - 2 * alpha):.4g}% interval is {low:+.4f} to {high:+.4f} nats"
     if within <= alpha:
         reason = f"{shown}, inside ±{target_gap:g}"
         return Verdict("certified", target_gap, alpha, within, exceeds, None, margin, reason)

@@ -258,24 +258,33 @@ def expected(view: View, words: Words) -> str:
 
 
 def moved(view: View, words: Words, row: Difference) -> str:
-    """Towards which group the expectation moved, or that no change can be seen; "" where it is unknown."""
+    """Towards which group the expectation moved, or that no change can be seen; "" where it is unknown.
+
+    The better form of the expectation always, the other where it clearly moved.
+    """
     pair = words.pair(view.pair_of(row["groups"]))
+    told: list[str] = []
     for form, _ in EXPECTATION_FORMS:
         change = row["expectation_change"] and row["expectation_change"][form]
         if not change or change["change"] is None or change["ci95"] is None:
             continue
-        key = "expects_still" if has_zero(change["ci95"]) else "expects_moved"
-        return words(
-            f"{key}_than" if view.kind == "compare" else key,
-            where=words(f"where_{form}"),
-            towards=pair["first" if change["change"] < 0 else "second"],
-            model=row["model"],
-            against=row["against"],
-            change=words.signed(change["change"]),
-            interval=words.interval(change["ci95"]),
-            **pair,
+        still = has_zero(change["ci95"])
+        if told and still:
+            continue
+        key = "expects_still" if still else "expects_moved"
+        told.append(
+            words(
+                f"{key}_than" if view.kind == "compare" else key,
+                where=words(f"where_{form}"),
+                towards=pair["first" if change["change"] < 0 else "second"],
+                model=row["model"],
+                against=row["against"],
+                change=words.signed(change["change"]),
+                interval=words.interval(change["ci95"]),
+                **pair,
+            )
         )
-    return ""
+    return words.joined(told)
 
 
 def closed(view: View, words: Words, row: Difference) -> str:
