@@ -81,6 +81,15 @@ def test_every_setting_has_a_flag(run):
             assert f"--{setting.name}" in shown
 
 
+def test_help_shows_a_default_of_zero_and_no_flag_that_is_refused(run):
+    _, train, _ = run("train", "--help")
+    shown = " ".join(train.split())
+    for words in ("0 trains all weights (default: 0)", "0.9 overshoots the target (default: 0.0)"):
+        assert words in shown
+    _, compare, _ = run("compare", "--help")
+    assert "--gate" not in compare and "--responses_out" not in compare and "--responses_in" in compare
+
+
 # ---- settings: flags, presets, files -----------------------------------------------------------------------------
 
 

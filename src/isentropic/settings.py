@@ -125,7 +125,8 @@ class DataSettings:
 
     train_data: str | None = option(
         None,
-        "JSONL, CSV or Parquet file, or a hub data set id; by default the built-in prompts",
+        "JSONL, JSON, CSV, TSV or Parquet file, hub data set id, or built-in prompts by name (gender, "
+        "gender_neutral, names, age); by default gender",
         section="data",
     )
     text_column: str | None = option(None, "column that holds the prompt", section="data")
@@ -152,8 +153,8 @@ class CommandSettings:
     lang: str = option("en", "language of the report", choices=("en", "zh"), section="run")
     gate: bool = option(
         False,
-        "let the verdict be the exit code: 0 certified, 3 exceeds, 4 undecided",
-        section="run",
+        "let the verdict be the exit code: 0 certified, 3 exceeds, 4 insufficient or none",
+        section="verdict",
     )
 
 
@@ -217,6 +218,7 @@ class LossSettings(SamplingSettings):
         "JSONL of neutral contexts, each with the words of every group that may follow it; held (or closed) "
         "in place of the built-in ones",
         section="loss",
+        metavar="FILE",
     )
     refresh_responses: int = option(
         0,
@@ -387,7 +389,7 @@ class RunSettings:
     )
     until_decided: int = option(
         0,
-        "while the verdict after training is open, measure further test pairs, up to this many in all; the "
+        "while the verdict after training is insufficient, measure further test pairs, up to this many in all; the "
         "chance of a wrong verdict stays at 5% over all looks; 0 looks once",
         section="stop",
         **NOT_NEGATIVE,
@@ -430,8 +432,8 @@ class RunSettings:
     )
     save_dtype: str = option(
         "auto",
-        "dtype of the saved weights, rounded so that small changes are left on average; auto takes the "
-        "checkpoint's own",
+        "dtype of the saved weights, rounded up or down by chance, which keeps small changes on average; auto "
+        "takes the checkpoint's own",
         choices=("auto", "float32", "bfloat16", "float16"),
         section="model",
     )
@@ -542,8 +544,10 @@ class MeasureSettings(CommandSettings, SamplingSettings, DataSettings):
     num_responses: int = changed(
         SamplingSettings, "num_responses", 1, help="responses sampled from each prompt"
     )
-    target_gap: float = option(0.01, "the target gap of the verdict, in nats", section="stop", **ABOVE_0)
-    noise_floor: bool = option(True, "measure the noise floor too", section="stop")
+    target_gap: float = option(0.01, "the target gap of the verdict, in nats", section="verdict", **ABOVE_0)
+    noise_floor: bool = option(
+        True, "measure too how large a gap chance alone shows (the noise floor)", section="verdict"
+    )
     json: str | None = option(
         None, "write the summary to this file; - prints it", section="run", after="text_file"
     )
@@ -571,7 +575,10 @@ class BehaviourSettings:
         None, "the sets to use, separated by commas; by default all that are there", section="data"
     )
     margin: float = option(
-        0.05, "a mean change smaller than this counts as none, in nats", section="stop", **ABOVE_0
+        0.05,
+        "how small a change must certainly be, in nats, for the verdict 'not moved'",
+        section="verdict",
+        **ABOVE_0,
     )
     trust_remote_code: bool = changed(CommandSettings, "trust_remote_code", False)
     bf16: str = changed(LossSettings, "bf16", "auto", section="run")

@@ -29,6 +29,7 @@ SECTIONS = {
     "loss": "loss",
     "steps": "steps and batches",
     "stop": "when to stop",
+    "verdict": "verdict",
     "run": "run",
 }
 
@@ -82,17 +83,19 @@ class ConfigParser(Parser):
         raise InputError(f"--config {self.file!r}: {self.explained(message)}")
 
 
-def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
-    """One flag for each setting, in the sections that the settings name."""
+def add_settings(parser: argparse.ArgumentParser, settings: type, refused: Sequence[str] = ()) -> None:
+    """One flag for each setting, in the sections that the settings name; ``--help`` hides those that the
+    command refuses."""
     sections = {key: parser.add_argument_group(title) for key, title in SECTIONS.items()}
     for setting in in_order(settings):
         group = sections[setting.metadata["section"]]
-        group.add_argument(f"--{setting.name}", **argument_of(setting))
+        hidden = {"help": argparse.SUPPRESS} if setting.name in refused else {}
+        group.add_argument(f"--{setting.name}", **argument_of(setting) | hidden)
 
 
 def argument_of(setting: Field) -> dict[str, Any]:
     default = setting.default if setting.default is not MISSING else None
-    shown = "" if default in (None, False) else f" (default: {default})"
+    shown = "" if default is None or default is False else f" (default: {default})"
     argument: dict[str, Any] = {"help": (setting.metadata["help"] + shown).replace("%", "%%")}
     # Leave unset flags out of the namespace, so that presets and config files can fill them.
     argument["default"] = argparse.SUPPRESS
@@ -136,7 +139,7 @@ def parser(program: str = "isentropic") -> Parser:
     compare.add_argument(
         "models", nargs="+", metavar="MODEL", help="the first is what the others are compared with"
     )
-    add_settings(compare, MeasureSettings)
+    add_settings(compare, MeasureSettings, refused=("responses_out", "gate"))
     behaviour = commands.add_parser(
         "behaviour", help="models on public tests of stereotypes, compared item by item"
     )
@@ -148,8 +151,10 @@ def parser(program: str = "isentropic") -> Parser:
         commands.add_parser("ability", help="what a change cost: test items answered before and after")
     )
     report = commands.add_parser("report", help="write a run's or a measurement's report again")
-    report.add_argument("run", help="a run folder, or a JSON file that another command wrote")
-    report.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report")
+    report.add_argument(
+        "run", help="a run folder, or a JSON file that measure, compare or behaviour wrote"
+    )
+    report.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (default: en)")
     report.add_argument(
         "--out",
         default=None,
@@ -191,7 +196,7 @@ def add_ability(ability: argparse.ArgumentParser) -> None:
         "--benchmarks",
         default=None,
         metavar="DIR",
-        help="a folder with the public sets as they were published; the hub is asked for what it lacks",
+        help="a folder with the public sets as they were published; what it lacks comes from the hub",
     )
     ability.add_argument(
         "--samples",

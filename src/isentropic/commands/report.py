@@ -40,7 +40,7 @@ def write_report(folder: str | Path, lang: str = "en", result: dict[str, Any] | 
 
 
 def run_report(run: str, lang: str, out: str | None) -> None:
-    """Write the report of a run folder, or of a JSON file that `measure` or `compare` wrote."""
+    """Write the report of a run folder, or of a JSON file that another command wrote."""
     name = run
     if os.path.isdir(name) and out is None:
         target = str(write_report(name, lang))
@@ -54,20 +54,20 @@ def run_report(run: str, lang: str, out: str | None) -> None:
 
 
 def read_summary(name: str) -> dict[str, Any]:
-    """What ``measure`` or ``compare`` wrote with ``--json``."""
+    """What ``measure``, ``compare`` or ``behaviour`` wrote with ``--json``."""
     try:
         summary = json_value(Path(name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"{name!r} does not exist; there is nothing to report; give a run folder, or a JSON file that "
-            "measure or compare wrote"
+            "measure, compare or behaviour wrote"
         ) from None
     except (ValueError, OSError) as error:
         raise InputError(
-            f"{name!r} is not valid JSON ({error}); write it again with measure or compare"
+            f"{name!r} is not valid JSON ({error}); write it again with measure, compare or behaviour"
         ) from error
     if not isinstance(summary, dict) or "schema" not in summary:
         raise InputError(
-            f"{name!r} has no 'schema'; it was not written by measure or compare; give one that was"
+            f"{name!r} has no 'schema'; it was not written by measure, compare or behaviour; give one that was"
         )
     return summary
