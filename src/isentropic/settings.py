@@ -389,8 +389,8 @@ class RunSettings:
     )
     until_decided: int = option(
         0,
-        "while the verdict after training is insufficient, measure further test pairs, up to this many in all; the "
-        "chance of a wrong verdict stays at 5% over all looks; 0 looks once",
+        "while the verdict after training is insufficient, measure further test pairs, up to this many in "
+        "all; the chance of a wrong verdict stays at 5% over all looks; 0 looks once",
         section="stop",
         **NOT_NEGATIVE,
     )
@@ -432,8 +432,8 @@ class RunSettings:
     )
     save_dtype: str = option(
         "auto",
-        "dtype of the saved weights, rounded up or down by chance, which keeps small changes on average; auto "
-        "takes the checkpoint's own",
+        "dtype of the saved weights, rounded up or down by chance, which keeps small changes on average; "
+        "auto takes the checkpoint's own",
         choices=("auto", "float32", "bfloat16", "float16"),
         section="model",
     )

@@ -612,6 +612,18 @@ def test_model_card_is_valid_for_the_hub(run: Path) -> None:
     assert "AutoModelForCausalLM.from_pretrained" in card.text and "isentropic train --run_name" in card.text
 
 
+def test_a_run_says_what_it_trained_on_and_which_of_its_weights_a_row_is_of(run: Path) -> None:
+    summary = told(run)
+    row = summary["result"]["also_measured"][0]
+    for rows, said in (([row], "loaded in a dtype"), ([{**row, "folder": ""}], "before they were rounded")):
+        page = render_markdown(summary | {"result": summary["result"] | {"also_measured": rows}})
+        shown = [words for words in ("loaded in a dtype", "before they were rounded") if words in page]
+        assert shown == [said]
+    assert "entropies of the next token" in model_card(summary)
+    closed = model_card(summary | {"config": summary["config"] | {"close": "expectation"}})
+    assert "entropies of the next token" not in closed and "after neutral sentences" in closed
+
+
 @pytest.mark.parametrize(
     ("model", "base"),
     [("Qwen/Qwen2-0.5B", "Qwen/Qwen2-0.5B"), ("/home/me/model", None), ("model.gguf", None), ("a: [b]\n---", None), ("./a/b", None)],

@@ -154,12 +154,16 @@ def test_losses_that_have_no_such_form_are_refused(flags, capsys):
 def test_a_whole_run_says_what_it_closed(tiny_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flags = ["--max_steps", "2", "--effective_batch", "8", "--micro_batch_size", "4", "--test_pairs", "6", "--validation_pairs",
-             "4", "--max_pairs", "8", "--other_pairs", "0", "--max_new_tokens", "4", "--learning_rate", "3e-3", "--max_kl", "1e9"]  # fmt: skip
+             "4", "--max_pairs", "8", "--other_pairs", "0", "--max_new_tokens", "4", "--learning_rate", "3e-3", "--max_kl", "1e9",
+             "--target_gap", "50"]  # fmt: skip
+    # However wide it is, the target of the entropy gap stops nothing here.
     assert main(["train", "--model_path", str(tiny_folder), "--close", "expectation", *flags]) == 0
     printed = capsys.readouterr().out
     assert "held: the entropy gap" in printed and "in size" in printed
     page = (tmp_path / "runs" / "pure_debiasing" / "report.html").read_text(encoding="utf-8")
     assert "close: expectation" in page and "signed mean log-odds" in page and "fell too slowly" not in page
+    result = json.loads((tmp_path / "runs" / "pure_debiasing" / "result.json").read_text())
+    assert result["stopped"] == "max_steps"
     moved = json.loads((tmp_path / "runs" / "pure_debiasing" / "comparison.json").read_text())
     (row,) = moved["differences"]
     contexts = row["expectation_change"]["contexts"]

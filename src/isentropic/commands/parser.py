@@ -151,10 +151,10 @@ def parser(program: str = "isentropic") -> Parser:
         commands.add_parser("ability", help="what a change cost: test items answered before and after")
     )
     report = commands.add_parser("report", help="write a run's or a measurement's report again")
+    report.add_argument("run", help="a run folder, or a JSON file that measure, compare or behaviour wrote")
     report.add_argument(
-        "run", help="a run folder, or a JSON file that measure, compare or behaviour wrote"
+        "--lang", choices=("en", "zh"), default="en", help="language of the report (default: en)"
     )
-    report.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (default: en)")
     report.add_argument(
         "--out",
         default=None,

@@ -68,6 +68,7 @@ def read_summary(name: str) -> dict[str, Any]:
         ) from error
     if not isinstance(summary, dict) or "schema" not in summary:
         raise InputError(
-            f"{name!r} has no 'schema'; it was not written by measure, compare or behaviour; give one that was"
+            f"{name!r} has no 'schema'; it was not written by measure, compare or behaviour; give one that "
+            "was"
         )
     return summary

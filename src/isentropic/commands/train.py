@@ -223,7 +223,10 @@ class Run:
         self.settings, self.screen, self.loaded = settings, screen, loaded
         self.folder, self.clock, self.writes, self.public = folder, clock, writes, public
         self.checkpoints = folder / CHECKPOINTS
-        self.stop = TargetGapStop(settings.stop_margin * settings.target_gap, settings.max_kl)
+        # The target is one of the entropy gap: what is held out of the expectation has none.
+        self.has_target = settings.close == "entropy"
+        stop_gap = settings.stop_margin * settings.target_gap if self.has_target else -1.0
+        self.stop = TargetGapStop(stop_gap, settings.max_kl)
         self.best = BestCheckpoint(self.checkpoints, settings.max_kl)
         self.interrupt = InterruptStop()
         self.warnings: list[str] = []
@@ -337,7 +340,7 @@ class Run:
             self.monitor.go_back(-1)
         gap, target = abs(self.trainer.evaluate()["eval_gap"]), self.settings.target_gap
         self.stop.reason = "max_steps"
-        if gap > target or self.settings.force:
+        if gap > target or self.settings.force or not self.has_target:
             return False
         self.screen.say(
             f"the held-out gap {gap:.4f} is within the target {target} before the first step: the model is "

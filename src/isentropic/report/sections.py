@@ -237,8 +237,9 @@ def expectation_rows(
 
 
 def served(view: View, words: Words) -> Section | None:
-    """The saved model in other dtypes: its gap, and what is left of the change."""
+    """The change before the weights were rounded, and what other dtypes leave of it."""
     result = view.run["result"] if view.run else None
+    found = result["also_measured"] if result else []
     rows = [
         [
             f"{row['folder']}/" if row["folder"] else words("row_unrounded"),
@@ -247,16 +248,20 @@ def served(view: View, words: Words) -> Section | None:
             Number(words.brackets(row["ci95"])),
             Number(words.blank if row["change_left"] is None else f"{100 * row['change_left']:.0f} %"),
         ]
-        for row in (result["also_measured"] if result else [])
+        for row in found
     ]
     if not rows:
         return None
+    notes = [
+        words(f"served_{key}")
+        for key in dict.fromkeys("loaded" if row["folder"] else "unrounded" for row in found)
+    ]
     head = [words("col_model"), words("fact_dtype"), *labels(view, words)]
     head += [words("col_change"), words("row_ci"), words("col_left")]
     return Section(
         "served",
         words("section_served"),
-        [text(words("served_note")), table(words("table_served"), head, rows)],
+        [text(words.joined(notes)), table(words("table_served"), head, rows)],
     )
 
 
