@@ -1,5 +1,4 @@
-"""What ``--model_path`` may name: a folder, a hub id, a GGUF file, the embedded default.
-Loading and saving."""
+"""What ``--model_path`` may name: a folder, a hub id, a GGUF file, the embedded default."""
 
 from __future__ import annotations
 
