@@ -127,7 +127,8 @@ def expectation_change_lines(change: Mapping[str, Any] | None, groups: Sequence[
         told = f"expectation moved towards {towards}" if clear else "expectation: no change can be seen"
         lines.append(
             f"{told}: {groups[1]} over {groups[0]} {row['change']:+.4f} nats {where}, 95% interval "
-            f"{interval_text(interval)}; in size {row['abs_change']:+.4f}, {interval_text(row['abs_ci95'])}"
+            f"{interval_text(interval)}; mean absolute value {row['abs_change']:+.4f}, "
+            f"{interval_text(row['abs_ci95'])}"
         )
     return lines
 

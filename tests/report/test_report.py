@@ -393,27 +393,29 @@ def test_an_expectation_that_moved_is_told_with_its_direction(run: Path) -> None
     fell = with_change(run, contexts=shift(-0.4), twins=shift(0.3))
     for page in (*said(fell), model_card(fell)):
         assert (
-            "After neutral contexts, the model has come to expect “male” more: “female” over “male” changed by "
+            "After neutral contexts, the expectation has moved towards “male”: “female” over “male” changed by "
             "−0.400 nats (95 % interval −0.410 to −0.390)." in page
         )
     rose = with_change(run, twins=shift(0.4))
     for page in (*said(rose), *said(fell)):  # the second form too, where it moved
-        assert "In the twins' own prompts, the model has come to expect “female” more" in page
-    assert all("模型变得更预期“男性”：“女性”相对“男性”变化 −0.400 nat" in page for page in said(fell, "zh"))
-    assert all("模型变得更预期“女性”" in page for page in said(rose, "zh"))
+        assert "In the twins' own prompts, the expectation has moved towards “female”" in page
+    assert all(
+        "模型的预期向“男性”移动了：“女性”相对“男性”变化 −0.400 nat" in page for page in said(fell, "zh")
+    )
+    assert all("模型的预期向“女性”移动了" in page for page in said(rose, "zh"))
 
 
 def test_an_expectation_that_did_not_move_is_told_as_such(run: Path) -> None:
     still = with_change(run, contexts=shift(-0.4, half=0.5))
     for page in (*said(still), model_card(still)):
         assert "no change in which group the model expects can be seen" in page
-        assert "−0.400 nats (95 % interval −0.900 to +0.100)" in page and "has come to expect" not in page
+        assert "−0.400 nats (95 % interval −0.900 to +0.100)" in page and "has moved towards" not in page
     both = with_change(run, contexts=shift(-0.4, half=0.5), twins=shift(0.4, half=0.5))
-    assert all("has come to expect" not in page for page in said(both))
+    assert all("has moved towards" not in page for page in said(both))
     only_twins = with_change(run, contexts=shift(-0.4, half=0.5), twins=shift(0.4))
     for page in said(only_twins):
         assert "no change in which group the model expects can be seen" in page
-        assert "In the twins' own prompts, the model has come to expect “female” more" in page
+        assert "In the twins' own prompts, the expectation has moved towards “female”" in page
     assert all("看不出模型对两组的预期有变化" in page and "变得" not in page for page in said(still, "zh"))
 
 

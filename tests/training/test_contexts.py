@@ -159,7 +159,7 @@ def test_a_whole_run_says_what_it_closed(tiny_folder, tmp_path, monkeypatch, cap
     # However wide it is, the target of the entropy gap stops nothing here.
     assert main(["train", "--model_path", str(tiny_folder), "--close", "expectation", *flags]) == 0
     printed = capsys.readouterr().out
-    assert "held: the entropy gap" in printed and "in size" in printed
+    assert "held: the entropy gap" in printed and "; mean absolute value" in printed
     page = (tmp_path / "runs" / "pure_debiasing" / "report.html").read_text(encoding="utf-8")
     assert "close: expectation" in page and "signed mean log-odds" in page and "fell too slowly" not in page
     result = json.loads((tmp_path / "runs" / "pure_debiasing" / "result.json").read_text())
