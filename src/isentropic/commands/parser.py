@@ -133,7 +133,7 @@ def parser(program: str = "isentropic") -> Parser:
     measure = commands.add_parser(
         "measure", help="measure the gap of a model, with its interval and a verdict"
     )
-    measure.add_argument("model", nargs="?", default=None, help="folder, hub id, .gguf file or smollm2-135m")
+    measure.add_argument("model", nargs="?", help="folder, hub id or .gguf file (default: smollm2-135m)")
     add_settings(measure, MeasureSettings)
     compare = commands.add_parser("compare", help="several models on the same pairs and the same responses")
     compare.add_argument(
@@ -187,7 +187,8 @@ def add_ability(ability: argparse.ArgumentParser) -> None:
     ability.add_argument(
         "--tasks",
         default=None,
-        help=f"tasks of lm-evaluation-harness, or YAML files of your own, by comma (default: {TASKS})",
+        help="tasks of lm-evaluation-harness or YAML files of your own, separated by commas "
+        f"(default: {TASKS})",
     )
     ability.add_argument(
         "--limit", type=int, default=None, metavar="N", help="the first N items of each task"
