@@ -150,7 +150,9 @@ class CommandSettings:
 
     trust_remote_code: bool = option(False, "run code that comes with the model", section="model")
     text_file: str | None = option(None, "UTF-8 text whose perplexity is measured", section="run")
-    lang: str = option("en", "language of the report", choices=("en", "zh"), section="run")
+    lang: str = option(
+        "en", "language of the report and of labels on the screen", choices=("en", "zh"), section="run"
+    )
     gate: bool = option(
         False,
         "let the verdict be the exit code: 0 certified, 3 exceeds, 4 insufficient or none",
@@ -584,7 +586,7 @@ class BehaviourSettings:
     bf16: str = changed(LossSettings, "bf16", "auto", section="run")
     json: str | None = option(None, "write the result to this file; - prints it", section="run")
     html: str | None = option(None, "write the report to this file", section="run")
-    lang: str = changed(CommandSettings, "lang", "en")
+    lang: str = changed(CommandSettings, "lang", "en", help="language of the report")
 
     def check(self) -> None:
         """Refuse what cannot work, all of it in one message of one line a fault."""

@@ -624,6 +624,8 @@ def test_a_run_says_what_it_trained_on_and_which_of_its_weights_a_row_is_of(run:
     assert "entropies of the next token" in model_card(summary)
     closed = model_card(summary | {"config": summary["config"] | {"close": "expectation"}})
     assert "entropies of the next token" not in closed and "after neutral sentences" in closed
+    assert "Training held it" in render_markdown(summary)
+    assert "Training held it" not in render_markdown(summary | {"after": None, "result": None})
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def expectation(view: View, words: Words) -> Section | None:
             blocks.append(table(words("table_expectation", where=where, **groups), head, rows))
     if not blocks:
         return None
-    hold = written(view.settings.get("hold")) if view.kind == "run" and not view.unchanged else ""
+    hold = written(view.settings.get("hold")) if view.finished and not view.unchanged else ""
     if view.settings.get("close") == "expectation":
         hold = f"closed_{hold}"
     held = words(f"held_{hold}") if f"held_{hold}" in words.texts else ""
