@@ -21,7 +21,7 @@ from isentropic.errors import InputError
 from isentropic.losses import DebiasingLoss, GEELoss
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import collate_examples
-from isentropic.responses.sample import Example
+from isentropic.responses.response import Example
 
 LOSSES: dict[str, Callable] = {
     "squared": DebiasingLoss(),

@@ -115,7 +115,7 @@ def all_of_it(pairs: int) -> Row:
     from isentropic.models.load import load_model
     from isentropic.prompts.load import load_prompts
     from isentropic.report.render import render_html
-    from isentropic.responses.sample import Sampling
+    from isentropic.responses.response import Sampling
     from isentropic.training.config import DebiasingConfig
     from isentropic.training.trainer import DebiasingTrainer
 

@@ -37,7 +37,7 @@ def one_run(job: Row) -> Row:
     from isentropic.measure.summary import summarise
     from isentropic.models.load import load_model
     from isentropic.prompts.load import load_prompts
-    from isentropic.responses.sample import Draw
+    from isentropic.responses.response import Draw
     from isentropic.settings import apply_preset
     from isentropic.training.callbacks import TargetGapStop
     from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer

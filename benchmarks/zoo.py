@@ -42,7 +42,8 @@ from isentropic.errors import InputError
 from isentropic.models.trial import same_logits
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import collate_examples
-from isentropic.responses.sample import Example, Sampling, sample_responses, uniform_numbers
+from isentropic.responses.response import Example, Sampling
+from isentropic.responses.sample import sample_responses, uniform_numbers
 from isentropic.training.exact_loss import without_chance
 
 VOCABULARY = 320

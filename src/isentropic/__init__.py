@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from isentropic.models.load import load_model
     from isentropic.prompts.load import load_prompts
     from isentropic.prompts.prompt_set import Prompt, PromptSet
-    from isentropic.responses.sample import Sampling
+    from isentropic.responses.response import Sampling
     from isentropic.training.config import DebiasingConfig
     from isentropic.training.trainer import DebiasingTrainer
 

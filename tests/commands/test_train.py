@@ -19,7 +19,8 @@ from isentropic.measure.measurement import measure
 from isentropic.models.load import load_model
 from isentropic.prompts.builtin import builtin
 from isentropic.prompts.prompt_set import SPLITS
-from isentropic.responses.sample import ResponseSampler, Sampling
+from isentropic.responses.response import Sampling
+from isentropic.responses.sample import ResponseSampler
 from isentropic.settings import TrainSettings
 from oracles import naive_entropies
 from runs import Watcher, flags, plain, read, runner, weights
@@ -106,7 +107,7 @@ def test_final_is_the_best_held_out_step(go, tiny_folder):
     comparison = read(folder / "comparison.json")
     assert comparison["models"][1]["cost"]["kl_to_first"] == pytest.approx(held_out[best]["kl"], rel=1e-4)
     # The validation gap of what was saved, measured from outside on the same responses.
-    from isentropic.responses.sample import Sampling
+    from isentropic.responses.response import Sampling
 
     validation = make_prompts().split("validation")
     sampling = Sampling(max_new_tokens=6, seed=42 + 1)

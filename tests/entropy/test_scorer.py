@@ -41,7 +41,7 @@ from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import collate_examples
-from isentropic.responses.sample import Example
+from isentropic.responses.response import Example
 
 N, D, V = 23, 16, 203
 

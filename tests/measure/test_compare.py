@@ -18,7 +18,8 @@ from isentropic.models.identity import model_sha256
 from isentropic.models.model import LoadedModel
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Example, ResponseSampler, Sampling
+from isentropic.responses.response import Example, Sampling
+from isentropic.responses.sample import ResponseSampler
 
 GENDERS = ("male", "female")
 FREE = {"kl": 0.0, "kl_ci95": [0.0, 0.0], "perplexity": None}

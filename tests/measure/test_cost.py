@@ -17,7 +17,8 @@ from isentropic.errors import InputError
 from isentropic.measure.cost import NeutralReference, neutral_examples, perplexity, ratio_with_interval
 from isentropic.measure.measurement import measure
 from isentropic.prompts.builtin import NEUTRAL_TEXTS
-from isentropic.responses.sample import Example, ResponseSampler, Sampling
+from isentropic.responses.response import Example, Sampling
+from isentropic.responses.sample import ResponseSampler
 
 TEXT = "She is a nurse. He is a pilot.\nThe judge put on her coat and left, naïvely. " * 20
 

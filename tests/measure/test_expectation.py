@@ -19,7 +19,8 @@ from isentropic.measure.expectation import (
 )
 from isentropic.measure.measurement import make_items, measure
 from isentropic.prompts.contexts import Context, builtin_contexts, read_contexts
-from isentropic.responses.sample import ResponseSampler, Sampling
+from isentropic.responses.response import Sampling
+from isentropic.responses.sample import ResponseSampler
 from oracles import log_likelihood
 
 GROUPS = ("male", "female")

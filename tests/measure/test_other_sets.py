@@ -11,7 +11,7 @@ from isentropic.measure.summary import summarise
 from isentropic.prompts.builtin import BUILTIN
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Example
+from isentropic.responses.response import Example
 
 GROUPS = ("young", "middle-aged", "old")
 

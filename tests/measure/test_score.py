@@ -17,7 +17,9 @@ from isentropic.measure.score import score_examples, score_items
 from isentropic.models.identity import model_sha256
 from isentropic.models.model import LoadedModel
 from isentropic.prompts.prompt_set import PromptSet
-from isentropic.responses.sample import TOKENS_A_BATCH, ResponseSampler, Sampling
+from isentropic.responses.batches import TOKENS_A_BATCH
+from isentropic.responses.response import Sampling
+from isentropic.responses.sample import ResponseSampler
 from oracles import naive_entropies
 from tiny import make_tokenizer
 

@@ -20,7 +20,7 @@ from isentropic.labels import gap_line, label
 from isentropic.measure.summary import distinct_ngrams, floor_of, group_entropies, quality, summarise
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Example
+from isentropic.responses.response import Example
 from isentropic.schema import Floor, Parts, TopicRow
 
 GENDERS = ("male", "female")

@@ -11,7 +11,8 @@ from isentropic.entropy.scorer import EntropyScorer
 from isentropic.measure.measurement import make_items, measure
 from isentropic.measure.score import score_items
 from isentropic.measure.watch import TOLERANCE, EntropyWatch, entropies_of
-from isentropic.responses.sample import ResponseSampler, Sampling
+from isentropic.responses.response import Sampling
+from isentropic.responses.sample import ResponseSampler
 from tiny import make_model
 
 

@@ -21,7 +21,7 @@ from isentropic.responses.batches import (
     prompt_tuples,
     row_length,
 )
-from isentropic.responses.sample import Example
+from isentropic.responses.response import Example
 from oracles import naive_entropies
 
 MAN, WOMAN = Prompt("m", "male", "p"), Prompt("f", "female", "p")

@@ -13,7 +13,8 @@ from isentropic.responses.encode import (
     encode_text,
     end_tokens,
 )
-from isentropic.responses.sample import ResponseSampler, Sampling
+from isentropic.responses.response import Sampling
+from isentropic.responses.sample import ResponseSampler
 from tiny import CHAT_TEMPLATE, make_tokenizer
 
 CHAT = Sampling(chat=True)

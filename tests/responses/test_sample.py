@@ -15,14 +15,14 @@ from scipy.stats import chisquare
 from isentropic.files import cache_folder
 from isentropic.models.identity import model_sha256
 from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.batches import token_batches
 from isentropic.responses.cache import kept_file
+from isentropic.responses.response import Sampling
 from isentropic.responses.sample import (
     ResponseSampler,
-    Sampling,
     own_examples,
     sample_responses,
     shared_examples,
-    token_batches,
     uniform_numbers,
     until_end,
 )

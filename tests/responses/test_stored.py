@@ -12,7 +12,7 @@ import pytest
 from isentropic.errors import InputError
 from isentropic.files import write_jsonl
 from isentropic.measure.measurement import measure, response_rows
-from isentropic.responses.sample import Sampling
+from isentropic.responses.response import Sampling
 from isentropic.responses.stored import stored_chat, stored_items
 from tiny import make_tokenizer, unpaired
 

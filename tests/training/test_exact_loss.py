@@ -14,7 +14,7 @@ from isentropic.losses import DebiasingLoss, GEELoss
 from isentropic.measure.summary import summarise
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Example
+from isentropic.responses.response import Example
 from isentropic.training.exact_loss import ExactLoss, OwnLossOfEachMicroBatch
 from isentropic.training.steady import Steadying
 

@@ -24,7 +24,8 @@ import oracles
 from isentropic.errors import InputError
 from isentropic.prompts.prompt_set import Prompt, PromptSet
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Draw, Example, ResponseSampler
+from isentropic.responses.response import Draw, Example
+from isentropic.responses.sample import ResponseSampler
 from isentropic.training.trainer import DebiasingConfig, DebiasingTrainer
 from tiny import JOBS, make_model, make_prompts, make_tokenizer
 

@@ -20,7 +20,7 @@ from isentropic.behaviour.summary import (
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.measure.summary import versions
 from isentropic.models.model import LoadedModel
-from isentropic.responses.sample import Progress
+from isentropic.responses.response import Progress
 from isentropic.schema import (
     BEHAVIOUR_SCHEMA,
     Behaviour,

@@ -15,7 +15,7 @@ from isentropic.measure.score import score_examples
 from isentropic.models.model import LoadedModel, vocabulary_size
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.encode import check_vocabulary
-from isentropic.responses.sample import Example, Progress, Tokens
+from isentropic.responses.response import Example, Progress, Tokens
 
 
 class Scores(NamedTuple):

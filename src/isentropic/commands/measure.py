@@ -25,7 +25,7 @@ from isentropic.prompts.swap.swap import swapper
 from isentropic.report.render import render_html
 from isentropic.responses.batches import Item
 from isentropic.responses.encode import chat_line, follows_chat
-from isentropic.responses.sample import Sampling
+from isentropic.responses.response import Sampling
 from isentropic.responses.stored import stored_chat, stored_items
 from isentropic.schema import Ability, Behaviour, Comparison, Summary
 from isentropic.settings import BehaviourSettings, MeasureSettings, reading_of

@@ -24,7 +24,8 @@ from isentropic.models.model import LoadedModel
 from isentropic.models.shared_work import together
 from isentropic.prompts.prompt_set import SPLITS, PromptSet
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Draw, ResponseSampler
+from isentropic.responses.response import Draw
+from isentropic.responses.sample import ResponseSampler
 from isentropic.run_folder import FINAL
 from isentropic.schema import Difference, Served
 from isentropic.settings import TrainSettings, split_names

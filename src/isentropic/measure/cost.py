@@ -18,9 +18,10 @@ from isentropic.measure.summary import answer_figures
 from isentropic.models.model import LoadedModel, context_length, evaluating, precision, vocabulary_size
 from isentropic.prompts.builtin import NEUTRAL_TEXTS
 from isentropic.prompts.prompt_set import Prompt
-from isentropic.responses.batches import collate_examples
+from isentropic.responses.batches import collate_examples, token_batches
 from isentropic.responses.encode import check_vocabulary
-from isentropic.responses.sample import Example, ResponseSampler, token_batches
+from isentropic.responses.response import Example
+from isentropic.responses.sample import ResponseSampler
 
 REFERENCE_BYTES = 96 * 2**20
 """Memory for the base model's log-probabilities; neutral texts beyond it are left out."""

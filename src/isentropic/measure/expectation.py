@@ -21,7 +21,7 @@ from isentropic.models.model import LoadedModel
 from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Example, Tokens
+from isentropic.responses.response import Example, Tokens
 from isentropic.schema import Expectation, ExpectationChange, ExpectationRow, ExpectationShift
 
 

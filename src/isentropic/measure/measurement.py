@@ -17,7 +17,8 @@ from isentropic.measure.watch import EntropyWatch
 from isentropic.models.model import LoadedModel
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.responses.batches import Item, prompt_tuples
-from isentropic.responses.sample import Progress, ResponseSampler, Sampling
+from isentropic.responses.response import Progress, Sampling
+from isentropic.responses.sample import ResponseSampler
 from isentropic.schema import MEASURE_SCHEMA, Summary
 
 

@@ -11,8 +11,8 @@ from isentropic.entropy.scorer import EntropyScorer
 from isentropic.errors import InputError
 from isentropic.models.model import evaluating, precision
 from isentropic.models.shared_work import shared_out
-from isentropic.responses.batches import Item, collate_rows, pack, row_length
-from isentropic.responses.sample import Entropies, Example, Progress, token_batches, tokens_a_batch
+from isentropic.responses.batches import Item, collate_rows, pack, row_length, token_batches, tokens_a_batch
+from isentropic.responses.response import Entropies, Example, Progress
 
 
 @torch.no_grad()

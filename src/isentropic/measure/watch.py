@@ -13,7 +13,7 @@ from torch import Tensor
 from isentropic.entropy.scorer import EntropyScorer
 from isentropic.measure.score import score_examples
 from isentropic.prompts.prompt_set import Prompt
-from isentropic.responses.sample import Entropies, Example, Job, Jobs, Tokens
+from isentropic.responses.response import Entropies, Example, Job, Jobs, Tokens
 
 TOLERANCE = 1e-5
 """How far an entropy, in nats, may be from that of the plain scorer."""

@@ -1,6 +1,7 @@
 """Responses: sampled, stored, put into batches."""
 
 from isentropic.responses.batches import (
+    TOKENS_A_BATCH,
     Item,
     StratifiedSampler,
     collate_examples,
@@ -9,22 +10,18 @@ from isentropic.responses.batches import (
     pack,
     prompt_tuples,
     row_length,
+    token_batches,
 )
 from isentropic.responses.cache import keep, kept_file, read_kept
 from isentropic.responses.encode import chat_line, encode_prompts, end_tokens, follows_chat
+from isentropic.responses.generating import own_generation_config
+from isentropic.responses.response import Example, Progress, Sampling, Tokens
 from isentropic.responses.sample import (
-    TOKENS_A_BATCH,
-    Example,
     InverseSampler,
-    Progress,
     ResponseSampler,
-    Sampling,
-    Tokens,
     own_examples,
-    own_generation_config,
     sample_responses,
     shared_examples,
-    token_batches,
     uniform_numbers,
     until_end,
 )

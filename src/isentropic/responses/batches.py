@@ -1,9 +1,9 @@
-"""The unit of a batch is a tuple with one prompt of each group: pairs are never split,
-groups always balanced."""
+"""Batches: what goes through the model at once. In training the unit is a tuple with one prompt of each
+group, so pairs are never split and groups always balanced."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 
 from isentropic.errors import InputError
 from isentropic.prompts.prompt_set import Prompt, PromptSet
-from isentropic.responses.sample import Example
+from isentropic.responses.response import Example
 
 
 @dataclass
@@ -187,3 +187,34 @@ def collate_items(items: Sequence[Item], pad: int, longest: int = 0) -> dict[str
         **collate_examples([example for item in items for example in item.examples], pad, longest),
         "items": list(items),
     }
+
+
+# --- By length ----------------------------------------------------------------------------------------------
+
+TOKENS_A_BATCH = 2048
+"""Padded tokens that go through the model at once where nothing is kept for a backward pass, on a CPU."""
+GPU_TOKENS_A_BATCH = 8 * TOKENS_A_BATCH
+"""The same on a GPU, where a step of decoding takes about as long for many rows as for a few."""
+
+
+def tokens_a_batch(device: torch.device) -> int:
+    """How many padded tokens go through the model at once on a device,
+    where nothing is kept for a backward pass."""
+    return TOKENS_A_BATCH if device.type == "cpu" else GPU_TOKENS_A_BATCH
+
+
+def token_batches(
+    items: Sequence[Any], length: Callable[[Any], int], budget: int = TOKENS_A_BATCH
+) -> Iterator[list]:
+    """Cut items, sorted by length beforehand,
+    into batches of at most ``budget`` padded tokens (one item at least)."""
+    batch: list = []
+    longest = 0
+    for item in items:
+        longest = max(longest, length(item))
+        if batch and longest * (len(batch) + 1) > budget:
+            yield batch
+            batch, longest = [], length(item)
+        batch.append(item)
+    if batch:
+        yield batch

@@ -11,12 +11,10 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isentropic.files import cache_folder
-
-if TYPE_CHECKING:
-    from isentropic.responses.sample import Entropies, Tokens
+from isentropic.responses.response import Entropies, Tokens
 
 log = logging.getLogger("isentropic")
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from isentropic.errors import InputError
 from isentropic.models.reading import reading
+from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.response import Sampling, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from isentropic.prompts.prompt_set import Prompt
-    from isentropic.responses.sample import Sampling, Tokens
 
 log = logging.getLogger("isentropic")
 QUESTION, ANSWER = "How many legs has a dog?", "A dog has four."

@@ -14,7 +14,7 @@ from isentropic.models.reading import reading
 from isentropic.prompts.prompt_set import Prompt, PromptSet
 from isentropic.responses.batches import Item
 from isentropic.responses.encode import check_template, encode_prompt, follows_chat
-from isentropic.responses.sample import Example, Sampling, Tokens
+from isentropic.responses.response import Example, Sampling, Tokens
 from isentropic.text import json_value
 
 

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from isentropic.errors import InputError
 from isentropic.models.model import has_bfloat16
-from isentropic.responses.sample import Draw, Sampling
+from isentropic.responses.response import Draw, Sampling
 from isentropic.settings import LossSettings, RunSettings, changed
 from isentropic.training.natural import SHARE
 

@@ -23,7 +23,7 @@ from isentropic.measure.expectation import context_examples, pair_differences, t
 from isentropic.models.model import precision
 from isentropic.prompts.contexts import Context
 from isentropic.responses.batches import Item, collate_examples
-from isentropic.responses.sample import Example
+from isentropic.responses.response import Example
 from isentropic.settings import LossSettings
 from isentropic.training.contexts import training_contexts
 from isentropic.training.exact_loss import without_chance

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from isentropic.responses.batches import Item
-from isentropic.responses.sample import Draw, Example, ResponseSampler
+from isentropic.responses.response import Draw, Example
+from isentropic.responses.sample import ResponseSampler
 
 
 class RefreshedResponses:

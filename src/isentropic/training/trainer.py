@@ -43,7 +43,8 @@ from isentropic.prompts.load import load_prompts
 from isentropic.prompts.prompt_set import PromptSet
 from isentropic.report.render import model_card
 from isentropic.responses.batches import Item, StratifiedSampler, collate_items, prompt_tuples
-from isentropic.responses.sample import Draw, Progress, ResponseSampler, Sampling, sample_responses
+from isentropic.responses.response import Draw, Progress, Sampling
+from isentropic.responses.sample import ResponseSampler, sample_responses
 from isentropic.schema import RUN_SCHEMA, Estimate, mean_entropy
 from isentropic.training import trackers
 from isentropic.training.adapter import add_adapter, check_trainable
