@@ -301,9 +301,9 @@ def test_headline_follows_the_verdict(run: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "english", "chinese"),
     [
-        ("topic", "count topics as what varies", "以主题为抽样单位"),
-        ("topic and filler", "count topics, and what recurs over topics", "以主题以及跨主题重复出现的内容（如职业）为抽样单位"),
-        ("filler", "count what recurs over the prompts", "以在多条提示中重复出现的内容（如职业）为抽样单位"),
+        ("topic", "allow for other topics than these", "以主题为抽样单位"),
+        ("topic and filler", "allow for other topics and other fillers (what recurs over topics", "以主题以及跨主题重复出现的内容（如职业）为抽样单位"),
+        ("filler", "allow for other fillers (what recurs over the prompts", "以在多条提示中重复出现的内容（如职业）为抽样单位"),
     ],
 )  # fmt: skip
 def test_what_the_interval_counts_is_said(unit: str, english: str, chinese: str) -> None:
@@ -476,7 +476,7 @@ def test_a_comparison_tells_of_each_model_its_gap_and_how_the_expectation_differ
 
 def test_more_than_two_groups_name_the_pair_that_was_compared(three: Path) -> None:
     page = Document(render_html(told(three))).text
-    assert "the model has come to expect “nonbinary” more: “nonbinary” over “male”" in page
+    assert "the expectation has moved towards “nonbinary”: “nonbinary” over “male”" in page
     assert "After neutral contexts" not in page
     # measured on other pairs of groups, what was before is no figure of the same thing
     summary = told(three)
