@@ -157,3 +157,9 @@ def test_the_words_of_torch_are_recognised(words):
 )
 def test_bugs_are_not_taken_for_the_disk(error):
     assert disk_fault(error) is None
+
+
+def test_the_signature_that_some_programs_put_first_is_not_part_of_a_line(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 1}\r\n{"a": 2}\r\n', encoding="utf-8-sig")
+    assert [row for _, row in read_jsonl(file)] == [{"a": 1}, {"a": 2}]

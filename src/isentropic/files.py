@@ -144,7 +144,7 @@ def load_object(path: Path) -> dict[str, Any]:
 def json_object(data: bytes) -> dict[str, Any]:
     """The JSON object in ``data``; ValueError with a short reason otherwise."""
     try:
-        value = json.loads(data.decode("utf-8"))
+        value = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8 text") from error
     except json.JSONDecodeError as error:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import nullcontext
 
-from isentropic.commands.checks import LAUNCHER, MPI_SIZES, launched_process
+import pytest
+import torch
+
+from isentropic.commands.checks import LAUNCHER, MPI_SIZES, check_contexts, check_range, launched_process
 from isentropic.errors import InputError
+from isentropic.settings import TrainSettings
+from tiny import lines_file
 
 WHOLE = {
     "RANK": "1",
@@ -67,3 +72,23 @@ def test_what_is_left_over_is_refused_by_name(monkeypatch, environment, named):
     with pytest.raises(InputError) as caught:
         launched_process()
     assert named in str(caught.value) and "unset" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_context_that_the_model_cannot_read_is_refused(tiny_loaded, tmp_path):
+    groups = ("male", "female")
+    file = lines_file(tmp_path / "contexts.jsonl", [{"context": "x" * 300, "male": " he", "female": " she"}])
+    with pytest.raises(InputError, match="the model's context is 256"):
+        check_contexts(str(file), groups, tiny_loaded)
+    lines_file(file, [{"context": "The nurse", "male": " he", "female": " she"}])
+    check_contexts(str(file), groups, tiny_loaded)
+    tiny_loaded.model.resize_token_embeddings(200)
+    with pytest.raises(InputError, match="ids end at 199"):
+        check_contexts(str(file), groups, tiny_loaded)
+
+
+def test_a_dtype_that_does_not_hold_the_weights_is_refused(tiny_loaded):
+    with torch.no_grad():
+        tiny_loaded.model.model.norm.weight[0] = -7e4
+    for dtype, fits in (("float32", True), ("bfloat16", True), ("auto", True), ("float16", False)):
+        with nullcontext() if fits else pytest.raises(InputError, match="model.norm.weight .* 70000"):
+            check_range(TrainSettings(save_dtype=dtype), tiny_loaded)

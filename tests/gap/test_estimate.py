@@ -325,3 +325,28 @@ def test_intervals_hold_where_both_labels_recur_and_those_of_one_label_do_not():
             held[name] += low <= 0 <= high
     assert 0.92 < held["both"] / draws < 0.975
     assert held["topics"] / draws < 0.9 and held["fillers"] / draws < 0.93
+
+
+def test_where_one_group_or_phase_has_a_single_topic_what_recurs_beside_it_is_counted():
+    labels = [Crossed(t, f) for t in "abcdef" for f in "uvwxyz"]
+    h = effects(labels, 3)
+    x, y = h, h[:6] + rng(8).normal(size=6)  # the pairs measured after are all of topic a
+    tables = [{"male": np.zeros(len(values)), "female": values} for values in (x, y)]
+    by_filler = two_phase_gaps(*tables, range(6), [filler for _, filler in labels])[0].estimate
+    found = two_phase_gaps(*tables, range(6), labels)[0].estimate
+    assert (found.se, found.cluster_unit) == (by_filler.se, "filler") and "single topic" in found.note
+    alone = two_phase_gaps(*tables, range(6), [topic for topic, _ in labels])[0].estimate
+    pairs = two_phase_gaps(*tables, range(6))[0].estimate
+    assert (alone.se, alone.ci95, alone.cluster_unit) == (pairs.se, pairs.ci95, "pair")
+    assert alone.known and "single topic" in alone.note
+    groups = [h[:6], h[6:], labels[:6], labels[6:]]
+    by_filler = unpaired_gap(*groups[:2], *([filler for _, filler in part] for part in groups[2:]))
+    found = unpaired_gap(*groups)
+    assert (found.se, found.df, found.cluster_unit) == (by_filler.se, by_filler.df, "filler")
+
+
+def test_a_gap_that_was_the_same_everywhere_before_gives_no_slope():
+    y, draw = rng(2).normal(size=7), rng(3)
+    for x in (np.full(20, 0.1), np.r_[np.full(7, 0.1), draw.normal(size=13)]):
+        tables = [{"male": np.zeros(len(values)), "female": values} for values in (x, y)]
+        assert two_phase_gaps(*tables, range(7))[0].estimate.gap == pytest.approx(y.mean())

@@ -12,6 +12,7 @@ from isentropic.gap import paired_gap, two_phase_gaps
 from isentropic.measure.decision import error_of_look, look_sizes
 from oracles import rng
 from runs import exit_code, flags, read
+from tiny import lines_file
 
 
 def tables(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,3 +117,20 @@ def test_a_budget_below_the_first_look_is_refused(tmp_path, tiny_folder, tiny_fi
     words = flags(tiny_folder, tiny_file, tmp_path / "runs", test_pairs=6, until_decided=4)
     assert exit_code(["train", *words]) == 2
     assert "--until_decided is 4" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_prompts_without_twins_are_looked_at_as_asked(go, tmp_path, tiny_file) -> None:
+    """A look counts prompts of each group; without --until_decided there is one, of --test_pairs prompts."""
+    rows = [json.loads(line) for line in tiny_file.read_text(encoding="utf-8").splitlines()]
+    singles = [
+        {"prompt": row[group], "gender": group, "split": row["split"]}
+        for row in rows
+        for group in ("male", "female")
+        if group == "male" or row["topic"] in ("works", "asked", "family", "sum")
+    ]
+    data = lines_file(tmp_path / "singles.jsonl", singles)
+    _, folder, _ = go("once", train_data=str(data), test_pairs=4, max_steps=1)
+    assert read(folder / "gap_after.json")["n_pairs"] == 8
+    _, folder, screen = go("looks", train_data=str(data), test_pairs=4, until_decided=40, max_steps=1)
+    found = read(folder / "gap_after.json")
+    assert (found["decision"]["look"], found["n_pairs"]) == (3, 20), screen.text

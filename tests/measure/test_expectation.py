@@ -1,5 +1,7 @@
 """The expectation gap against plain transformers, and what it says of twins and contexts."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -141,6 +143,14 @@ def test_words_that_begin_one_another_are_refused(tiny_loaded):
         context_examples([context], GROUPS, tiny_loaded.tokenizer)
 
 
+@pytest.mark.parametrize("words", [(" she", " he", " he too"), (" he", " she", " he")])
+def test_so_are_those_of_two_groups_among_three(tiny_loaded, words):
+    groups = ("a", "b", "c")
+    context = Context("The nurse said", dict(zip(groups, words, strict=True)), "f", "x")
+    with pytest.raises(InputError, match="begins another"):
+        context_examples([context], groups, tiny_loaded.tokenizer)
+
+
 @pytest.mark.parametrize(
     "line",
     ["{", "[]", '{"context": "half \\ud83d", "male": " he", "female": " she"}', '{"context": "The nurse said"}', '{"context": 3, "male": " he", "female": " she"}',
@@ -158,6 +168,13 @@ def test_a_contexts_file_is_read_and_an_empty_or_missing_one_refused(tmp_path):
     file.write_text('{"context": "The nurse said", "male": " he", "female": " she"}\n\n')
     (context,) = read_contexts(str(file), GROUPS)
     assert (context.text, context.words["female"]) == ("The nurse said", " she")
+    more = [
+        {"context": "A", "male": " he", "female": " she", "frame": None, "filler": 2},
+        {"context": "B", "male": " he", "female": " she", "frame": None},
+    ]
+    file.write_text("\n".join(map(json.dumps, more)), encoding="utf-8-sig")
+    one, two = read_contexts(str(file), GROUPS)
+    assert one.frame != two.frame and one.filler == "2" != two.filler
     file.write_text("\n")
     with pytest.raises(InputError, match="no line"):
         read_contexts(str(file), GROUPS)

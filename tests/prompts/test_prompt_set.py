@@ -85,3 +85,21 @@ def test_preview_is_plain_json_and_counts_everything() -> None:
     assert json.loads(json.dumps(preview)) == preview
     assert sum(n for counts in preview["splits"].values() for n in counts.values()) == 40
     assert len(preview["examples"]) == 6
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_part_of_a_sorted_file_is_drawn_from_all_of_it(paired: bool) -> None:
+    rows = [dict(row, topic=f"t{n // 40}") for n, row in enumerate(pair_rows(200))]
+    train = load_prompts(rows).split("train")
+    if not paired:
+        train = replace(train, prompts=tuple(replace(p, pair_id=None) for p in train.prompts))
+    some, more = train.first(20), train.first(50)
+    assert (some.counts(), more.most()) == ({"male": 20, "female": 20}, 50)
+    assert len({p.topic for p in some.prompts}) == 5
+    assert set(some.prompts) < set(more.prompts) and more.without(some).most() == 30
+    assert train.first(train.most()) is train and train.first(None) is train
+
+
+def test_the_first_of_a_built_in_set_are_its_first() -> None:
+    test = builtin("gender").split("test")
+    assert test.first(9).prompts == test.prompts[:18]

@@ -169,3 +169,16 @@ def test_a_whole_run_says_what_it_closed(tiny_folder, tmp_path, monkeypatch, cap
     contexts = row["expectation_change"]["contexts"]
     low, high = contexts["abs_ci95"]
     assert low < contexts["abs_change"] < high
+
+
+def test_prompts_named_by_hand_are_measured_by_their_entropies(
+    tiny_model, tiny_tokenizer, tiny_prompts, tmp_path
+):
+    """The validation prompts among them: what the run validates on is contexts, and has no entropies."""
+    found = {}
+    for close in ("entropy", "expectation"):
+        trainer = DebiasingTrainer(
+            tiny_model("llama"), config(tmp_path, close=close), tiny_prompts, processing_class=tiny_tokenizer
+        )
+        found[close] = trainer.evaluate(tiny_prompts.split("validation"))
+    assert found["expectation"] == pytest.approx(found["entropy"])

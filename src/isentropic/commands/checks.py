@@ -3,12 +3,16 @@ a model or packages that cannot do what is asked."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import gather_object, parse_flag_from_env
 
+from isentropic.commands.saving import dtype_to_save
 from isentropic.errors import InputError
 from isentropic.measure.cost import text_tokens
 from isentropic.measure.expectation import context_examples
@@ -16,8 +20,9 @@ from isentropic.models.load import eight_bit_options
 from isentropic.models.model import LoadedModel, context_length, vocabulary_size
 from isentropic.prompts.contexts import read_contexts
 from isentropic.prompts.prompt_set import PromptSet
-from isentropic.responses.encode import encode_prompts
+from isentropic.responses.encode import check_vocabulary, encode_prompts
 from isentropic.settings import TrainSettings, split_names
+from isentropic.text import short
 from isentropic.training.adapter import check_trainable
 
 if TYPE_CHECKING:
@@ -136,12 +141,42 @@ def check_model(
             "at least that"
         )
     check_adapter(settings, config, loaded)
+    check_range(settings, loaded)
     check_served(settings, config)
     if settings.hold_contexts:
-        groups = parts["train"].groups
-        context_examples(read_contexts(settings.hold_contexts, groups), groups, loaded.tokenizer)
+        check_contexts(settings.hold_contexts, parts["train"].groups, loaded)
     if settings.text_file:
         text_tokens(loaded, settings.text_file)
+
+
+def check_contexts(file: str, groups: Sequence[str], loaded: LoadedModel) -> None:
+    """Refuse contexts that the model cannot read."""
+    context, vocabulary = context_length(loaded.model), vocabulary_size(loaded.model)
+    for examples in context_examples(read_contexts(file, groups), groups, loaded.tokenizer):
+        for example in examples:
+            ids, where = (*example.prompt_ids, *example.response_ids), f"context {short(example.prompt.text)}"
+            check_vocabulary(ids, loaded.tokenizer, vocabulary, where)
+            if context is not None and len(ids) > context:
+                raise InputError(
+                    f"--hold_contexts {file!r}: {where} has {len(ids)} tokens with the words behind it, but "
+                    f"the model's context is {context}; the model cannot read all of it; shorten it"
+                )
+
+
+def check_range(settings: TrainSettings, loaded: LoadedModel) -> None:
+    """Refuse to save in float16 weights that are too large for it; bfloat16 ends where float32 does."""
+    if dtype_to_save(settings, loaded) != torch.float16:
+        return
+    limit = torch.finfo(torch.float16).max
+    for name, parameter in loaded.model.named_parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            largest = max(abs(float(end)) for end in parameter.detach().aminmax())
+            if math.isfinite(largest) and largest > limit:
+                raise InputError(
+                    f"the model would be saved in float16, which ends at {limit:g}, and {name} has a weight "
+                    f"of size {largest:g}; it would be saved as infinite; give --save_dtype bfloat16 or "
+                    "float32"
+                )
 
 
 def check_served(settings: TrainSettings, config: DebiasingConfig) -> None:

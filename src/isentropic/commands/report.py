@@ -56,7 +56,7 @@ def run_report(run: str, lang: str, out: str | None) -> None:
 def read_summary(name: str) -> dict[str, Any]:
     """What ``measure``, ``compare`` or ``behaviour`` wrote with ``--json``."""
     try:
-        summary = json_value(Path(name).read_text(encoding="utf-8"))
+        summary = json_value(Path(name).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(
             f"{name!r} does not exist; there is nothing to report; give a run folder, or a JSON file that "

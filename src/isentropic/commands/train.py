@@ -167,7 +167,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
                 config,
                 parts=parts,
                 loaded=loaded,
-                further=prompts.split("test").first(max(settings.until_decided, parts["test"].size())),
+                further=prompts.split("test").first(max(settings.until_decided, parts["test"].most())),
                 folder=folder,
                 clock=clock,
                 writes=writes,

@@ -357,8 +357,24 @@ class ScoredGap(NamedTuple):
     n_first: int  # rows of the first part; those of the second follow
 
 
-def _scored(gap: float, parts: list[Part], clusters: Clusters) -> ScoredGap:
+def _varying(parts: list[Part], clusters: Clusters, unit: str) -> Clusters:
+    """The clusters; but where one part lies in a single one, which cannot say how they vary, the fillers, or
+    the rows by themselves."""
+    for found in (clusters, clusters.fillers, clusters_of(None, clusters.member.size, unit)):
+        if found and all(np.ptp(found.member[rows]) for _, _, rows in parts):
+            break
+    if found is clusters:
+        return clusters
+    note = (
+        f"one of the two means is of a single {clusters.unit}, so {found.unit}s are counted as independent; "
+        f"{clusters.unit}s may vary more than this"
+    )
+    return found._replace(note=note)
+
+
+def _scored(gap: float, parts: list[Part], clusters: Clusters, unit: str = "pair") -> ScoredGap:
     n = sum(values.size for _, values, _ in parts)
+    clusters = _varying(parts, clusters, unit)
     n_clusters = len(clusters.sizes)
     se, df, unit, note = math.nan, math.nan, clusters.unit, clusters.note
     scores = np.full(n_clusters, math.nan)
@@ -460,7 +476,7 @@ def unpaired_gap(
 
     Returns:
         GapEstimate with `cluster_unit` "prompt" (or "topic", "topic and filler") and `n = n_1 + n_2`. Where
-        one group has a single topic, prompts are the unit and a note says so.
+        one group has a single topic, fillers or prompts are the unit and a note says so.
 
     Raises:
         InputError: as `paired_gap`, or topics for one group only.
@@ -494,11 +510,5 @@ def scored_groups(
         for topics, values in ((clusters_first, first), (clusters_second, second)):
             clusters_of(topics, values.size, "prompt")  # a wrong length is named for its own group
         part = clusters_of([*clusters_first, *clusters_second], n, "prompt")
-        if not all(np.ptp(part.member[own]) for own in rows):
-            note = (
-                "one group has a single topic, so prompts are counted as independent; topics may vary more "
-                "than this"
-            )
-            part = clusters_of(None, n, "prompt")._replace(note=note)
     gap = float(second.mean() - first.mean())
-    return _scored(gap, [(-1.0, first, rows[0]), (1.0, second, rows[1])], part)
+    return _scored(gap, [(-1.0, first, rows[0]), (1.0, second, rows[1])], part, "prompt")

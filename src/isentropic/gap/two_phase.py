@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isentropic.errors import InputError
-from isentropic.gap.estimate import Array, ScoredGap, _scored, _values, clusters_of
+from isentropic.gap.estimate import _ROUNDING, Array, ScoredGap, _scored, _values, clusters_of
 from isentropic.gap.groups import GroupGap, joint_gaps
 
 
@@ -47,8 +47,9 @@ def two_phase_gaps(
         level: of the intervals.
 
     Returns:
-        One GroupGap for each pair of groups; `estimate.n` is m. Where m < 3 there is no slope to fit, and the
-        pairs measured after stand alone.
+        One GroupGap for each pair of groups; `estimate.n` is m. Where m < 3, or the gap before is the same
+        in all m pairs, there is no slope to fit, and the pairs measured after stand alone. Where these are of
+        a single topic, fillers or pairs are the unit and a note says so.
 
     Raises:
         InputError: rows that do not fit, or values that are not finite.
@@ -87,7 +88,8 @@ def _two_phase(
     part = clusters_of(clusters, x.size)
     x_m = x[measured]
     spread = x_m - x_m.mean()
-    slope = float(spread @ y / (spread @ spread)) if y.size > 2 and spread.any() else 0.0
+    varies = np.abs(spread).max() > _ROUNDING * np.abs(x_m).max()
+    slope = float(spread @ y / (spread @ spread)) if y.size > 2 and varies else 0.0
     rest, known = y - slope * x_m, slope * x
     scored = _scored(
         float(rest.mean() + known.mean()),

@@ -116,7 +116,7 @@ def known_or_note(value: float, what: str, notes: list[str]) -> float | None:
 def read_text(file: str) -> str:
     """The text of a file, as perplexity takes it."""
     try:
-        return Path(file).read_text(encoding="utf-8")
+        return Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"text file {file!r} cannot be read ({error}); perplexity needs UTF-8 text; check the path"

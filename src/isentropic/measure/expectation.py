@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def context_examples(
     groups is scored.
 
     Raises:
-        InputError: one group's text is the beginning of another's.
+        InputError: one group's text is the beginning of another's, or the same.
     """
     if not contexts:
         return []
@@ -80,7 +81,7 @@ def context_examples(
     for place, context in enumerate(contexts):
         each = encoded[place * len(groups) : (place + 1) * len(groups)]
         shared = shared_tokens(*each)
-        if shared == min(map(len, each)):
+        if any(one[: len(other)] == other for one, other in permutations(each, 2)):
             words = " and ".join(repr(context.words[group]) for group in groups)
             raise InputError(
                 f"context {context.text!r} continues with {words}, one of which begins another; their "

@@ -56,7 +56,7 @@ def chosen(label: Any, answers: Sequence[Any]) -> int:
 
 def arc(file: Path) -> Documents:
     """Rows of `question, A, B, C, D, letter`, without a header."""
-    for cells in csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline=""), strict=True):
+    for cells in csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""), strict=True):
         question, *texts, answer = cells
         labels = list("ABCDE"[: len(texts)])
         if answer not in labels or len(labels) < len(texts):
@@ -68,7 +68,7 @@ def arc(file: Path) -> Documents:
 def piqa(file: Path) -> Documents:
     """`goal, sol1, sol2`; the labels are beside them, one a line."""
     beside = file.with_name(f"{file.stem}-labels.lst")
-    rows, labels = list(objects(file)), beside.read_text(encoding="utf-8").split()
+    rows, labels = list(objects(file)), beside.read_text(encoding="utf-8-sig").split()
     if len(rows) != len(labels):
         raise ValueError(f"{beside.name} has {len(labels)} labels for {len(rows)} items")
     for row, label in zip(rows, labels, strict=True):

@@ -254,4 +254,4 @@ def builtin(name: str = "gender", groups: Sequence[str] | None = None) -> Prompt
         raise InputError(
             f"group {strange[0]!r} is not in the built-in {name} prompts; choose from {_listed(known)}"
         )
-    return PromptSet(tuple(rows(chosen)), chosen, f"built-in {name} prompts", drawn=True)
+    return PromptSet(tuple(rows(chosen)), chosen, f"built-in {name} prompts", drawn=True, mixed=True)

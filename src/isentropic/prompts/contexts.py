@@ -80,7 +80,7 @@ def read_contexts(file: str, groups: Sequence[str]) -> list[Context]:
         InputError: the file is missing or empty, or a line lacks a field or holds no text; the line is named.
     """
     try:
-        lines = Path(file).expanduser().read_text(encoding="utf-8").split("\n")
+        lines = Path(file).expanduser().read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"--hold_contexts {file!r} cannot be read ({error}); without contexts nothing can be held; check "
@@ -104,7 +104,10 @@ def read_contexts(file: str, groups: Sequence[str]) -> list[Context]:
                 + ", ".join(f'"{group}": " ..."' for group in groups)
                 + "}; fix or delete the line"
             ) from error
-        found.append(Context(text, words, str(row.get("frame", number)), str(row.get("filler", number))))
+        frame, filler = (
+            f"line {number}" if row.get(name) is None else str(row[name]) for name in ("frame", "filler")
+        )
+        found.append(Context(text, words, frame, filler))
     if not found:
         raise InputError(f"--hold_contexts {file!r} has no line; nothing could be held; give contexts")
     return found

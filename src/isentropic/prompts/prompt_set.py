@@ -53,6 +53,8 @@ class PromptSet:
     """SHA-256 of the whole set, where this one is a split of it."""
     drawn: bool = field(default=False, compare=False)
     """Chance decided which prompt is in which split: before training, one split tells about the others."""
+    mixed: bool = field(default=False, compare=False)
+    """The order is such that any first few stand for all, as in the built-in sets."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -69,19 +71,31 @@ class PromptSet:
         return self.split_from or self.sha256
 
     def first(self, most: int | None) -> PromptSet:
-        """The first ``most`` pairs (or prompts of each group); all of them where it is None."""
-        if most is None:
+        """At most so many pairs (or prompts of each group), all of them where it is None. A file may be
+        sorted, by topic for one: unless the set is mixed, a hash of each pair draws them. Fewer are the
+        beginning of more.
+
+        Example:
+            >>> prompts = tuple(Prompt(f"He has {n} cats", "male", topic=f"{n // 50}") for n in range(100))
+            >>> sorted({p.topic for p in PromptSet(prompts, ("male",), "sorted").first(10).prompts})
+            ['0', '1']
+        """
+        if most is None or most >= self.most():
             return self
-        if self.paired:
-            kept = {p.pair_id for twins in self.tuples()[:most] for p in twins}
-            return replace(self, prompts=tuple(p for p in self.prompts if p.pair_id in kept))
+        units: list[Unit] = list(self.tuples()) if self.paired else [(prompt,) for prompt in self.prompts]
+        if not self.mixed:
+            units.sort(key=lambda unit: hashlib.sha256(_identity(unit).encode()).digest())
         seen: Counter[str] = Counter()
         chosen = []
-        for prompt in self.prompts:
-            seen[prompt.group] += 1
-            if seen[prompt.group] <= most:
-                chosen.append(prompt)
+        for unit in units:
+            seen[unit[0].group] += 1
+            if seen[unit[0].group] <= most:
+                chosen += unit
         return replace(self, prompts=tuple(chosen))
+
+    def most(self) -> int:
+        """Number of pairs, or of prompts of the largest group: what :meth:`first` counts."""
+        return max(self.counts().values())
 
     def without(self, other: PromptSet) -> PromptSet:
         """The prompts that are not in ``other``."""

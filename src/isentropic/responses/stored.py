@@ -132,7 +132,7 @@ def read_rows(file: str) -> list[Row]:
     if not os.path.isfile(file):
         raise InputError(f"responses file {file!r} does not exist; there is nothing to score; check the path")
     try:
-        lines = Path(file).read_text(encoding="utf-8").split("\n")
+        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(
             f"responses file {file!r} is not UTF-8 ({error}); its text cannot be read; save it as UTF-8"

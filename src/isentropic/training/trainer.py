@@ -61,7 +61,7 @@ from isentropic.training.steady import Steadying
 log = logging.getLogger("isentropic")
 GUARD_PROMPTS = 24
 HELD_PROMPTS = 96
-"""Training pairs whose entropy gap a run holds that closes the expectation."""
+"""At most so many training pairs have their entropy gap held where a run closes the expectation."""
 WHOLE_GRADIENTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 """Where each process holds the whole gradient between the backward pass and the optimizer's step."""
 SHOWN_TWINS = 8
@@ -193,13 +193,15 @@ class DebiasingTrainer(Trainer):
         check_held_out(held_out, train_set)
         self.one_set = held_out.whole_sha256 == train_set.whole_sha256
         self.shared = args.responses == "shared" and train_set.paired and args.matched
-        tuples = prompt_tuples(train_set.split("train"), matched=args.matched, seed=args.seed)
+        closes_entropy = args.close == "entropy"
+        train = train_set.split("train").first(None if closes_entropy else HELD_PROMPTS)
+        tuples = prompt_tuples(train, matched=args.matched, seed=args.seed)
         self.train_items = [Item(prompts, index=index) for index, prompts in enumerate(tuples)]
         self.validation_set = held_out.split("validation") if eval_dataset is None else held_out
         self.validation_items: list[Item] = []
         self.held_items: list[Item] = []
-        if args.close == "expectation":
-            self.held_items = self.train_items[:HELD_PROMPTS] if args.hold != "none" else []
+        if not closes_entropy:
+            self.held_items = self.train_items if args.hold != "none" else []
             self.train_items, self.validation_items = items_to_close(
                 args, self.groups, train_set.prompts, tokenizer
             )
@@ -477,7 +479,7 @@ class DebiasingTrainer(Trainer):
 
     def items_of(self, prompts: PromptSet) -> list[Item]:
         """Prompts other than the validation set with their responses, which are sampled once."""
-        if prompts.sha256 == self.validation_set.sha256:
+        if prompts.sha256 == self.validation_set.sha256 and self.args.close == "entropy":
             return self.validation_items
         if prompts.sha256 not in self.other_items:
             self.other_items[prompts.sha256] = self.held_out_items(prompts, "responses")
