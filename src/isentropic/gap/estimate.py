@@ -360,9 +360,9 @@ class ScoredGap(NamedTuple):
 def _varying(parts: list[Part], clusters: Clusters, unit: str) -> Clusters:
     """The clusters; but where one part lies in a single one, which cannot say how they vary, the fillers, or
     the rows by themselves."""
-    for found in (clusters, clusters.fillers, clusters_of(None, clusters.member.size, unit)):
-        if found and all(np.ptp(found.member[rows]) for _, _, rows in parts):
-            break
+    known = [clusters, *([clusters.fillers] if clusters.fillers else [])]
+    vary = (found for found in known if all(np.ptp(found.member[rows]) for _, _, rows in parts))
+    found = next(vary, clusters_of(None, clusters.member.size, unit))
     if found is clusters:
         return clusters
     note = (

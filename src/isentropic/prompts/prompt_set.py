@@ -86,7 +86,7 @@ class PromptSet:
         if not self.mixed:
             units.sort(key=lambda unit: hashlib.sha256(_identity(unit).encode()).digest())
         seen: Counter[str] = Counter()
-        chosen = []
+        chosen: list[Prompt] = []
         for unit in units:
             seen[unit[0].group] += 1
             if seen[unit[0].group] <= most:
