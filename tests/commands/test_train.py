@@ -290,7 +290,7 @@ def test_the_saved_model_is_measured_as_it_is_served(go, tiny_folder):
     assert [narrow["gap_before"], narrow["gap_after"]] == pytest.approx([before, after], abs=2e-2)
     assert narrow["change_left"] == narrow["gap_change"] / certified["gap_change"]
     assert narrow["gap_change"] != wide["gap_change"] and "final in bfloat16: gap" in screen.text
-    assert "The saved model in other dtypes" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "The change in other dtypes" in (folder / "report.md").read_text(encoding="utf-8")
 
 
 def test_an_adapter_and_its_merged_model_are_both_served(go):
