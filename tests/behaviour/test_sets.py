@@ -60,6 +60,7 @@ def test_all_sets_that_are_there_are_read_and_the_others_passed_over(benchmarks)
         ("winobias/pro_stereotyped_type1.txt.dev", "4 [The clerk] told the cook that [he] is late.\n", "", "3"),
         ("winogender/all_sentences.tsv", "pilot.guest.0.male.txt", "pilot.male.txt", "sentid 'pilot.male.txt'"),
         ("winogender/all_sentences.tsv", "pilot.guest.0.female", "pilot.guest.0.femal", "no female sentence"),
+        ("winogender/all_sentences.tsv", "pilot.guest.1.male", "pilot.guest.0.male", "there before with another"),
         ("stereoset/dev.gender.json", '"gold_label": "stereotype"', '"gold_label": "x"', "no sentence for each"),
         ("stereoset/dev.gender.json", '"gold_label": "stereotype"', '"gold_label": ["x"]', "no sentence for each"),
         ("stereoset/dev.gender.json", '"intrasentence": [', '"intrasentence": [7, ', "dev.gender.json row 1"),

@@ -574,6 +574,13 @@ def test_optional_files_may_be_missing_and_the_report_says_so(copy: Path) -> Non
     assert "−0.082" in text and "Example twins" not in text
 
 
+def test_the_measurement_after_alone_may_be_missing(copy: Path) -> None:
+    """Figures that the result has of both sides keep their columns."""
+    (copy / "gap_after.json").unlink()
+    page = Document(render_html(read_run(copy))).text
+    assert "gap_after.json is missing" in page and "bfloat16" in page
+
+
 def test_damaged_lines_are_left_out_and_named(copy: Path) -> None:
     lines = (copy / "metrics.jsonl").read_text().splitlines()
     whole = len(read_run(copy)["metrics"])

@@ -151,7 +151,9 @@ def winogender(tables: Tables) -> tuple[list[Item], list[str]]:
         parts = name.removesuffix(".txt").split(".")
         if len(parts) != 4:
             raise damaged(table, row, f"sentid {short(name)} is not occupation.participant.answer.gender.txt")
-        twins.setdefault(".".join(parts[:3]), {})[parts[3]] = cell(table, row, "sentence")
+        sentence = cell(table, row, "sentence")
+        if twins.setdefault(".".join(parts[:3]), {}).setdefault(parts[3], sentence) != sentence:
+            raise damaged(table, row, f"sentid {short(name)} was there before with another sentence")
     for name, sentences in twins.items():
         if missing := {"male", "female"} - sentences.keys():
             raise InputError(

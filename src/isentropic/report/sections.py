@@ -256,7 +256,7 @@ def served(view: View, words: Words) -> Section | None:
         words(f"served_{key}")
         for key in dict.fromkeys("loaded" if row["folder"] else "unrounded" for row in found)
     ]
-    head = [words("col_model"), words("fact_dtype"), *labels(view, words)]
+    head = [words("col_model"), words("fact_dtype"), words("column_before"), words("column_after")]
     head += [words("col_change"), words("row_ci"), words("col_left")]
     return Section(
         "served",
@@ -281,8 +281,14 @@ def others(view: View, words: Words) -> Section | None:
     ]
     if not rows:
         return None
-    head = [words("fact_data"), words("col_groups"), words("col_pairs"), *labels(view, words)]
-    head += [words("col_change"), words("row_ci"), words("col_finding")]
+    head = [words("fact_data"), words("col_groups"), words("col_pairs")]
+    head += [
+        words("column_before"),
+        words("column_after"),
+        words("col_change"),
+        words("row_ci"),
+        words("col_finding"),
+    ]
     blocks = [text(words("others_note")), table(words("table_others"), head, rows)]
     return Section("others", words("section_others"), blocks)
 
