@@ -95,6 +95,71 @@ TWINS = [
     ('He said, "She is my sister."', 'She said, "He is my brother."'),
     # unisex names stay
     ("Taylor lost his keys.", "Taylor lost her keys."),
+    # one for a rule each
+    ("They called him names, and he left.", "They called her names, and she left."),
+    ('They named him "Ace".', 'They named her "Ace".'),
+    ("They gave him $5.", "They gave her $5."),
+    (
+        "He bought a 3-year-old horse with his 20-dollar bill.",
+        "She bought a 3-year-old horse with her 20-dollar bill.",
+    ),
+    ("They gave all of it to him past midnight.", "They gave all of it to her past midnight."),
+    ("He told us about his past.", "She told us about her past."),
+    ("He wrote his inside jokes down.", "She wrote her inside jokes down."),
+    ("They gave him both the books.", "They gave her both the books."),
+    ("I told him myself.", "I told her myself."),
+    ("They wished him good luck.", "They wished her good luck."),
+    ("They wished him happy birthday.", "They wished her happy birthday."),
+    ("The song made him happier.", "The song made her happier."),
+    ("They found him rather tired.", "They found her rather tired."),
+    ("The boy behind him laughed.", "The girl behind her laughed."),
+    ("They wanted him leaving early.", "They wanted her leaving early."),
+    ("We saw him elected.", "We saw her elected."),
+    ("We kept him waiting.", "We kept her waiting."),
+    ("We caught him stealing.", "We caught her stealing."),
+    ("They sent him home.", "They sent her home."),
+    ("He cleaned his home.", "She cleaned her home."),
+    ("They knew him well.", "They knew her well."),
+    ("One of them gave him one of the keys.", "One of them gave her one of the keys."),
+    ("It cost him more.", "It cost her more."),
+    ("They paid him twice what they paid me.", "They paid her twice what they paid me."),
+    ("They asked him three times.", "They asked her three times."),
+    ("The trip took him two hours.", "The trip took her two hours."),
+    ("They gave his two sons a car.", "They gave her two daughters a car."),
+    ("They gave him 5 more minutes.", "They gave her 5 more minutes."),
+    ("It made him more careful.", "It made her more careful."),
+    ("He opened his can of beans.", "She opened her can of beans."),
+    ("He changed his will.", "She changed her will."),
+    ("He spends his much too short holidays here.", "She spends her much too short holidays here."),
+    ("He scratched his back with a stick.", "She scratched her back with a stick."),
+    ("They paid him back on Monday.", "They paid her back on Monday."),
+    ("I need him right now.", "I need her right now."),
+    ("He hurt his right hand.", "She hurt her right hand."),
+    ("I like him so much.", "I like her so much."),
+    ("He met his so-called friends.", "She met her so-called friends."),
+    ("I like him very much.", "I like her very much."),
+    ("He lost his only key.", "She lost her only key."),
+    ("I saw him just yesterday.", "I saw her just yesterday."),
+    ("He liked it in his earlier years.", "She liked it in her earlier years."),
+    ("Her coach made him run faster.", "His coach made her run faster."),
+    ("That joke made him laugh.", "That joke made her laugh."),
+    ("We heard him sing across the street.", "We heard her sing across the street."),
+    ("We made him wait for the bus.", "We made her wait for the bus."),
+    ("They gave his dog water.", "They gave her dog water."),
+    ("A friend of his laughed.", "A friend of hers laughed."),
+    ("His and my car are red.", "Her and my car are red."),
+    ("This car is his and that one is mine.", "This car is hers and that one is mine."),
+    ("His will was read aloud.", "Her will was read aloud."),
+    ("The blame is his and his alone.", "The blame is hers and hers alone."),
+    ("I watched his every move.", "I watched her every move."),
+    ("The house that is his will be sold.", "The house that is hers will be sold."),
+    ("He told us of his earlier life.", "She told us of her earlier life."),
+    (
+        'He calls himself "the boss", and his "office" is a shed.',
+        'She calls herself "the boss", and her "office" is a shed.',
+    ),
+    ("He used his 4x4 often.", "She used her 4x4 often."),
+    ("They said the idea was his because of the notes.", "They said the idea was hers because of the notes."),
 ]
 
 
@@ -102,6 +167,14 @@ TWINS = [
 def test_twins_come_out_right_in_both_directions(male: str, female: str) -> None:
     assert swap(male)[:2] == (female, None)
     assert swap(female)[:2] == (male, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["They elected her president.", "They appointed her secretary.", "They bought her water."]
+)
+def test_what_english_leaves_open_is_flagged(text: str) -> None:
+    flagged = swap(text).flagged
+    assert flagged and flagged.startswith("undecided: her")
 
 
 @pytest.mark.parametrize(

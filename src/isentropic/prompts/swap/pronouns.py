@@ -31,7 +31,8 @@ _BACK_TO = frozenset(
 )
 _DEFINITE = frozenset("the of this that these those his her my your their our its".split())
 _OBJECT_STARTS = frozenset("$ a an the some his her my their each two three".split())
-_SELVES = frozenset("himself herself itself".split())
+_SELVES = frozenset("himself herself itself myself yourself ourselves yourselves themselves".split())
+_OWNERS = ("my", "your", "their", "our")
 _HIM_OR_HIS, _HIS_OR_HIM = ("him", "his"), ("his", "him")
 
 
@@ -105,6 +106,8 @@ def his_or_him(tokens: list[Token], i: int) -> tuple[str, ...]:
         if a.next in _QUOTES or a.next in "([#":
             return _HIM if a.prev in words.NAMING else _HIM_OR_HIS if gives else _HIS
         return _HIM
+    if tokens[i].opens and (a.next not in ("and", "or") or a.after in _OWNERS):  # "Her will was read."
+        return _HIS
     if a.next[0].isdigit() and a.hyphen:  # a 3-year-old, a 20-dollar bill
         return _HIS
     if _number(a.next):
@@ -129,14 +132,16 @@ def his_or_him(tokens: list[Token], i: int) -> tuple[str, ...]:
         return _HIS if noun else _HIM
     if a.next.endswith("ly") and a.next not in words.LY_NOT_ADVERBS and len(a.next) > 4:
         return _HIM if _closes(a.after) or (_number(a.after) and gives) or a.after in words.ADVERBS else _HIS
-    if (a.next in ("all", "both") and a.after in _DEFINITE) or a.after in _SELVES:
+    if (a.next in ("all", "both") and a.after in _DEFINITE) or a.after in _SELVES or a.next in _SELVES:
         return _HIM
     if gives and a.next in words.GREETINGS:
         return _HIM
     if (a.next in words.RESULTS and _closes(a.after)) or a.next in words.PAST_VERBS:
         return _HIM
-    if a.prev in words.NAMING and a.next_text[0].isupper() and _closes(a.after):
+    if a.prev in words.NAMING and (a.next_text[0].isupper() or a.next == "names") and _closes(a.after):
         return _HIM
+    if a.prev in words.APPOINTING and a.next not in words.PEOPLE and (_closes(a.after) or a.after == "of"):
+        return _HIM_OR_HIS  # "elected her president", "appointed her secretary"
     if a.prev in words.MAKING and (a.next in words.ADJECTIVES or a.next.endswith("ier")) and _closes(a.after):
         return _HIM
     if (
@@ -327,7 +332,7 @@ def her_or_hers(tokens: list[Token], i: int) -> tuple[str, ...]:
         if past or (a.next in words.HUMAN_VERBS and _closes(a.after)):
             return ("hers",)
     if a.next in ("and", "or"):
-        owner = a.after in ("my", "your", "their", "our") or any(w in "'’" for w in a.rest[1:5])
+        owner = a.after in _OWNERS or any(w in "'’" for w in a.rest[1:5])
         return ("her",) if owner and a.prev != "of" else ("hers",)
     if a.next_text in ("May", "US", "IT", "AM", "A", "Will"):
         return ("her",)

@@ -473,6 +473,9 @@ MAY_MODIFY = _words("""
     faster
 """)
 ANIMALS = _words("cats dogs pets horses chickens puppies kittens cows animals birds rabbits goats pigs")
+APPOINTING = _words(
+    "elect elects elected appoint appoints appointed crown crowned declare declares declared vote voted"
+)
 NAMING = _words("call calls called calling name names named naming")
 BESIDE = _words("beside around behind near above below beneath opposite under over against before after")
 ACQUAINTANCES = _words("""
