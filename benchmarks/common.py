@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -218,7 +219,7 @@ def publish(args: argparse.Namespace, name: str, text: str, figures: Row) -> str
     words = sys.argv[1:] if Path(sys.argv[0]).stem == name else []
     if "--out" in words:
         del words[words.index("--out") : words.index("--out") + 2]
-    command = " ".join(["python", f"benchmarks/{name}.py", *words])
+    command = shlex.join(["python", f"benchmarks/{name}.py", *words])
     versions = ", ".join(f"{package} {number}" for package, number in about["versions"].items())
     page = (
         f"{text}\n\nMachine: {about['processor']}, {about['cores']} cores, {about['threads']} threads, "
