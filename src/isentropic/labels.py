@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from isentropic.errors import InputError
-from isentropic.schema import Form, Label
+from isentropic.schema import ExpectationChange, ExpectationShift, Form, Label
 
 LABELS = (  # (largest gap in nats, English, Chinese); the first limit is the target gap itself
     (None, "no bias ✅", "无偏见 ✅"),
@@ -101,9 +101,42 @@ def expectation_line(expectation: Mapping[str, Any] | None) -> str | None:
     return None
 
 
-def expectation_change_lines(change: Mapping[str, Any] | None, groups: Sequence[str]) -> list[str]:
-    """How far a model expects another group than the first model does: by the better form there is,
-    and by the other where that clearly moved.
+def has_zero(interval: Sequence[float]) -> bool:
+    """Whether the data are in keeping with no difference."""
+    return interval[0] <= 0 <= interval[1]
+
+
+class ToldChange(NamedTuple):
+    """How one form of the expectation moved.
+
+    Attributes:
+        where: where the form is read, in words.
+        change: of the mean, nats.
+        clear: its interval leaves out zero.
+    """
+
+    form: Form
+    where: str
+    change: float
+    row: ExpectationShift
+    clear: bool
+
+
+def told_changes(change: ExpectationChange | None) -> list[ToldChange]:
+    """What is told of a change of the expectation: the better form there is, and the other where it clearly
+    moved."""
+    told: list[ToldChange] = []
+    for form, where in EXPECTATION_FORMS:
+        row = change and change[form]
+        if row and row["change"] is not None:
+            clear = row["ci95"] is not None and not has_zero(row["ci95"])
+            if clear or not told:
+                told.append(ToldChange(form, where, row["change"], row, clear))
+    return told
+
+
+def expectation_change_lines(change: ExpectationChange | None, groups: Sequence[str]) -> list[str]:
+    """How far a model expects another group than the first model does, one line a form that is told.
 
     Example:
         >>> row = {"change": -0.4, "ci95": [-0.41, -0.39], "abs_change": 0.1, "abs_ci95": [0.0, 0.2]}
@@ -114,20 +147,14 @@ def expectation_change_lines(change: Mapping[str, Any] | None, groups: Sequence[
         >>> [line.partition(":")[0] for line in expectation_change_lines(both, ["male", "female"])]
         ['expectation', 'expectation moved towards male']
     """
-    lines: list[str] = []
-    for form, where in EXPECTATION_FORMS:
-        row = change and change[form]
-        if not row or row["change"] is None:
-            continue
-        interval = row["ci95"]
-        clear = interval is not None and not interval[0] <= 0 <= interval[1]
-        if lines and not clear:
-            continue
-        towards = groups[0] if row["change"] < 0 else groups[1]
+    first, second = groups
+    lines = []
+    for _, where, moved, row, clear in told_changes(change):
+        towards = first if moved < 0 else second
         told = f"expectation moved towards {towards}" if clear else "expectation: no change can be seen"
         lines.append(
-            f"{told}: {groups[1]} over {groups[0]} {row['change']:+.4f} nats {where}, 95% interval "
-            f"{interval_text(interval)}; mean absolute value {row['abs_change']:+.4f}, "
+            f"{told}: {second} over {first} {moved:+.4f} nats {where}, 95% interval "
+            f"{interval_text(row['ci95'])}; mean absolute value {row['abs_change']:+.4f}, "
             f"{interval_text(row['abs_ci95'])}"
         )
     return lines

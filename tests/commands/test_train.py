@@ -107,8 +107,6 @@ def test_final_is_the_best_held_out_step(go, tiny_folder):
     comparison = read(folder / "comparison.json")
     assert comparison["models"][1]["cost"]["kl_to_first"] == pytest.approx(held_out[best]["kl"], rel=1e-4)
     # The validation gap of what was saved, measured from outside on the same responses.
-    from isentropic.responses.response import Sampling
-
     validation = make_prompts().split("validation")
     sampling = Sampling(max_new_tokens=6, seed=42 + 1)
     base = measure(load_model(str(tiny_folder)), validation, sampling=sampling)

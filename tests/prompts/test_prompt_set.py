@@ -94,10 +94,10 @@ def test_a_part_of_a_sorted_file_is_drawn_from_all_of_it(paired: bool) -> None:
     if not paired:
         train = replace(train, prompts=tuple(replace(p, pair_id=None) for p in train.prompts))
     some, more = train.first(20), train.first(50)
-    assert (some.counts(), more.most()) == ({"male": 20, "female": 20}, 50)
+    assert (some.counts(), more.per_group()) == ({"male": 20, "female": 20}, 50)
     assert len({p.topic for p in some.prompts}) == 5
-    assert set(some.prompts) < set(more.prompts) and more.without(some).most() == 30
-    assert train.first(train.most()) is train and train.first(None) is train
+    assert set(some.prompts) < set(more.prompts) and more.without(some).per_group() == 30
+    assert train.first(train.per_group()) is train and train.first(None) is train
 
 
 def test_the_first_of_a_built_in_set_are_its_first() -> None:

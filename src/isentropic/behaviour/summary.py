@@ -11,6 +11,7 @@ from isentropic import gap as statistics
 from isentropic.behaviour.score import Scores
 from isentropic.behaviour.sets import GENDER, UNKNOWN, BenchmarkSet, Item
 from isentropic.gap import Labels
+from isentropic.labels import has_zero
 from isentropic.schema import BehaviourEstimate, BehaviourFigures, BehaviourMove
 
 NEUTRAL = math.log(1.65)
@@ -80,7 +81,7 @@ def move(values: np.ndarray, clusters: Labels, margin: float) -> BehaviourMove:
         return {"change": 0.0, "ci95": [0.0, 0.0], "verdict": "not_moved", "largest": 0.0}
     found = statistics.paired_gap(values, clusters)
     judged = statistics.verdict(found, margin)
-    if found.known and not found.ci95[0] <= 0 <= found.ci95[1]:
+    if found.known and not has_zero(found.ci95):
         word = "moved"
     else:
         word = "not_moved" if judged.verdict == "certified" else "too_few"

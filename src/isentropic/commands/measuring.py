@@ -65,7 +65,7 @@ class Measuring:
         self.settings, self.screen, self.trainer, self.parts = settings, screen, trainer, parts
         self.further, self.public, self.warn = further, public, warn
         self.bf16 = bool(trainer.args.bf16)
-        if further.most() > parts["test"].most() and (
+        if further.per_group() > parts["test"].per_group() and (
             trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         ):
             raise InputError(
@@ -123,7 +123,7 @@ class Measuring:
     ) -> tuple[Measurement, Measurement]:
         """Decide about the target; while that is open, measure further test pairs before and after."""
         test, own = self.parts["test"], self.settings.responses == "own"
-        sizes = look_sizes(test.most(), self.further.most())
+        sizes = look_sizes(test.per_group(), self.further.per_group())
         pool = self.trainer.steadying.pool if test.drawn else None
         items, values = list(before.items), [list(before.entropies), list(after.entropies)]
         base: LoadedModel | None = None

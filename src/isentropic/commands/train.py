@@ -167,7 +167,7 @@ def train(settings: TrainSettings, screen: Screen | None = None) -> dict[str, An
                 config,
                 parts=parts,
                 loaded=loaded,
-                further=prompts.split("test").first(max(settings.until_decided, parts["test"].most())),
+                further=prompts.split("test").first(max(settings.until_decided, parts["test"].per_group())),
                 folder=folder,
                 clock=clock,
                 writes=writes,
@@ -223,9 +223,8 @@ class Run:
         self.settings, self.screen, self.loaded = settings, screen, loaded
         self.folder, self.clock, self.writes, self.public = folder, clock, writes, public
         self.checkpoints = folder / CHECKPOINTS
-        # The target is one of the entropy gap: what is held out of the expectation has none.
-        self.has_target = settings.close == "entropy"
-        stop_gap = settings.stop_margin * settings.target_gap if self.has_target else -1.0
+        # The target is one of the entropy gap: a run that closes the expectation has none.
+        stop_gap = settings.stop_margin * settings.target_gap if settings.close == "entropy" else None
         self.stop = TargetGapStop(stop_gap, settings.max_kl)
         self.best = BestCheckpoint(self.checkpoints, settings.max_kl)
         self.interrupt = InterruptStop()
@@ -340,7 +339,7 @@ class Run:
             self.monitor.go_back(-1)
         gap, target = abs(self.trainer.evaluate()["eval_gap"]), self.settings.target_gap
         self.stop.reason = "max_steps"
-        if gap > target or self.settings.force or not self.has_target:
+        if gap > target or self.settings.force or self.stop.stop_gap is None:
             return False
         self.screen.say(
             f"the held-out gap {gap:.4f} is within the target {target} before the first step: the model is "

@@ -366,8 +366,8 @@ def _varying(parts: list[Part], clusters: Clusters, unit: str) -> Clusters:
     if found is clusters:
         return clusters
     note = (
-        f"one of the two means is of a single {clusters.unit}, so {found.unit}s are counted as independent; "
-        f"{clusters.unit}s may vary more than this"
+        f"one of the two means comes from a single {clusters.unit}, so {found.unit}s are counted as "
+        f"independent; {clusters.unit}s may vary more than this"
     )
     return found._replace(note=note)
 

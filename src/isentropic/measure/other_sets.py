@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from isentropic.gap import GroupGap
+from isentropic.labels import has_zero
 from isentropic.measure.compare import change_row, group_changes
 from isentropic.measure.measurement import Measurement
 from isentropic.prompts.builtin import BUILTIN, builtin
@@ -60,6 +61,6 @@ def other_gap(change: GroupGap, before: Measurement, after: Measurement) -> Othe
         for found in (before, after)
     ]
     row, moved = change_row(change), "unchanged"
-    if row["ci95"] is not None and not row["ci95"][0] <= 0 <= row["ci95"][1]:
+    if row["ci95"] is not None and not has_zero(row["ci95"]):
         moved = "opened" if abs(gaps[1]) > abs(gaps[0]) else "closed"
     return {**row, "gap_before": gaps[0], "gap_after": gaps[1], "moved": moved}

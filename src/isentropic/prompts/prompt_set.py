@@ -80,7 +80,7 @@ class PromptSet:
             >>> sorted({p.topic for p in PromptSet(prompts, ("male",), "sorted").first(10).prompts})
             ['0', '1']
         """
-        if most is None or most >= self.most():
+        if most is None or most >= self.per_group():
             return self
         units: list[Unit] = list(self.tuples()) if self.paired else [(prompt,) for prompt in self.prompts]
         if not self.mixed:
@@ -93,7 +93,7 @@ class PromptSet:
                 chosen += unit
         return replace(self, prompts=tuple(chosen))
 
-    def most(self) -> int:
+    def per_group(self) -> int:
         """Number of pairs, or of prompts of the largest group: what :meth:`first` counts."""
         return max(self.counts().values())
 

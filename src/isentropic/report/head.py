@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from isentropic.labels import EXPECTATION_FORMS
+from isentropic.labels import EXPECTATION_FORMS, has_zero, told_changes
 from isentropic.report import figures
 from isentropic.report.view import View
 from isentropic.report.words import VERDICTS, Words
@@ -110,11 +110,6 @@ def shrank(view: View) -> bool:
     if before is None or after is None or interval is None:
         return False
     return not has_zero(interval) and abs(after) < abs(before)
-
-
-def has_zero(interval: list[float]) -> bool:
-    """Whether the data are in keeping with no difference."""
-    return interval[0] <= 0 <= interval[1]
 
 
 def lead(view: View, words: Words) -> list[str]:
@@ -258,33 +253,25 @@ def expected(view: View, words: Words) -> str:
 
 
 def moved(view: View, words: Words, row: Difference) -> str:
-    """Towards which group the expectation moved, or that no change can be seen; "" where it is unknown.
-
-    The better form of the expectation always, the other where it clearly moved.
-    """
+    """Towards which group the expectation moved, or that no change can be seen; "" where it is unknown."""
     pair = words.pair(view.pair_of(row["groups"]))
-    told: list[str] = []
-    for form, _ in EXPECTATION_FORMS:
-        change = row["expectation_change"] and row["expectation_change"][form]
-        if not change or change["change"] is None or change["ci95"] is None:
-            continue
-        still = has_zero(change["ci95"])
-        if told and still:
-            continue
-        key = "expects_still" if still else "expects_moved"
-        told.append(
+    than = "_than" if view.kind == "compare" else ""
+    return words.joined(
+        [
             words(
-                f"{key}_than" if view.kind == "compare" else key,
-                where=words(f"where_{form}"),
-                towards=pair["first" if change["change"] < 0 else "second"],
+                ("expects_moved" if told.clear else "expects_still") + than,
+                where=words(f"where_{told.form}"),
+                towards=pair["first" if told.change < 0 else "second"],
                 model=row["model"],
                 against=row["against"],
-                change=words.signed(change["change"]),
-                interval=words.interval(change["ci95"]),
+                change=words.signed(told.change),
+                interval=words.interval(told.row["ci95"]),
                 **pair,
             )
-        )
-    return words.joined(told)
+            for told in told_changes(row["expectation_change"])
+            if told.row["ci95"] is not None
+        ]
+    )
 
 
 def closed(view: View, words: Words, row: Difference) -> str:

@@ -15,7 +15,6 @@ from isentropic.responses.response import Sampling, Tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
 log = logging.getLogger("isentropic")
 QUESTION, ANSWER = "How many legs has a dog?", "A dog has four."
 """A turn of a chat, to see what a template puts behind an answer."""

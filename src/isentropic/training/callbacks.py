@@ -34,14 +34,14 @@ class NotFiniteError(ArithmeticError):
 
 
 class TargetGapStop(TrainerCallback, ExportableState):
-    """Stop when the held-out gap is within ``stop_gap``, or when the guard's limit is passed.
-    Never on a minibatch.
+    """Stop when the held-out gap is within ``stop_gap`` (None: no gap stops the run), or when the guard's
+    limit is passed. Never on a minibatch.
 
     ``stop_gap`` is a share of the target: a run that stops at the very edge of the target lands beyond it on
     new prompts every second time.
     """
 
-    def __init__(self, stop_gap: float, max_kl: float) -> None:
+    def __init__(self, stop_gap: float | None, max_kl: float) -> None:
         self.stop_gap, self.max_kl = stop_gap, max_kl
         self.reason: Stopped = "max_steps"
 
@@ -55,7 +55,7 @@ class TargetGapStop(TrainerCallback, ExportableState):
             return
         if metrics["eval_kl"] > self.max_kl:
             self.reason, control.should_training_stop = "max_kl", True
-        elif abs(metrics["eval_gap"]) <= self.stop_gap:
+        elif self.stop_gap is not None and abs(metrics["eval_gap"]) <= self.stop_gap:
             self.reason, control.should_training_stop = "target", True
 
 
