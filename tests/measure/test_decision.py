@@ -95,14 +95,15 @@ def test_a_run_that_looks_again_tells_what_one_look_at_all_pairs_tells(go, unmar
     wider = stdtrit(found["df"], 1 - error_of_look(2, 3) / 2) / stdtrit(found["df"], 0.975)
     halves = [(row["ci95"][1] - row["ci95"][0]) / 2 for row in (found, single)]
     assert halves[0] == pytest.approx(wider * halves[1])
-    assert "look 1 of 3" in screen.text
+    assert "look 1 of 3" in screen.text and "further test pairs" in screen.text
 
 
 def test_a_run_that_is_decided_looks_once(go) -> None:
-    _, folder, _ = go("early", test_pairs=4, until_decided=8, max_steps=1, target_gap=50.0, force=True)
+    _, folder, screen = go("early", test_pairs=4, until_decided=8, max_steps=1, target_gap=50.0, force=True)
     found = read(folder / "gap_after.json")
     assert found["decision"]["verdict"] == read(folder / "result.json")["verdict"] == "certified"
     assert found["n_pairs"] == 4
+    assert "further test pairs" not in screen.text
 
 
 def test_a_split_that_the_user_made_was_not_drawn(go) -> None:

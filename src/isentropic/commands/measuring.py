@@ -127,12 +127,12 @@ class Measuring:
         pool = self.trainer.steadying.pool if test.drawn else None
         items, values = list(before.items), [list(before.entropies), list(after.entropies)]
         base: LoadedModel | None = None
-        progress = self.screen.bar("further test pairs")
         for look, size in enumerate(sizes):
             if look:
                 base = base or self.placed(load_untrained(self.settings), self.settings.load_in_4bit)
                 seen, test = test, self.further.first(size)
                 more = test.without(seen)
+                progress = self.screen.bar("further test pairs")
                 fresh = make_items(more, self.test_sampler(base), shared=not own, progress=progress)
                 for scored, model in zip(values, (base, final), strict=True):
                     scored.extend(self.score_test(model, fresh))
