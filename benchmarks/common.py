@@ -47,7 +47,20 @@ def parser(doc: str, name: str, *, repeats: int | None = None) -> argparse.Argum
 
 
 def model_name(args: argparse.Namespace) -> str:
-    return tiny_model() if args.quick else args.model
+    return tiny_model() if args.quick and args.model == EMBEDDED else args.model
+
+
+def as_on_the_hub(model: str, folder: Path) -> str:
+    """A folder with the model's weights as most models come: rounded to bfloat16 and saved as that."""
+    if not any(folder.glob("*.safetensors")):
+        import torch
+
+        from isentropic import load_model
+        from isentropic.models.save import save_model
+
+        loaded = load_model(model)
+        save_model(loaded.model.to(torch.bfloat16), loaded.tokenizer, folder)
+    return str(folder)
 
 
 @functools.cache
@@ -156,6 +169,15 @@ def drop_weights(run: Path) -> None:
 
 def environment(threads: int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def step_seconds(rows: list[Row]) -> list[float]:
+    """Seconds of every step in a run's metrics that follows a step, not a held-out measurement."""
+    return [
+        after["seconds"] - before["seconds"]
+        for before, after in zip(rows, rows[1:], strict=False)
+        if "loss" in before and "loss" in after
+    ]
 
 
 # --- Memory ---------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Pure beside what else could be done: the same pairs, the same responses, equal steps and equal time.
 
-    python benchmarks/compare_methods.py [--seeds 3] [--runs runs/compare_methods] [--docs docs/results.md]
+    python benchmarks/compare_methods.py [--seeds 0,1,2] [--runs runs/compare_methods] [--docs docs/results.md]
 
-For each seed: `isentropic train` with its defaults (pure), which stops on its own; then, for as many steps,
+The model's weights are rounded to bfloat16 first, as models come from the hub; all arithmetic is float32. For each seed:
+`isentropic train` with its defaults (pure), which stops on its own; then, for as many steps,
 
 - pure with nothing held, the expectation closed in place of the entropy gap, GEE and the predecessor's method, the last three
   also for as many steps as fit into the seconds pure spent on its steps;
@@ -15,8 +16,10 @@ and without training
 - a system prompt that asks for equal treatment, in the chat form and against the chat form without it.
 
 Then all are measured on the responses of the untouched model, and with ISENTROPIC_BENCHMARKS (a folder of public sets) on
-stereotype tests; if lm-evaluation-harness is installed, its questions are asked too. Pure keeps its best validated weights,
-the others the last ones. What is finished is read and not made again, so this can be run in pieces; --keep keeps the weights.
+stereotype tests; if lm-evaluation-harness is installed, its questions are asked too. Trained weights are measured as float32,
+and once more rounded to bfloat16: to the nearest, and by chance as `isentropic train` saves them. Pure keeps its best validated
+weights, the others the last ones. What is finished is read and not made again, so this can be run in pieces; --keep keeps the
+weights.
 """
 
 from __future__ import annotations
@@ -25,17 +28,21 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common import (
     Row,
+    as_on_the_hub,
     drop_weights,
     into_page,
     medians,
@@ -43,6 +50,8 @@ from common import (
     number,
     parser,
     publish,
+    run_job,
+    step_seconds,
     train_run,
 )
 from common import table as markdown
@@ -55,8 +64,12 @@ METHODS: dict[str, list[str]] = {
     "ancestor": ["--preset", "ancestor", "--micro_batch_size", "2", "--effective_batch", "4"],
 }
 SAME_TIME = "expectation closed,GEE,ancestor"
-# Of whole texts, each response after both twins' prompts; the second by an adapter.
-COUNTERFACTUAL = {"counterfactual data": [], "counterfactual LoRA": ["--lora_r", 8, "--learning_rate", 2e-4]}
+SUPERVISED: dict[str, list[Any]] = {
+    "placebo": [],
+    # Of whole texts, each response after both twins' prompts; the second by an adapter.
+    "counterfactual data": [],
+    "counterfactual LoRA": ["--lora_r", 8, "--learning_rate", 2e-4],
+}
 BENCHMARKS = os.environ.get("ISENTROPIC_BENCHMARKS")
 SETS = {
     "winogender": "Winogender",
@@ -69,38 +82,46 @@ NEVER = 1e-9  # a target no run meets: nothing stops before its last step
 SYSTEM = "Treat all people alike, whatever their gender. Do not let gender influence your answer in any way."
 
 
-def step_seconds(rows: list[Row]) -> list[float]:
-    """Seconds of every step that follows a step, not a held-out measurement."""
-    return [
-        after["seconds"] - before["seconds"]
-        for before, after in zip(rows, rows[1:], strict=False)
-        if "loss" in before and "loss" in after
-    ]
-
-
 def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
     """Train every method; returns the folder of the model that each one gives."""
     runs, extra = args.runs / f"seed{seed}", ["--seed", seed, *args.others]
-    pure = train_run(runs, "pure", [*extra, "--save_steps", 0, "--force"], args)
+    flags = ["--save_steps", 0, "--force", "--save_dtype", "float32"]
+    pure = train_run(runs, "pure", [*extra, *flags], args)
     steps = max(1, pure["result"]["steps"])
     each = step_seconds(pure["steps"])
     budget = steps * statistics.median(each) if each else pure["result"]["seconds"]["training"]
+    calls: dict[str, Callable[[], Any]] = {
+        method: partial(fixed_steps, args, runs, method, flags, steps, extra)
+        for method, flags in METHODS.items()
+    }
+    calls |= {
+        f"{method}, equal steps": partial(supervised, args, runs, method, steps, [*extra, *flags])
+        for method, flags in SUPERVISED.items()
+    }
+    done = side_by_side(args.jobs, calls)
     models = {"pure": runs / "pure" / "final"}
     for method, flags in METHODS.items():
-        same = fixed_steps(args, runs, method, flags, steps, extra)
+        same = done.pop(method)
         each = step_seconds(same["steps"])
         one = statistics.median(each) if each else same["result"]["seconds"]["training"] / steps
         counts = {"steps": steps}
         if method in args.same_time.split(","):
             counts["time"] = min(args.most_steps, max(1, round(budget / one)))
-            fixed_steps(args, runs, method, flags, counts["time"], extra)  # the same run where the count is
+            # The same run where the count is.
+            fixed_steps(args, runs, method, flags, counts["time"], extra)
         for kind, count in counts.items():
             run = runs / f"{method}-{count}"
             models[f"{method}, equal {kind}"] = run / "checkpoints" / f"checkpoint-{count}"
-    for method, flags in {"placebo": [], **COUNTERFACTUAL}.items():
-        run = runs / method.replace(" ", "-")
-        models[f"{method}, equal steps"] = supervised(args, run, method, steps, [*extra, *flags])
-    return models
+    return models | done
+
+
+def side_by_side(jobs: int, calls: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What each call returns, `jobs` of them at the same time."""
+    if jobs == 1:  # in this thread: a run in this process takes the signals
+        return {name: call() for name, call in calls.items()}
+    with ThreadPoolExecutor(jobs) as pool:
+        started = {name: pool.submit(call) for name, call in calls.items()}
+    return {name: future.result() for name, future in started.items()}
 
 
 def fixed_steps(
@@ -118,10 +139,17 @@ def fixed_steps(
     return train_run(runs, f"{method}-{steps}", given, args)
 
 
-def supervised(args: argparse.Namespace, run: Path, method: str, steps: int, extra: list[Any]) -> Path:
+def supervised(args: argparse.Namespace, runs: Path, method: str, steps: int, extra: list[Any]) -> Path:
     """Plain cross-entropy on the responses that pure trains on, with its batches and its optimizer; returns the model."""
-    if (run / "result.json").is_file():
-        return run / "final"
+    run = runs / method.replace(" ", "-")
+    if not (run / "result.json").is_file():
+        words = [str(word) for word in [*extra, "--max_steps", steps]]
+        job = {"run": str(run), "method": method, "words": words, "model": model_name(args)}
+        run_job(__file__, {**job, "threads": args.threads, "quick": args.quick}, supervised_run)
+    return run / "final"
+
+
+def supervised_run(job: Row) -> Row:
     import torch
     from transformers import Trainer
 
@@ -137,18 +165,18 @@ def supervised(args: argparse.Namespace, run: Path, method: str, steps: int, ext
 
     flags = Parser()
     add_settings(flags, TrainSettings)
-    words = [*extra, "--max_steps", steps, "--hold", "none", "--no-steady", "--save_steps", 0]
-    settings = settings_from(TrainSettings, vars(flags.parse_args([str(word) for word in words])))
+    words = [*job["words"], "--hold", "none", "--no-steady", "--save_steps", "0"]
+    settings = settings_from(TrainSettings, vars(flags.parse_args(words)))
     parts = load_prompts(**reading_of(settings)).parts(
         {"train": settings.max_pairs, "validation": settings.validation_pairs}
     )
-    loaded = load_model(model_name(args))
+    loaded, run = load_model(job["model"]), Path(job["run"])
     config = trainer_settings(settings, run)
     trainer = DebiasingTrainer(
         loaded, config, parts["train"], parts["validation"], peft_config=lora_of(settings)
     )
     trainer.prepare()  # the responses
-    placebo, pad = method == "placebo", trainer.pad
+    placebo, pad = job["method"] == "placebo", trainer.pad
 
     def batch_of(items: list[Any]) -> Row:
         found = [e for item in items for e in item.examples if not placebo or e.source == e.prompt.group]
@@ -170,8 +198,9 @@ def supervised(args: argparse.Namespace, run: Path, method: str, steps: int, ext
         plain.train()
     seconds = time.perf_counter() - begin
     save_model(trainer.model, loaded.tokenizer, run / "final")
-    (run / "result.json").write_text(json.dumps({"steps": steps, "seconds": seconds}), encoding="utf-8")
-    return run / "final"
+    result = {"steps": settings.max_steps, "seconds": seconds}
+    (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    return result
 
 
 @contextlib.contextmanager
@@ -222,6 +251,7 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks
     from isentropic.measure.harness import answers
     from isentropic.measure.measurement import Measurement, measure
     from isentropic.models.model import vocabulary_size
+    from isentropic.models.rounding import round_weights
     from isentropic.prompts.load import load_prompts
     from isentropic.responses.encode import encode_prompts
     from isentropic.responses.sample import ResponseSampler
@@ -229,7 +259,7 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks
 
     if not args.quick:
         torch.set_num_threads(args.threads)
-    settings = MeasureSettings(seed=seed)
+    settings = MeasureSettings(seed=seed, bf16="off")
     sampling, prompts = sampling_of(settings), load_prompts(seed=seed)
     test, train = prompts.split("test").first(args.pairs), prompts.split("train").first(64)
     base, bf16 = model_on_device(model_name(args), settings)
@@ -241,23 +271,42 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks
     tests = PairedBehaviour(read_sets(BENCHMARKS, args.sets) if BENCHMARKS else [])
     asked: dict[str, dict[str, list[Row]]] = {}
 
+    def again(loaded: Any) -> Measurement:
+        items = found["untouched"].items if found else None
+        return measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16)
+
     def look(name: str, loaded: Any) -> None:
         print(f"seed {seed}: measuring {name}", file=sys.stderr, flush=True)
-        items = found["untouched"].items if found else None
-        found[name] = measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16)
+        found[name] = again(loaded)
         costs.append({**reference.kl_to(loaded.model), "perplexity": None})
         tests.score(name, loaded, bf16=bf16)
         if tasks:
             with contextlib.redirect_stdout(sys.stderr):
                 asked[name] = answers(loaded, tasks, limit=args.items)
 
+    def change_left(loaded: Any, name: str) -> float:
+        """The share of the gap's change that the model still has."""
+        start, whole = (found[of].summary["gap"] for of in ("untouched", name))
+        return (again(loaded).summary["gap"] - start) / (whole - start) if whole != start else math.nan
+
     look("untouched", base)
+    left: dict[str, Row] = {}
     for name, folder in models.items():
-        look(name, model_on_device(str(folder), settings)[0])
+        loaded = model_on_device(str(folder), settings)[0]
+        look(name, loaded)
+        exact = {key: value.clone() for key, value in loaded.model.state_dict().items()}
+        round_weights(loaded.model, torch.bfloat16, seed)
+        left[name] = {"left_by_chance": change_left(loaded, name)}
+        for key, value in loaded.model.state_dict().items():
+            value.copy_(exact[key].to(torch.bfloat16))
+        left[name]["left_nearest"] = change_left(loaded, name)
     pairs = [tuple(encode_prompts(twins, base.tokenizer, sampling)) for twins in train.tuples()]
     with steered(base.model, pairs):
         look("steering, no training", base)
-    rows = table_rows(comparison(list(found), list(found.values()), costs))
+    rows = [
+        row | left.get(row["method"], {})
+        for row in table_rows(comparison(list(found), list(found.values()), costs))
+    ]
     by_name = {row["method"]: row for row in rows}
     for one in tests.result()["sets"]:
         for change in one["changes"]:
@@ -340,13 +389,14 @@ def gap_table(by_method: dict[str, list[Row]], middle: dict[str, Row]) -> str:
         moved = ", ".join(with_interval(change["gap_change"], change["ci95"]) for change in changes)
         rows.append(
             [number(row["gap_left"]), method, gaps, moved, number(row["mean_abs_pair_gap"], ".4f"),
-             number(row["H_mean"], ".3f"), number(row.get("kl"), ".5f"), number(row["steps"], ".0f"),
-             number(row.get("seconds"), ".0f")]
+             number(row["H_mean"], ".3f"), number(row.get("kl"), ".5f"), number(row.get("left_nearest")),
+             number(row.get("left_by_chance")), ", ".join(r["verdict"] for r in found),
+             number(row["steps"], ".0f"), number(row.get("seconds"), ".0f")]
         )  # fmt: skip
     return markdown(
         ["gap left, share", "method", "test gap of each seed, with 95 % interval",
-         "its change, same pairs and responses", "mean abs pair gap", "mean entropy", "KL", "steps",
-         "seconds of steps"],
+         "its change, same pairs and responses", "mean abs pair gap", "mean entropy", "KL",
+         "change left in bfloat16, to the nearest", "by chance", "verdicts", "steps", "seconds of steps"],
         rows,
     )  # fmt: skip
 
@@ -391,7 +441,10 @@ def run_facts(model: Path | None) -> Row:
 
 def main(arguments: list[str] | None = None) -> None:
     flags = parser(__doc__, "compare_methods")
-    flags.add_argument("--seeds", type=int, default=3)
+    flags.add_argument(
+        "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2]
+    )
+    flags.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
     flags.add_argument("--pairs", type=int, help="test pairs that are compared; all of them if left out")
     flags.add_argument("--items", type=int, default=200, help="questions asked of each task; 0 asks none")
     flags.add_argument("--sets", default=",".join(SETS), help="public sets that are scored")
@@ -405,8 +458,12 @@ def main(arguments: list[str] | None = None) -> None:
     flags.add_argument("--docs", type=Path, help="put the table on this page")
     flags.add_argument("--keep", action="store_true", help="keep the models")
     args, args.others = flags.parse_known_args(arguments)
+    if args.job:
+        print(json.dumps(supervised_run(args.job)))
+        return
+    args.others = ["--bf16", "off", *args.others]
     if args.quick:
-        args.seeds, args.pairs, args.most_steps = 1, 4, 3
+        args.seeds, args.jobs, args.pairs, args.most_steps = [0], 1, 4, 3
         args.others += ["--validation_pairs", "4", "--max_pairs", "4", "--test_pairs", "4"]
         args.others += (
             ["--effective_batch", "4", "--max_steps", "2"] if "--max_steps" not in args.others else []
@@ -415,7 +472,11 @@ def main(arguments: list[str] | None = None) -> None:
         # What `train` measures before and after is measured again, on all models at once, by `compare`.
         args.others = ["--test_pairs", "32", *args.others]
     args.runs.mkdir(parents=True, exist_ok=True)
-    seeds = [compared(args, seed) for seed in range(args.seeds)]
+    named, args.model = args.model, as_on_the_hub(model_name(args), args.runs / "base")
+    seeds = [compared(args, seed) for seed in args.seeds]
+    if not args.keep:
+        drop_weights(args.runs / "base")
+    args.model = f"{named}, its weights rounded to bfloat16"
     by_method: dict[str, list[Row]] = {}
     for seed in seeds:
         for row in seed["rows"]:
@@ -423,7 +484,7 @@ def main(arguments: list[str] | None = None) -> None:
     middle = {method: medians(found) for method, found in by_method.items()}
     text = gap_table(by_method, middle) + "\n\n" + others_table(by_method)
     text += (
-        f"\n\nMedians of {args.seeds} seeds; {by_method['untouched'][0]['n_pairs']} test pairs on shared responses of the "
+        f"\n\nMedians of {len(args.seeds)} seeds; {by_method['untouched'][0]['n_pairs']} test pairs on shared responses of the "
         "untouched model, the same for every row of a seed. Gap and expectation in nats, KL in nats a token of neutral text. "
         "The chat rows are compared with the untouched model in the chat form. Equal time is that of the steps; pure, placebo "
         "and GEE sample and score their responses once before them, which `time_to_target.py` counts too. In the second table "
