@@ -13,7 +13,7 @@ from isentropic.measure.expectation import context_examples, start_token
 from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.load import load_prompts
 from isentropic.training.config import DebiasingConfig
-from isentropic.training.hold import HeldDifference, Hold
+from isentropic.training.hold import PAIRS_A_STEP, HeldDifference, Hold
 from isentropic.training.trainer import DebiasingTrainer
 
 OPTIMIZERS = {
@@ -240,6 +240,9 @@ def test_any_split_of_the_batch_holds_alike(tiny_model, tiny_tokenizer, tiny_pro
     )
     for a, b in zip(one.model.parameters(), many.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=5e-5, rtol=0)
+    # The kinds of words share what a step reads.
+    kinds = {context.kind for context in builtin_contexts(("male", "female"), "train")}
+    assert [held.per_step for held in one.hold.quantities] == [PAIRS_A_STEP // len(kinds)] * len(kinds)
 
 
 @pytest.mark.slow
