@@ -30,6 +30,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import statistics
 import sys
 import time
@@ -93,14 +94,16 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
     calls: dict[str, Callable[[], Any]] = {
         method: partial(fixed_steps, args, runs, method, flags, steps, extra)
         for method, flags in METHODS.items()
+        if re.search(args.methods, method)
     }
     calls |= {
         f"{method}, equal steps": partial(supervised, args, runs, method, steps, [*extra, *flags])
         for method, flags in SUPERVISED.items()
+        if re.search(args.methods, method)
     }
     done = side_by_side(args.jobs, calls)
     models = {"pure": runs / "pure" / "final"}
-    for method, flags in METHODS.items():
+    for method in [method for method in METHODS if method in done]:
         same = done.pop(method)
         each = step_seconds(same["steps"])
         one = statistics.median(each) if each else same["result"]["seconds"]["training"] / steps
@@ -108,7 +111,7 @@ def train_all(args: argparse.Namespace, seed: int) -> dict[str, Path]:
         if method in args.same_time.split(","):
             counts["time"] = min(args.most_steps, max(1, round(budget / one)))
             # The same run where the count is.
-            fixed_steps(args, runs, method, flags, counts["time"], extra)
+            fixed_steps(args, runs, method, METHODS[method], counts["time"], extra)
         for kind, count in counts.items():
             run = runs / f"{method}-{count}"
             models[f"{method}, equal {kind}"] = run / "checkpoints" / f"checkpoint-{count}"
@@ -300,9 +303,10 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks
         for key, value in loaded.model.state_dict().items():
             value.copy_(exact[key].to(torch.bfloat16))
         left[name]["left_nearest"] = change_left(loaded, name)
-    pairs = [tuple(encode_prompts(twins, base.tokenizer, sampling)) for twins in train.tuples()]
-    with steered(base.model, pairs):
-        look("steering, no training", base)
+    if re.search(args.methods, steering := "steering, no training"):
+        pairs = [tuple(encode_prompts(twins, base.tokenizer, sampling)) for twins in train.tuples()]
+        with steered(base.model, pairs):
+            look(steering, base)
     rows = [
         row | left.get(row["method"], {})
         for row in table_rows(comparison(list(found), list(found.values()), costs))
@@ -317,7 +321,7 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks
                 by_name[name][row["task"]] = {
                     key: row[key] for key in ("change", "ci95", "lost", "gained", "n")
                 }
-    if base.tokenizer.chat_template:
+    if base.tokenizer.chat_template and re.search(args.methods, "system prompt"):
         chat = replace(sampling, chat=True)
         told = replace(chat, system=SYSTEM)
         first = measure(base, test, sampling=chat, noise_floor=False, bf16=bf16)
@@ -445,6 +449,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2]
     )
     flags.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
+    flags.add_argument("--methods", default="", help="a regular expression: which methods besides pure")
     flags.add_argument("--pairs", type=int, help="test pairs that are compared; all of them if left out")
     flags.add_argument("--items", type=int, default=200, help="questions asked of each task; 0 asks none")
     flags.add_argument("--sets", default=",".join(SETS), help="public sets that are scored")
