@@ -72,6 +72,16 @@ def test_kl_of_a_changed_model_is_the_slow_sum(tiny_model, examples, kind):
     assert low < found["kl"] < high
 
 
+@pytest.mark.parametrize("wider", [0, 1])
+def test_a_vocabulary_that_is_filled_up_is_compared_on_the_tokens_of_both(tiny_model, examples, wider):
+    """Models of one tokenizer may have heads of different width, as Qwen2.5 of 0.5B and of 7B."""
+    models = [tiny_model("qwen2"), moved(tiny_model("qwen2"))]
+    totals, counts = slow_kl(*models, examples)
+    models[wider].resize_token_embeddings(384, mean_resizing=False)
+    found = NeutralReference(models[0], examples, pad=0).kl_to(models[1])
+    assert found["kl"] == pytest.approx(totals.sum() / counts.sum(), rel=1e-4)
+
+
 def test_the_reference_does_not_follow_the_model_and_leaves_it_alone(tiny_model, examples):
     model = tiny_model("gpt2").train()
     reference = NeutralReference(model, examples, pad=0)

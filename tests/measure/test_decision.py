@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from isentropic.gap import paired_gap, two_phase_gaps
+from isentropic.gap import GapEstimate, paired_gap, two_phase_gaps, verdict
 from isentropic.measure.decision import error_of_look, look_sizes
 from oracles import rng
 from runs import exit_code, flags, read
@@ -56,6 +57,20 @@ def test_its_intervals_cover(topics: int | None) -> None:
         shorter += row.se < paired_gap(y[measured], None if clusters is None else group[measured]).se
     assert 0.92 * draws <= held <= 0.985 * draws  # 95% +- three standard errors
     assert shorter > 0.7 * draws
+
+
+def test_the_pairs_needed_are_those_to_be_measured_after_training() -> None:
+    """More test pairs bring no more of the pairs that were measured before alone, and those count too."""
+    apart, target, mean = 500, 0.007, 0.002
+
+    def estimate(m: int, seed: int) -> GapEstimate:
+        x, noise = rng(seed).normal(0, 0.075, m + apart), rng(seed + 10_000).normal(0, 0.02, m)
+        return two_phase_gaps(tables(x), tables(mean + x[:m] + noise), range(m))[0].estimate
+
+    promised = [verdict(replace(estimate(120, seed), gap=mean), target).pairs_needed for seed in range(40)]
+    needed = int(np.median([number or 0 for number in promised]))
+    decided = [verdict(estimate(needed, seed), target).verdict == "certified" for seed in range(300)]
+    assert np.mean(decided) == pytest.approx(0.8, abs=0.06)
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3])

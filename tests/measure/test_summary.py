@@ -22,6 +22,7 @@ from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
 from isentropic.responses.response import Example
 from isentropic.schema import Floor, Parts, TopicRow
+from oracles import rng
 
 GENDERS = ("male", "female")
 
@@ -87,6 +88,25 @@ def test_own_gap_and_decomposition():
     own = strict(summarise(*by_hand(), GENDERS, 0.01, own=True))
     assert own["gap"] == OWN.mean() and own["own"] is None and own["decomposition"] is None
     assert own["H_male"] == ROWS[:, 0].mean() and own["H_female"] == ROWS[:, 3].mean()
+
+
+def test_responses_of_one_twin_alone_give_the_shared_gap_and_no_own_one():
+    items, entropies = by_hand()
+    chosen = [[e.source == "male" for e in item.examples] for item in items]
+    for item, keep in zip(items, chosen, strict=True):
+        item.examples = [e for e, kept in zip(item.examples, keep, strict=True) if kept]
+    values = [row[keep] for row, keep in zip(entropies, chosen, strict=True)]
+    found = strict(summarise(items, values, GENDERS, 0.01))
+    assert found["gap"] == (ROWS[:, 2] - ROWS[:, 0]).mean()
+    assert found["own"] is None and found["decomposition"] is None
+
+
+def test_where_a_prompt_has_one_response_of_several_no_halves_are_compared():
+    items = [pair_item(i, k=2 if i < 6 else 1) for i in range(12)]
+    entropies = [rng(i).normal(3, 1, len(item.examples)) for i, item in enumerate(items)]
+    floor = floor_of(items, entropies, GENDERS, seed=0)
+    assert floor["reseed"] is None and floor["floor"] == floor["same_group"] > 0
+    assert floor_of(items[:6], entropies[:6], GENDERS, seed=0)["reseed"] > 0
 
 
 def test_topics_are_the_clusters_and_have_rows_of_their_own():

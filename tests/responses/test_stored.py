@@ -14,7 +14,7 @@ from isentropic.files import write_jsonl
 from isentropic.measure.measurement import measure, response_rows
 from isentropic.responses.response import Sampling
 from isentropic.responses.stored import stored_chat, stored_items
-from tiny import make_tokenizer, unpaired
+from tiny import lines_file, make_tokenizer, unpaired
 
 FIGURES = "gap se ci95 df n_pairs n_clusters cluster_unit H_male H_female verdict".split()
 
@@ -256,6 +256,25 @@ def test_a_pair_without_its_twin_is_left_out_and_counted(tmp_path, tiny_loaded, 
     prompts, items = stored_items(file, tiny_loaded)
     assert len(items) == 12 and len(items[-1].examples) == 2
     assert prompts.notes == ("1 responses on which not every twin of their pair is scored left out",)
+
+
+def test_responses_of_one_number_are_matched_in_their_order(tmp_path, tiny_loaded):
+    """A file without numbers: what only one twin is scored on has no counterpart."""
+    rows = [
+        {"group": group, "prompt": f"{word} is a baker {pair}.", "pair_id": pair, "source": "male",
+         "response": f" came {k}."}
+        for pair in "ab"
+        for group, word, count in (("male", "He", 3), ("female", "She", 1 + (pair == "b")))
+        for k in range(count)
+    ]  # fmt: skip
+    prompts, items = stored_items(str(lines_file(tmp_path / "rows.jsonl", rows)), tiny_loaded)
+    assert [len(item.examples) for item in items] == [2, 4]
+    for item in items:
+        male, female = (
+            [e.response_ids for e in item.examples if e.prompt.group == g] for g in prompts.groups
+        )
+        assert male == female
+    assert prompts.notes == ("3 responses on which not every twin of their pair is scored left out",)
 
 
 def test_pairs_of_which_none_is_whole_are_single_prompts_and_that_is_said(

@@ -53,7 +53,8 @@ class _Record:
 class GapEstimate(_Record):
     """A gap in nats, how sure it is, and what was counted as independent.
 
-    `se`, `ci95` and `df` are nan where the data cannot give them; `note` then says why.
+    `se`, `ci95` and `df` are nan where the data cannot give them; `note` then says why. `n_apart` further
+    pairs (see `two_phase_gaps`) are not among the `n`; `share_apart` of `se^2` falls with the number of both.
     """
 
     gap: float
@@ -64,6 +65,8 @@ class GapEstimate(_Record):
     n_clusters: int
     cluster_unit: str
     note: str | None = None
+    n_apart: int = 0
+    share_apart: float = 0.0
 
     @property
     def known(self) -> bool:
@@ -91,7 +94,7 @@ class GapEstimate(_Record):
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; `n` is named `n_pairs`, or `n_prompts` for unpaired groups."""
         out = super().to_dict()
-        n = out.pop("n")
+        n, _, _ = (out.pop(name) for name in ("n", "n_apart", "share_apart"))
         return out | {"n_prompts" if self.cluster_unit == "prompt" else "n_pairs": n}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isentropic.errors import InputError
-from isentropic.gap.estimate import _ROUNDING, Array, ScoredGap, _scored, _values, clusters_of
+from isentropic.gap.estimate import _ROUNDING, Array, ScoredGap, _scored, _values, clusters_of, scored_pairs
 from isentropic.gap.groups import GroupGap, joint_gaps
 
 
@@ -96,7 +96,15 @@ def _two_phase(
         [(1.0, rest, measured), (1.0, known, np.arange(x.size))],
         part,
     )
-    found = scored.estimate
+    found, apart = scored.estimate, scored_pairs(known, clusters).estimate
+    share = min(1.0, (apart.se / found.se) ** 2) if apart.known else 0.0
     for_slope = math.sqrt((y.size - 1) / (y.size - 2)) if y.size > 2 else 1.0
-    found = replace(found, n=int(y.size), se=found.se * for_slope, df=max(found.df - 1, 1.0))
+    found = replace(
+        found,
+        n=int(y.size),
+        se=found.se * for_slope,
+        df=max(found.df - 1, 1.0),
+        n_apart=x.size - y.size,
+        share_apart=share,
+    )
     return scored._replace(estimate=found, scores=scored.scores * for_slope)

@@ -58,7 +58,9 @@ def _pairs_needed(estimate: GapEstimate, target: float, alpha: float, power: flo
         return None
 
     def enough(n: int) -> bool:
-        se, df = estimate.se * math.sqrt(estimate.n / n), estimate.df * n / estimate.n
+        whole, share = estimate.n + estimate.n_apart, estimate.share_apart
+        left = (1 - share) * estimate.n / n + share * whole / (whole - estimate.n + n)  # of se^2
+        se, df = estimate.se * math.sqrt(left), estimate.df / left
         if gap > target:
             unlucky = gap - float(ndtri(power)) * se
             return unlucky > target and _p_exceeds(unlucky, se, df, target) <= alpha
@@ -100,8 +102,9 @@ def verdict(
 
     Returns:
         Verdict. `pairs_needed` (only when insufficient) supposes that the true gap is the observed one, that
-        the spread stays as observed, and, with topics and fillers, that they grow in number as pairs do. None
-        where no number is enough (the gap sits on the target, or there is no standard error).
+        the spread stays as observed, and, with topics and fillers, that they grow in number as pairs do; pairs
+        that were measured before alone stay as many as they are. None where no number is enough (the gap sits
+        on the target, or there is no standard error).
         `margin = |gap| + t_df(1 - alpha) se` is the target at which `p_within` is alpha.
 
     Raises:

@@ -78,10 +78,14 @@ class NeutralReference:
     def kl_to(self, model: nn.Module) -> dict[str, Any]:
         """KL of the base to ``model``, nats a token, with its 95 % interval over texts.
 
-        It is infinite where ``model`` gives no probability to a token that the base may say.
+        It is infinite where ``model`` gives no probability to a token that the base may say. Of two
+        vocabularies of different size it is that on the tokens of both.
         """
         totals, counts = [], []
         for base, now in zip(self.base, self.log_probs(model), strict=True):
+            if base.shape != now.shape:  # one vocabulary is filled up with ids that no text has
+                both = min(base.shape[1], now.shape[1])
+                base, now = (torch.log_softmax(x[:, :both], -1) for x in (base, now))
             p = base.exp()
             # A token that the base never says adds nothing, even where both logits are minus infinity.
             totals.append(float(torch.where(p > 0, p * (base - now), 0.0).sum()))

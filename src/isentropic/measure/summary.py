@@ -185,8 +185,10 @@ def summarise(
     if paired:
         table = np.stack([found[group] for group in groups], axis=1)
         add_pair_details(findings, items, table, target_gap)
-        if not own and any(e.source != e.prompt.group for item in items for e in item.examples):
-            add_own(findings, items, group_entropies(items, entropies, groups, own=True), table, target_gap)
+        on_own = group_entropies(items, entropies, groups, own=True)
+        shared = any(e.source != e.prompt.group for item in items for e in item.examples)
+        if not own and shared and not np.isnan(on_own).any():  # stored responses may be those of one twin
+            add_own(findings, items, on_own, table, target_gap)
     return findings
 
 
@@ -315,7 +317,9 @@ def floor_of(
         # The halves (-(-count // 2) and count // 2 responses) differ more than two runs of all the responses
         # would.
         shrink = (2 * -(-count // 2) * (count // 2)) ** 0.5 / count
-        reseeded = gaps() - shrink * (gaps((0, count)) - gaps((1, count)))
+        halves = gaps((0, count)) - gaps((1, count))
+        if not np.isnan(halves).any():  # stored responses may be fewer for some prompts
+            reseeded = gaps() - shrink * halves
     floor = statistics.noise_floor(gaps(), reseeded, topics_of(items), rng=rng)
     return cast(Floor, floor.to_dict())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -345,13 +346,20 @@ def paired_items(pairs: Iterable[Sequence[Example]], groups: tuple[str, ...], no
 
 
 def matched_examples(examples: Sequence[Example], twins: tuple[Prompt, ...]) -> list[Example]:
-    """The examples whose response every twin is scored on; all of them where each prompt has its own."""
+    """The examples whose response every twin is scored on; all of them where each prompt has its own.
+
+    Of responses with the same source and number the first of one twin is the first of the other, and so on.
+    """
     if all(example.source == example.prompt.group for example in examples):
         return list(examples) if {example.prompt for example in examples} == set(twins) else []
-    seen: dict[Any, set[Prompt]] = {}
+    seen: dict[Any, dict[Prompt, Example]] = {}
+    alike: Counter[Any] = Counter()
     for example in examples:
-        seen.setdefault((example.source, example.sample), set()).add(example.prompt)
-    return [e for e in examples if seen[e.source, e.sample] == set(twins)]
+        name = (example.source, example.sample)
+        seen.setdefault((*name, alike[example.prompt, name]), {})[example.prompt] = example
+        alike[example.prompt, name] += 1
+    whole = {id(e) for made in seen.values() if made.keys() == set(twins) for e in made.values()}
+    return [e for e in examples if id(e) in whole]
 
 
 def single_items(pairs: Iterable[Sequence[Example]], notes: list[str]) -> list[Item]:
