@@ -102,9 +102,9 @@ def verdict(
 
     Returns:
         Verdict. `pairs_needed` (only when insufficient) supposes that the true gap is the observed one, that
-        the spread stays as observed, and, with topics and fillers, that they grow in number as pairs do; pairs
-        that were measured before alone stay as many as they are. None where no number is enough (the gap sits
-        on the target, or there is no standard error).
+        the spread stays as observed, and, with topics and fillers, that they grow in number as pairs do;
+        pairs that were measured before alone stay as many as they are. None where no number is enough (the
+        gap sits on the target, or there is no standard error).
         `margin = |gap| + t_df(1 - alpha) se` is the target at which `p_within` is alpha.
 
     Raises:

@@ -82,10 +82,10 @@ class NeutralReference:
         vocabularies of different size it is that on the tokens of both.
         """
         totals, counts = [], []
-        for base, now in zip(self.base, self.log_probs(model), strict=True):
-            if base.shape != now.shape:  # one vocabulary is filled up with ids that no text has
-                both = min(base.shape[1], now.shape[1])
-                base, now = (torch.log_softmax(x[:, :both], -1) for x in (base, now))
+        for pair in zip(self.base, self.log_probs(model), strict=True):
+            # A vocabulary may be filled up with ids that no text has.
+            both = min(x.shape[1] for x in pair)
+            base, now = (x if x.shape[1] == both else x[:, :both].log_softmax(-1) for x in pair)
             p = base.exp()
             # A token that the base never says adds nothing, even where both logits are minus infinity.
             totals.append(float(torch.where(p > 0, p * (base - now), 0.0).sum()))
