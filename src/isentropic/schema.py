@@ -134,7 +134,7 @@ class Expectation(TypedDict):
 
 
 class Decision(GapFigures):
-    """The gap after training by all that is known of it.
+    """The gap after training by all that is known of it, of the two groups that the summary names widest.
 
     `n_before` pairs were measured before training and `n_pairs` of them after it; the interval and the
     verdict hold at all looks together, each of which may take `alpha` of the error.

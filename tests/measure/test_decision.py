@@ -10,7 +10,11 @@ import pytest
 from scipy.special import stdtrit
 
 from isentropic.gap import GapEstimate, paired_gap, two_phase_gaps, verdict
-from isentropic.measure.decision import error_of_look, look_sizes
+from isentropic.measure.decision import decide, error_of_look, look_sizes
+from isentropic.measure.summary import summarise
+from isentropic.prompts.prompt_set import Prompt
+from isentropic.responses.batches import Item
+from isentropic.responses.response import Example
 from oracles import rng
 from runs import exit_code, flags, read
 from tiny import lines_file
@@ -71,6 +75,38 @@ def test_the_pairs_needed_are_those_to_be_measured_after_training() -> None:
     needed = int(np.median([number or 0 for number in promised]))
     decided = [verdict(estimate(needed, seed), target).verdict == "certified" for seed in range(300)]
     assert np.mean(decided) == pytest.approx(0.8, abs=0.06)
+
+
+AGES = ("young", "middle", "old")
+
+
+def items_of(n: int, *, twins: bool) -> list[Item]:
+    """Pairs of three groups, or as many prompts of each without twins."""
+    prompts = [[Prompt(f"{g} {i}", g, f"p{i}" if twins else None) for g in AGES] for i in range(n)]
+    made = [tuple(row) for row in prompts] if twins else [(p,) for row in prompts for p in row]
+    return [Item(row, [Example(p, (1,), (2,), p.group) for p in row], i) for i, row in enumerate(made)]
+
+
+def test_the_figures_of_a_decision_are_of_the_groups_that_the_summary_names() -> None:
+    items, other = items_of(60, twins=True), 0
+    for seed in range(12):
+        x = 3 + rng(seed).normal(0, 0.1, (60, 3)) + [0, 0.02, -0.02]
+        y = x[:10] + rng(seed + 99).normal(0, 0.001, (10, 3))
+        summary = summarise(items[:10], list(y), AGES, 0.01)
+        earlier, before = (items[10:], list(x[10:])), (items[:10], list(x[:10]))
+        found = decide(earlier, before, (items[:10], list(y)), AGES, 0.01)
+        first, second = (AGES.index(name) for name in summary["widest"])
+        assert found["gap"] == pytest.approx((x[:, second] - x[:, first]).mean(), abs=0.003)
+        means = x.mean(0)
+        other += not np.isclose(np.ptp(means), abs(means[second] - means[first]))
+    assert other > 2  # where all pairs together would name two other groups
+
+
+def test_prompts_of_groups_that_are_not_shown_are_not_counted() -> None:
+    items = items_of(8, twins=False)
+    values = list(rng(1).normal(3, 1, (24, 1)))
+    found = decide(None, (items, values), (items, values), AGES, 0.01)
+    assert found["n_before"] == found["n_pairs"] == 16
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from isentropic import gap as statistics
-from isentropic.gap import GroupGap
 from isentropic.measure.summary import (
     Array,
     are_twins,
@@ -72,25 +71,21 @@ def decide(
         look, looks: the number of this look, from 0, and of all looks planned.
 
     Returns:
-        The figures, of the widest pair of groups; the interval holds at all looks together.
+        The figures, of the two groups that lie furthest apart in the test pairs, as in their summary; the
+        interval holds at all looks together.
     """
     alpha = error_of_look(look, looks)
-    gaps = after_training(earlier, before, after, groups, own=own, level=1 - alpha)
+    tested, topics = by_group(*after, groups, own=own)
+    gaps = statistics.group_gaps(tested, topics, paired=are_twins(after[0]), level=1 - alpha)
+    widest = statistics.widest_pair(gaps).groups
+    if earlier is not None:
+        whole, topics = by_group([*before[0], *earlier[0]], [*before[1], *earlier[1]], groups)
+        gaps = statistics.two_phase_gaps(whole, tested, range(len(after[0])), topics, level=1 - alpha)
+    figures = gap_figures(gaps, widest, target_gap, alpha)
     return {
-        **gap_figures(gaps, statistics.widest_pair(gaps).groups, target_gap, alpha),
-        "n_before": len(before[0]) + (len(earlier[0]) if earlier else 0),
+        **figures,
+        "n_before": figures["n_pairs"] + (len(earlier[0]) if earlier else 0),
         "alpha": alpha,
         "look": look + 1,
         "looks": looks,
     }
-
-
-def after_training(
-    earlier: Scored | None, before: Scored, after: Scored, groups: Sequence[str], *, own: bool, level: float
-) -> list[GroupGap]:
-    """The gaps of all pairs of groups after training."""
-    tested, topics = by_group(*after, groups, own=own)
-    if earlier is None:
-        return statistics.group_gaps(tested, topics, paired=are_twins(after[0]), level=level)
-    whole, topics = by_group([*before[0], *earlier[0]], [*before[1], *earlier[1]], groups)
-    return statistics.two_phase_gaps(whole, tested, range(len(after[0])), topics, level=level)
