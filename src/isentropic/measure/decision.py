@@ -84,7 +84,7 @@ def decide(
     figures = gap_figures(gaps, widest, target_gap, alpha)
     return {
         **figures,
-        "n_before": figures["n_pairs"] + (len(earlier[0]) if earlier else 0),
+        "n_before": (figures["n_pairs"] or 0) + (len(earlier[0]) if earlier else 0),
         "alpha": alpha,
         "look": look + 1,
         "looks": looks,
