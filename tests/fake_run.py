@@ -163,7 +163,7 @@ def comparison(named: dict[str, dict[str, Any]]) -> dict[str, Any]:
         interval = [change - 0.011, change + 0.011]
         differences.append(
             {"model": name, "against": names[0], "gap_change": change, "se": 0.0054, "ci95": interval, "p": 4e-9,
-             "abs_change": smaller, "groups": named[name]["widest"],
+             "abs_change": smaller, "groups": named[names[0]]["widest"],
              "expectation_change": expectation_change(*(named[n]["expectation"] for n in (names[0], name)))}
         )  # fmt: skip
     return {

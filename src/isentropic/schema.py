@@ -406,10 +406,11 @@ there was nothing to train, the loss became NaN or infinite, or a signal asked f
 
 
 class RunResult(TypedDict):
-    """How a run ended (`result.json`)."""
+    """How a run ended (`result.json`); `held` is whether there was anything to hold."""
 
     stopped: Stopped
     best_step: int | None
+    held: bool | None
     steps: int | None
     seconds: dict[str, float]
     advice: list[Label]

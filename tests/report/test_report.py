@@ -653,3 +653,78 @@ def test_a_folder_that_looks_like_a_hub_id_is_no_base_model(
     monkeypatch.chdir(tmp_path)
     text = model_card({"schema": "isentropic.run/1", "before": {"gap": 0.1, "model": "models/mine"}})
     assert "base_model" not in yaml.safe_load(text.split("---\n")[1])
+
+
+def test_an_end_of_an_interval_that_is_not_zero_is_not_written_as_zero(run: Path) -> None:
+    """Whether an interval holds zero must be seen in its figures, wherever they are written."""
+    for low, high, ends in ((0.0004, 0.02, "[+0.0004, +0.020]"), (-0.00004, 0.02, "[−0.00004, +0.020]")):
+        summary = fake_run.summary(0.01) | {"ci95": [low, high]}
+        page = render_html(summary)
+        assert page.count(ends) >= 3 and f"95 % interval {ends[1:-1].replace(',', ' to')}" in page
+        assert ("no difference" in page) == (low < 0)
+    assert "0.000" in render_markdown(fake_run.summary(0.01) | {"ci95": [0.0, 0.02]})
+
+
+def test_the_table_and_the_headline_have_one_verdict(run: Path) -> None:
+    """The verdict is by all pairs that are known; the test pairs alone may say less."""
+    summary = told(run)
+    summary["after"] |= {
+        "gap": -0.0106,
+        "ci95": [-0.026, 0.005],
+        "verdict": "insufficient",
+        "pairs_needed": 534,
+    }
+    found = {"gap": -0.0024, "ci95": [-0.008, 0.007], "verdict": "certified", "n_pairs": 288, "n_before": 448}
+    summary["after"]["decision"] = found
+    page = render_markdown(summary)
+    assert "The gap is closed" in page and "| Verdict | Not within ±0.01 | Certified within ±0.01 |" in page
+    assert "534" not in page and "| – | −0.002 |" in page and "| – | [−0.008, +0.007] |" in page
+
+
+@pytest.mark.parametrize("change", ["unchanged", "nothing shown", "grew"])
+def test_a_gap_is_called_closed_only_where_it_has_shrunk(run: Path, change: str) -> None:
+    summary = told(run)
+    summary["before"] |= {"gap": 0.002, "ci95": [-0.02, 0.024], "verdict": "insufficient"}
+    summary["after"] |= {"gap": 0.001, "ci95": [-0.004, 0.006], "verdict": "certified"}
+    row = summary["comparison"]["differences"][0]
+    if change == "unchanged":
+        summary["after"]["gap"], summary["result"]["best_step"] = 0.002, 0
+        row |= {"gap_change": 0.0, "ci95": [0.0, 0.0]}
+    elif change == "nothing shown":
+        row |= {"gap_change": -0.001, "ci95": [-0.003, 0.001]}
+    else:
+        summary["after"]["gap"] = 0.004
+        row |= {"gap_change": 0.002, "ci95": [0.001, 0.003]}
+    assert Document(render_html(summary)).headings[0][1] == "The gap is certified within ±0.01 nats"
+
+
+def test_nothing_held_is_not_called_held(run: Path) -> None:
+    """Prompts without twins in another language than English: there is nothing to hold."""
+    summary = told(run)
+    assert "Training held it" in render_markdown(summary)
+    summary["result"]["held"] = False
+    for lang, words in (("en", "Training held nothing"), ("zh", "没有保持任何量")):
+        assert words in render_markdown(summary, lang) and "held it" not in render_markdown(summary, lang)
+    summary["config"]["hold"] = "none"
+    assert "Training did not hold it" in render_markdown(summary)
+
+
+def test_gaps_of_different_groups_before_and_after_are_told_apart(three: Path) -> None:
+    """Each measurement shows its own widest pair, and training may change which that is."""
+    summary = told(three)
+    summary["after"]["widest"] = ["female", "male"]
+    before, after = (f"{summary[m]['gap']:+.3f}".replace("-", "−") for m in ("before", "after"))
+    document = Document(render_html(summary))
+    assert f"the gap went from {before} (nonbinary − male) to {after} (male − female) nats" in document.text
+    assert {"Before (nonbinary − male)", "After (male − female)"} <= set(document.cells)
+    assert "Gap, group named first − group named second (nats)" in document.cells
+    assert (
+        "Change on the same prompts and the same responses: +0.051 (nonbinary − male) nats" in document.text
+    )
+    assert "the model hesitates 0.030 nats more over “female” than over “male” prompts" in document.text
+    assert "figures above are theirs" not in document.text
+    assert re.search(
+        r"Gap of the pair: \S+ \(nonbinary − male\) before, \S+ \(male − female\) after", document.text
+    )
+    compared = fake_run.comparison({name: summary[name] for name in ("before", "after")})
+    assert "Change of the gap, paired by prompt (nonbinary − male)" in render_markdown(compared)

@@ -526,6 +526,7 @@ class Run:
             "stopped": reason,
             **({"signal": self.interrupt.name} if reason == "interrupted" else {}),
             "best_step": self.best.facts.get("step", 0),
+            "held": self.trainer.hold is not None,
             "steps": self.trainer.state.global_step,
             "seconds": self.clock.seconds,
             "advice": advice(self.settings, self.monitor.rows, reason),

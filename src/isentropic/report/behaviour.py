@@ -77,16 +77,17 @@ def rows(one: BehaviourSet, models: Sequence[str], found: Behaviour, words: Word
     for key in (*JUDGED, "percent"):
         places = 1 if key == "percent" else None
         plain, signed = partial(words.plain, places=places), partial(words.signed, places=places)
-        write = signed if key == "mean" else plain
+        end = partial(words.end, places=places)
+        write, write_end = (signed, end) if key == "mean" else (plain, plain)
         row = [words(f"behaviour_{key}")]
         for model, figure in zip(models, shown, strict=True):
-            row.append(Number(estimated(figure and figure[key], write, words)))
+            row.append(Number(estimated(figure and figure[key], write, write_end, words)))
             if model != models[0]:
                 change = changes.get(model)
                 verdict = (
                     verdict_text(one, change, key, found, words) if change and key in JUDGED else words.blank
                 )
-                row += [Number(estimated(change and change[key], signed, words)), verdict]
+                row += [Number(estimated(change and change[key], signed, end, words)), verdict]
         written.append(row)
     for key in dict.fromkeys(key for figure in shown if figure for key in figure["extra"]):
         row = [words.texts.get(f"behaviour_{key}", key)]
@@ -123,12 +124,14 @@ def described(one: BehaviourSet, words: Words) -> str:
     )
 
 
-def estimated(found: Any, write: Callable[[float | None], str], words: Words) -> str:
+def estimated(
+    found: Any, write: Callable[[float | None], str], write_end: Callable[[float], str], words: Words
+) -> str:
     """A figure, or its change, with the interval; a dash where it is unknown."""
     if not found:
         return words.blank
     value = found["change"] if "change" in found else found["value"]
-    parts = [write(value), interval_text(found["ci95"], write, words.blank)]
+    parts = [write(value), interval_text(found["ci95"], write_end, words.blank)]
     return " ".join(part for part in parts if part != words.blank) or words.blank
 
 

@@ -43,6 +43,7 @@ def forest(
     axis: str,
     ends: tuple[str, str],
     fmt: Format,
+    fmt_end: Format | None = None,
     target: float | None = None,
     target_label: str = "",
     first_mark: int = 0,
@@ -59,7 +60,7 @@ def forest(
         name: prefix of the ids in the figure.
         title: what a screen reader says.
         axis, ends: caption of the axis; what its left and right end mean.
-        fmt: how a signed number is written.
+        fmt, fmt_end: how a signed number and an end of an interval are written.
         target: half the width of the shaded strip around 0.
         first_mark: style of the first column's mark.
         numbers: write estimates and intervals beside the marks, where there is room.
@@ -114,7 +115,7 @@ def forest(
                 at = middle + bar * (j - (lanes - 1) / 2 if lanes > 1 else 0)
                 words = (
                     fmt(mark["gap"])
-                    + (" " + interval_text(mark["ci95"], fmt) if mark["ci95"] else "")
+                    + (" " + interval_text(mark["ci95"], fmt_end or fmt) if mark["ci95"] else "")
                     + mark.get("note", "")
                 )
                 drawn = _tag("title", " ".join(filter(None, [row["label"], columns[j]])) + f": {words}")

@@ -63,6 +63,19 @@ def labels(view: View, words: Words) -> list[str]:
     return [words(f"column_{column.key}") for column in view.columns]
 
 
+def gap_labels(view: View, words: Words) -> list[str]:
+    """The names of columns of gaps: with the two groups, where those are not the same in all."""
+    return [
+        of_pair(view, words, label, column.summary["widest"])
+        for label, column in zip(labels(view, words), view.columns, strict=True)
+    ]
+
+
+def of_pair(view: View, words: Words, told: str, pair: list[str]) -> str:
+    """What is told of a gap, with its two groups where the columns show gaps of different groups."""
+    return told if view.one_pair else f"{told} ({words.minus(view.pair_of(pair))})"
+
+
 def stats(view: View, words: Words) -> list[Stat]:
     """The gap of each column, its interval and verdict."""
     return [
@@ -75,7 +88,7 @@ def stats(view: View, words: Words) -> list[Stat]:
             state=shown["verdict"] or "none",
             key=figures.key(f"m{view.first_mark + i}"),
         )
-        for i, (label, column) in enumerate(zip(labels(view, words), view.columns, strict=True))
+        for i, (label, column) in enumerate(zip(gap_labels(view, words), view.columns, strict=True))
         for shown in [view.figures_of(column)]
     ]
 
@@ -89,21 +102,21 @@ def headline(view: View, words: Words) -> str:
         verdict = "unknown"
     key = f"head_{verdict}"
     if view.kind == "run":
-        before = view.columns[0].summary["verdict"]
+        before, shrank = view.columns[0].summary["verdict"], has_shrunk(view)
         if view.stopped == "already_within":
             key = "head_already" if verdict == "certified" else key
         elif not view.finished:
             key = "head_unfinished"
-        elif verdict == "certified" and before != "certified":
+        elif verdict == "certified" and before != "certified" and shrank:
             key = "head_certified_run"
-        elif verdict in ("exceeds", "insufficient") and shrank(view):
+        elif verdict in ("exceeds", "insufficient") and shrank:
             key = f"head_shrank_{verdict}"
         elif verdict == before == "exceeds":
             key = "head_exceeds_run"
     return words(key, target=words.target, n=words.units(view.last, view.decided["n_pairs"]))
 
 
-def shrank(view: View) -> bool:
+def has_shrunk(view: View) -> bool:
     """Whether the comparison shows a change, and towards zero."""
     before, after = view.columns[0].summary["gap"], view.decided["gap"]
     interval = view.differences[0]["ci95"] if view.differences else None
@@ -116,11 +129,11 @@ def lead(view: View, words: Words) -> list[str]:
     """The paragraphs below the figures: what was found, why the verdict, what it means, what changed."""
     if view.kind == "compare":
         return [*closest(view, words), *filter(None, [moved(view, words, row) for row in view.differences])]
-    groups = words.groups(view)
+    widest = ("widest" if view.one_pair else "widest_named") if len(view.groups) > 2 else ""
     paragraphs = [
         words.joined([found(view, words), estimated(view, words), reason(view, words)]),
         meaning(view, words),
-        words("widest", **groups) if len(view.groups) > 2 else "",
+        words(widest, **words.pair(view.pair)) if widest else "",
         change(view, words),
         *opened(view, words),
         expected(view, words),
@@ -150,8 +163,11 @@ def found(view: View, words: Words) -> str:
     if gap is None:
         return words("lead_nothing", n=n)
     if view.finished:
-        before = words.signed(view.columns[0].summary["gap"])
-        return words("lead_run", n=n, before=before, after=words.signed(gap))
+        before, after = (
+            of_pair(view, words, words.signed(column.summary["gap"]), column.summary["widest"])
+            for column in view.columns
+        )
+        return words("lead_run", n=n, before=before, after=after)
     if view.kind == "run":
         return words("lead_before", n=n, before=words.signed(gap))
     return words("lead_measure", n=n, after=words.signed(gap))
@@ -175,11 +191,11 @@ def reason(view: View, words: Words) -> str:
 def estimated(view: View, words: Words) -> str:
     """From which pairs the gap after training was estimated, where that is more than the test pairs."""
     found = view.last["decision"]
-    if found is None or found["n_before"] is None or found["n_before"] == found["n_pairs"]:
+    if found is None or not view.estimated:
         return ""
     return words(
         "estimated",
-        k=words.units(view.last, found["n_before"] - (found["n_pairs"] or 0)),
+        k=words.units(view.last, (found["n_before"] or 0) - (found["n_pairs"] or 0)),
         gap=words.signed(found["gap"]),
         interval=words.interval(found["ci95"]),
     )
@@ -187,7 +203,7 @@ def estimated(view: View, words: Words) -> str:
 
 def meaning(view: View, words: Words) -> str:
     """Over which group the model hesitates more."""
-    gap, interval, groups = view.decided["gap"], view.decided["ci95"], words.groups(view)
+    gap, interval, groups = view.decided["gap"], view.decided["ci95"], words.pair(view.pair)
     if interval is not None and has_zero(interval):
         return words("means_none", **groups)
     if not gap:
@@ -205,7 +221,8 @@ def change(view: View, words: Words) -> str:
     if len(view.differences) != 1 or view.differences[0]["gap_change"] is None:
         return ""
     row = view.differences[0]
-    told = {"change": words.signed(row["gap_change"]), "interval": words.interval(row["ci95"])}
+    moved = of_pair(view, words, words.signed(row["gap_change"]), row["groups"])
+    told = {"change": moved, "interval": words.interval(row["ci95"])}
     return words("change_no_p" if row["p"] is None else "change", p=words.p(row["p"], relation=True), **told)
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypedDict, TypeVar
 from isentropic.labels import EXPECTATION_FORMS
 from isentropic.report import figures
 from isentropic.report.curves import curve_series, draw_panels, group_names, shown_panels
-from isentropic.report.head import labels
+from isentropic.report.head import gap_labels, labels, of_pair
 from isentropic.report.view import View
 from isentropic.report.words import Words
 from isentropic.schema import (
@@ -98,7 +98,9 @@ def results(view: View, words: Words) -> Section:
         blocks += left_out(len(cells), words)
         blocks.append(forest(view, words, "fig-cells", [everything, *drawn], told=column_facts(view, words)))
     blocks.append(
-        table(words("table_results"), [words("col_quantity"), *labels(view, words)], quantities(view, words))
+        table(
+            words("table_results"), [words("col_quantity"), *gap_labels(view, words)], quantities(view, words)
+        )
     )
     if cells:
         listed = largest(cells, MOST_LISTED)
@@ -126,6 +128,7 @@ def results(view: View, words: Words) -> Section:
 def quantities(view: View, words: Words) -> list[list[str]]:
     """The rows of the table of results; a row that no column can fill is left out."""
     summaries = [column.summary for column in view.columns]
+    decided = [view.figures_of(column) for column in view.columns]
     written: list[tuple[str, list[str]]] = [
         (words("row_H", group=words.name(g)), [words.plain(mean_entropy(s, g)) for s in summaries])
         for g in view.groups
@@ -139,10 +142,16 @@ def quantities(view: View, words: Words) -> list[list[str]]:
         (words("row_n"), [words.count(s["n_pairs"]) for s in summaries]),
         (words("row_clusters"), [words.count(s["n_clusters"]) for s in summaries]),
     ]
+    if view.estimated:
+        blank = [words.blank] * (len(summaries) - 1)
+        written += [
+            (words("row_estimated"), [*blank, words.signed(view.decided["gap"])]),
+            (words("row_ci"), [*blank, words.brackets(view.decided["ci95"])]),
+        ]
     rows = [[title, *map(Number, cells)] for title, cells in written]
-    rows.append([words("row_verdict"), *(words.verdict(s["verdict"]) for s in summaries)])
+    rows.append([words("row_verdict"), *(words.verdict(found["verdict"]) for found in decided)])
     rows.append([words("row_label"), *(words.label(s["label"]) or words.blank for s in summaries)])
-    needed = [(s, s["pairs_needed"]) for s in summaries]
+    needed = [(s, found["pairs_needed"]) for s, found in zip(summaries, decided, strict=True)]
     rows.append(
         [words("row_needed"), *(Number(words.blank if n is None else words.units(s, n)) for s, n in needed)]
     )
@@ -164,7 +173,10 @@ def differences_table(view: View, words: Words) -> Block:
         ]
         for row in view.differences
     ]
-    return table(words("table_differences"), head, rows)
+    caption = words("table_differences")
+    if len(view.groups) > 2 and rows:
+        caption = f"{caption} ({words.minus(view.pair_of(view.differences[0]['groups']))})"
+    return table(caption, head, rows)
 
 
 def expectation(view: View, words: Words) -> Section | None:
@@ -198,6 +210,8 @@ def expectation(view: View, words: Words) -> Section | None:
     if not blocks:
         return None
     hold = written(view.settings.get("hold")) if view.finished and not view.unchanged else ""
+    if view.run and view.run["result"] and view.run["result"]["held"] is False and hold == "expectation":
+        hold = "nothing"
     if view.settings.get("close") == "expectation":
         hold = f"closed_{hold}"
     held = words(f"held_{hold}") if f"held_{hold}" in words.texts else ""
@@ -358,7 +372,7 @@ def topics(view: View, words: Words) -> Section | None:
     ]
     parts = [
         f"{label} {n}" if len(clear) > 1 else str(n)
-        for label, n in zip(labels(view, words), clear, strict=True)
+        for label, n in zip(gap_labels(view, words), clear, strict=True)
     ]
     told = words("topics_clear", parts=words("join").join(parts))
     blocks = [text(words("topics_note", n=len(found))), text(told), *left_out(len(found), words)]
@@ -370,7 +384,7 @@ def topics(view: View, words: Words) -> Section | None:
 def pairs(view: View, words: Words) -> Section | None:
     """How the gaps of single pairs are spread."""
     shown, told = [], []
-    for label, column in zip(labels(view, words), view.columns, strict=True):
+    for label, column in zip(gap_labels(view, words), view.columns, strict=True):
         summary = column.summary
         values = [row["gap"] for row in summary["pair_gaps"] if row["gap"] is not None]
         if len(values) < 2:
@@ -472,19 +486,23 @@ def twins(view: View, words: Words) -> Section | None:
     examples = view.run["examples"] if view.run else []
     if not examples:
         return None
-    blocks: list[Block] = [{"kind": "twins", "items": [twin(example, words) for example in examples]}]
+    blocks: list[Block] = [{"kind": "twins", "items": [twin(example, view, words) for example in examples]}]
     if all(example["place"] for example in examples):
         own = all(len(response["entropy"]) == 1 for e in examples for response in e["responses"])
         blocks.insert(0, text(words("twins_note_own" if own else "twins_note")))
     return Section("twins", words("section_twins"), blocks)
 
 
-def twin(example: RunExample, words: Words) -> Block:
+def twin(example: RunExample, view: View, words: Words) -> Block:
     """One pair: its prompts with what differs marked, its responses and their entropies."""
     before, after = example["gap_before"], example["gap_after"]
     gap = ""
     if after is not None:
-        gap = words("twins_gap_both", before=words.signed(before), after=words.signed(after))
+        told = [
+            of_pair(view, words, words.signed(gap), column.summary["widest"])
+            for gap, column in zip((before, after), view.columns, strict=False)
+        ]
+        gap = words("twins_gap_both", before=told[0], after=told[-1])
     elif before is not None:
         gap = words("twins_gap", gap=words.signed(before))
     groups = [prompt["group"] for prompt in example["prompts"]]
@@ -627,7 +645,8 @@ def estimates(
     tests: Sequence[Sequence[TopicRow | None]] | None = None,
 ) -> Block:
     """A table of estimates: gap and interval of each column, with verdicts or Holm's p if there are some."""
-    several, names = len(view.columns) > 1, labels(view, words)
+    several = len(view.columns) > 1
+    names = labels(view, words) if first == "groups" else gap_labels(view, words)
     counts = [next((row["n_pairs"] for row in found if row), None) for _, found in rows]
     counted = any(n is not None for n in counts)
     shown_p = tests is not None and len(names) <= 2
@@ -666,7 +685,7 @@ def column_facts(view: View, words: Words) -> str:
     """Gap and interval of each column in one sentence, for a screen reader."""
     return " ".join(
         f"{label}: {words.signed(shown['gap'])} {words.brackets(shown['ci95'])}."
-        for label, column in zip(labels(view, words), view.columns, strict=True)
+        for label, column in zip(gap_labels(view, words), view.columns, strict=True)
         for shown in [view.figures_of(column)]
     )
 
@@ -680,7 +699,7 @@ def strip(view: View, words: Words) -> Block | None:
     if view.kind == "compare":
         rows = [
             {"label": label, "marks": [one if i == j else None for j in range(len(marks))]}
-            for i, (label, one) in enumerate(zip(labels(view, words), marks, strict=True))
+            for i, (label, one) in enumerate(zip(gap_labels(view, words), marks, strict=True))
         ]
     return forest(view, words, "fig-gap", rows, told=column_facts(view, words), numbers=False)
 
@@ -696,21 +715,25 @@ def forest(
     numbers: bool = True,
 ) -> Block:
     """A forest plot of the rows, in the view's colours."""
-    ends = [words("more_over", group=words.name(group)) for group in view.pair]
+    groups = words.groups(view)
+    ends = [words("more_over", group=groups[place]) for place in ("first", "second")]
     drawings, _ = figures.forest(
         rows,
-        labels(view, words),
+        gap_labels(view, words),
         name=name,
         title=words(title, facts=told),
-        axis=words("axis_gap", **words.groups(view)),
+        axis=words("axis_gap", **groups),
         ends=(ends[0], ends[1]),
         fmt=words.signed,
+        fmt_end=words.end,
         target=view.target,
         target_label=words("target_strip", target=words.target) if view.target else "",
         first_mark=view.first_mark,
         numbers=numbers,
     )
-    keys = [(figures.key(f"m{view.first_mark + i}"), label) for i, label in enumerate(labels(view, words))]
+    keys = [
+        (figures.key(f"m{view.first_mark + i}"), label) for i, label in enumerate(gap_labels(view, words))
+    ]
     return {"kind": "figure", "drawings": drawings, "legend": keys if numbers and len(keys) > 1 else []}
 
 

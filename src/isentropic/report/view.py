@@ -55,7 +55,7 @@ class View:
         columns: the measurements side by side; a run that was not measured after training has one.
         differences: how the later ones differ from the first.
         target: the target gap in nats.
-        pair: the two groups whose gap is shown; with more than two groups the widest pair.
+        pair: the two groups whose gap the last column shows; with more than two groups the widest pair.
         first_mark: style of the first column's mark.
         settings, versions, command: how to make it again.
         notes: what the reader of the files, or the comparison, had to say.
@@ -86,6 +86,12 @@ class View:
         """The figures that the verdict is about: by all that is known of the gap, for a finished run."""
         return self.last["decision"] or self.last
 
+    @property
+    def estimated(self) -> bool:
+        """Whether the verdict is by more than the test pairs measured after training."""
+        found = self.last["decision"]
+        return found is not None and found["n_before"] not in (None, found["n_pairs"])
+
     def figures_of(self, column: Column) -> GapFigures:
         """The gap of a column; of the last one, that which the verdict is about."""
         return self.decided if column is self.columns[-1] else column.summary
@@ -94,6 +100,11 @@ class View:
     def finished(self) -> bool:
         """Whether it is a run that was measured after training."""
         return self.kind == "run" and len(self.columns) == 2
+
+    @property
+    def one_pair(self) -> bool:
+        """Whether all columns show the gap of the same two groups: each shows that of its own widest pair."""
+        return all(self.pair_of(column.summary["widest"]) == self.pair for column in self.columns)
 
     def pair_of(self, groups: list[str]) -> tuple[str, str]:
         """Two groups that a row names, or the pair whose gap is shown where it names none."""

@@ -76,15 +76,28 @@ class Words:
         """A whole number, its thousands apart."""
         return self.blank if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
+    def end(self, value: float, places: int | None = None) -> str:
+        """An end of an interval of gaps: one that is not 0 is not written as 0,
+        or the interval would seem to begin there.
+
+        Example:
+            >>> Words("en").end(0.012), Words("en").end(0.0004), Words("en").end(-0.0004), Words("en").end(0.0)
+            ('+0.012', '+0.0004', '−0.0004', '0.000')
+        """
+        text = self.signed(value, places)
+        if not value or text[0] in "+−":
+            return text
+        return _signed(value, min(math.ceil(-math.log10(abs(value))), 12))
+
     def brackets(self, interval: list[float] | None) -> str:
         """An interval of gaps."""
-        return interval_text(interval, self.signed, self.blank)
+        return interval_text(interval, self.end, self.blank)
 
     def interval(self, interval: list[float] | None) -> str:
         """An interval of gaps in words."""
         if interval is None:
             return self.blank
-        return self("interval", low=self.signed(interval[0]), high=self.signed(interval[1]))
+        return self("interval", low=self.end(interval[0]), high=self.end(interval[1]))
 
     def p(self, value: float | None, relation: bool = False) -> str:
         """A p-value; with `relation` as it follows the letter p."""
@@ -126,8 +139,15 @@ class Words:
         return str(text.get(self.lang, ""))
 
     def groups(self, view: View) -> dict[str, str]:
-        """The two groups whose gap is shown, as the texts ask for them."""
-        return self.pair(view.pair)
+        """The two groups whose gap is shown, as the texts ask for them; where the columns show those of
+        different groups, their place in the name of the column."""
+        if view.one_pair:
+            return self.pair(view.pair)
+        return {"first": self("named_second"), "second": self("named_first")}
+
+    def minus(self, pair: tuple[str, str]) -> str:
+        """Two groups as the difference that their gap is."""
+        return f"{self.name(pair[1])} − {self.name(pair[0])}"
 
     def pair(self, pair: tuple[str, str]) -> dict[str, str]:
         """Two groups as the texts ask for them."""
