@@ -88,3 +88,34 @@ def test_a_small_set_keeps_pairs_to_train_on() -> None:
     for n in range(3, 12):
         found = splits(load_prompts(pair_rows(n)))
         assert all(found.values()) and 3 * found["train"] >= 2 * n
+
+
+def shared(n: int, **marks: list[str]) -> list[dict[str, str]]:
+    """Pairs of which every two have the same male twin."""
+    return [
+        {
+            "male": f"He has {i // 2} cats. He",
+            "female": f"{'She' if i % 2 else 'Mary'} has {i // 2} cats. She",
+        }
+        | {name: values[i % len(values)] for name, values in marks.items()}
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize("marks", [{}, {"topic": [f"t{i}" for i in range(15)]}])
+def test_pairs_that_share_a_prompt_are_in_one_split(marks: dict) -> None:
+    prompts = load_prompts(shared(80, **marks))
+    texts = [{p.text for p in prompts.split(name).prompts} for name in ("train", "validation", "test")]
+    assert all(texts) and not (texts[0] & texts[1] or texts[0] & texts[2] or texts[1] & texts[2])
+    assert len(prompts) == 160
+
+
+def test_a_pair_that_shares_a_prompt_with_a_held_out_pair_is_left_out() -> None:
+    rows = shared(40, split=["train", "train", "train", "test", "validation"])
+    prompts = load_prompts(rows)
+    held_out = {p.text for p in prompts.split("validation", "test").prompts}
+    assert held_out.isdisjoint(p.text for p in prompts.split("train").prompts)
+    assert len(prompts.split("test").tuples()) == 8
+    assert any(
+        "pairs of train that share a prompt with test left out: rows" in note for note in prompts.notes
+    )

@@ -468,19 +468,27 @@ def _whole(text: str, where: str) -> str:
 
 
 def _drop_duplicates(units: list[Unit], table: Table, notes: list[str]) -> list[Unit]:
-    """Keep each text once, where it is most needed: in test, then validation, then train."""
+    """Keep each text once, where it is most needed: in test, then validation, then train. A pair that shares
+    one of its prompts with a pair of another split is left out too."""
     kept: dict[tuple[tuple[str, str], ...], Unit] = {}
-    dropped: dict[tuple[str, str], list[int]] = {}
+    held_out: dict[tuple[str, str], str] = {}
+    dropped: dict[str, list[int]] = {}
     rank = ("test", "validation", "train", "").index
     for unit in sorted(units, key=lambda unit: rank(unit[0].split)):
         key = tuple((p.group, plain(p.text)) for p in unit)
-        if key in kept:
-            where = (unit[0].split, kept[key][0].split)
-            dropped.setdefault(where, []).append(unit[0].row or 0)
-        else:
-            kept[key] = unit
-    for (split, other), rows in dropped.items():
-        which = f"of {split} that are also in {other}" if split != other else "that are there twice"
+        split = unit[0].split
+        others = [held_out[p] for p in key if held_out.get(p, split) != split]
+        if key in kept or others:
+            other = kept[key][0].split if key in kept else others[0]
+            which = f"of {split} that are also in {other}" if split != other else "that are there twice"
+            if key not in kept:
+                which = f"of {split or 'no split'} that share a prompt with {other}"
+            dropped.setdefault(which, []).append(unit[0].row or 0)
+            continue
+        kept[key] = unit
+        if split in ("test", "validation"):
+            held_out |= dict.fromkeys(key, split)
+    for which, rows in dropped.items():
         notes.append(f"{len(rows)} {_noun(units)} {which} left out: {_places(rows, table.unit)}")
     survivors = {id(unit) for unit in kept.values()}
     return [unit for unit in units if id(unit) in survivors]

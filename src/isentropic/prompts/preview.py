@@ -35,8 +35,8 @@ def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
 def prompt_rows(prompt_set: PromptSet) -> list[dict[str, str]]:
     """Rows that `load_prompts` reads back: one for each pair of male and female, or one for each prompt.
 
-    Other groups than these two must be named when they are read:
-    ``load_prompts(path, group_column="group")``.
+    Other groups than these two must be named when they are read, and so must another order than that of
+    `load_prompts`: ``load_prompts(path, group_column="group", groups=prompt_set.groups)``.
 
     Example:
         >>> from isentropic.prompts.load import load_prompts

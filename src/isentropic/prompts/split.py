@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from isentropic.prompts.prompt_set import SPLITS, Unit, _each_group_everywhere, _identity, _noun
+from isentropic.text import plain
 
 MIN_TOPICS = 12
 """From this many topics on, a split takes whole topics: the interval then speaks of new topics."""
@@ -31,15 +32,20 @@ def _split(
     total = share["train"] + sum(share[name] for name in missing)
     shares = {name: share[name] / total for name in missing}
 
-    sizes = Counter(unit[0].topic for unit in pool)
-    by_topic = None not in sizes and len(sizes) >= MIN_TOPICS and max(sizes.values()) <= len(pool) // 6
-    chosen = _cut(pool, shares, seed, lambda unit: unit[0].topic or "") if by_topic else None
+    topic_of = _linked(pool, lambda unit: unit[0].topic or "")
+    sizes = Counter(map(topic_of, pool))
+    known = all(unit[0].topic is not None for unit in pool)
+    by_topic = known and len(sizes) >= MIN_TOPICS and max(sizes.values()) <= len(pool) // 6
+    chosen = _cut(pool, shares, seed, topic_of) if by_topic else None
     if chosen is None or not _each_group_everywhere(pool, chosen, groups, len(missing) + 1):
         by_topic, chosen = False, {}
+        family_of = _linked(pool, _identity)
+        if max(Counter(map(family_of, pool)).values()) > len(pool) // 4:  # too little would be left to split
+            family_of = _identity
         # Single prompts are cut group by group, so that every split holds every group.
         for g in groups if len(units[0]) == 1 else groups[:1]:
             part = [unit for unit in pool if len(unit) > 1 or unit[0].group == g]
-            chosen |= _cut(part, shares, seed, _identity)
+            chosen |= _cut(part, shares, seed, family_of)
     counts = Counter(chosen[_identity(unit)] for unit in pool)
     notes.append(
         f"{' and '.join(reversed(missing))} cut from {'all' if '' in present else 'train'} by hash (seed "
@@ -72,3 +78,23 @@ def _cut(pool: list[Unit], shares: dict[str, float], seed: int, key: Callable[[U
                 chosen[_identity(unit)] = name
                 need -= 1
     return chosen
+
+
+def _linked(pool: list[Unit], key: Callable[[Unit], str]) -> Callable[[Unit], str]:
+    """The first of all keys that a unit's key is linked to by prompts that pairs share."""
+    leader = {key(unit): key(unit) for unit in pool}
+
+    def first(unit: Unit) -> str:
+        name = key(unit)
+        while leader[name] != name:
+            leader[name] = name = leader[leader[name]]
+        return name
+
+    seen: dict[tuple[str, str], Unit] = {}
+    for unit in pool:
+        for prompt in unit:
+            low, high = sorted(
+                (first(unit), first(seen.setdefault((prompt.group, plain(prompt.text)), unit)))
+            )
+            leader[high] = low
+    return first

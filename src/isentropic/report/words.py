@@ -81,8 +81,8 @@ class Words:
         or the interval would seem to begin there.
 
         Example:
-            >>> Words("en").end(0.012), Words("en").end(0.0004), Words("en").end(-0.0004), Words("en").end(0.0)
-            ('+0.012', '+0.0004', '−0.0004', '0.000')
+            >>> [Words("en").end(value) for value in (0.012, 0.0004, -0.0004, 0.0)]
+            ['+0.012', '+0.0004', '−0.0004', '0.000']
         """
         text = self.signed(value, places)
         if not value or text[0] in "+−":
