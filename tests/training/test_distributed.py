@@ -135,6 +135,15 @@ def test_sharded_weights_are_trained_kept_and_saved_whole(tmp_path, tiny_folder,
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6) for name in ours)
 
 
+def test_flattened_weights_are_refused(tmp_path, tiny_folder, tiny_file):
+    body = SHARDED.replace('"FSDP_VERSION": "2"', '"FSDP_VERSION": "1"').replace(
+        '"FSDP_RESHARD_AFTER_FORWARD": "true", ', ""
+    )
+    done = torchrun(script(tmp_path, body), *flags(tiny_folder, tiny_file, tmp_path / "runs", "run"))
+    assert done.returncode != 0 and "set fsdp_version: 2" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_merging_into_shards_is_refused(tmp_path, tiny_folder, tiny_file):
     words = [*flags(tiny_folder, tiny_file, tmp_path / "runs", "run"), "--lora_r", "2", "--merge_lora"]
     done = torchrun(script(tmp_path, SHARDED), *words)
@@ -164,8 +173,12 @@ main()
 
 
 def test_both_processes_leave_a_model_within_its_target_unchanged(tmp_path, tiny_folder, tiny_file):
-    assert "left unchanged" in two(*flags(tiny_folder, tiny_file, tmp_path, "within", target_gap=5)).stdout
+    """One of them alone saves it and measures what it has saved."""
+    changes = {"target_gap": 5, "also_measure": "float32"}
+    assert "left unchanged" in two(*flags(tiny_folder, tiny_file, tmp_path, "within", **changes)).stdout
     assert (tmp_path / "within" / "final" / "model.safetensors").is_file()
+    (row,) = read(tmp_path / "within" / "result.json")["also_measured"]
+    assert row["gap_change"] == 0
 
 
 SHARED_OUT = """

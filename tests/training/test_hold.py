@@ -2,6 +2,7 @@
 
 import copy
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from isentropic.measure.expectation import context_examples, start_token
 from isentropic.prompts.contexts import Context, builtin_contexts
 from isentropic.prompts.load import load_prompts
 from isentropic.training.config import DebiasingConfig
-from isentropic.training.hold import PAIRS_A_STEP, HeldDifference, Hold
+from isentropic.training.hold import PAIRS_A_STEP, HeldDifference, Hold, _squared_norm
 from isentropic.training.trainer import DebiasingTrainer
 
 OPTIMIZERS = {
@@ -140,6 +141,25 @@ def test_frozen_weights_stay_frozen_and_equal_quantities_do_no_harm():
     steps.step()
     assert torch.equal(model[0].weight, frozen)
     assert abs(float(of(model)[0]) - start) < 1e-3
+
+
+def test_one_gradient_is_in_memory_at_a_time():
+    model, gradients = network(), []
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: gradients.append(weakref.ref(p.grad)))
+
+    def of(model):
+        assert all(gradient() is None for gradient in gradients)
+        return quantity(0, 1, 0.5)(model)
+
+    Hold(model, [of, of]).after_step()
+    assert len(gradients) == 8  # of four weights and biases, twice
+
+
+def test_the_norm_of_a_large_gradient_has_its_digits():
+    gradient = torch.rand(2**25, generator=torch.Generator().manual_seed(0))
+    exact = sum(float(part.double().square().sum()) for part in gradient.split(2**20))
+    assert _squared_norm([gradient, gradient[:0]]) == pytest.approx(exact, rel=1e-4)
 
 
 def naive_log_odds(model, pairs):
@@ -269,6 +289,16 @@ def test_three_groups_are_each_compared_with_the_first(tiny_model, tiny_tokenize
     sizes = {"effective_batch": 12, "micro_batch_size": 3, "max_steps": 1}
     trainer = trained(tiny_model("llama"), tiny_tokenizer, prompts, tmp_path, **sizes)
     assert len(trainer.hold.quantities) == 2
+
+
+def test_a_second_training_holds_each_step_once(
+    tiny_model, tiny_tokenizer, tiny_prompts, tmp_path, monkeypatch
+):
+    trainer = trained(tiny_model("llama"), tiny_tokenizer, tiny_prompts, tmp_path, max_steps=1)
+    steps = []
+    monkeypatch.setattr(Hold, "after_step", lambda self: steps.append(1))
+    trainer.train()
+    assert len(steps) == trainer.state.global_step == 1
 
 
 def test_prompts_of_another_language_hold_their_twins(tiny_model, tiny_tokenizer, tmp_path):

@@ -4,6 +4,7 @@ other built-in sets, public tests, and the costs."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,6 @@ class Measuring:
         check_finite(entropies, loaded.name)
         return entropies
 
-    @together()
     def measure_test(
         self,
         loaded: LoadedModel,
@@ -97,21 +97,22 @@ class Measuring:
         """The gap on the test prompts, which neither training nor stopping ever sees, or on another set's;
         of a model as it is ``served``, in the arithmetic of its own dtype."""
         stage = f"{part} responses and entropies before" if items is None else f"{part} entropies after"
-        return measure(
-            loaded,
-            prompts or self.parts[part],
-            sampling=self.trainer.args.sampling(Draw.TEST, num_responses=1),
-            responses=self.settings.responses,
-            target_gap=self.settings.target_gap,
-            bf16=self.bf16 and not served,
-            noise_floor=part == "test" and not served,
-            expectation=part == "test" and not served,
-            items=items,
-            entropies=entropies,
-            scorer=None if served else self.trainer.scorer,
-            split="test",
-            progress=self.screen.bar(stage),
-        )
+        with nullcontext() if served else together():  # one process alone measures what is served
+            return measure(
+                loaded,
+                prompts or self.parts[part],
+                sampling=self.trainer.args.sampling(Draw.TEST, num_responses=1),
+                responses=self.settings.responses,
+                target_gap=self.settings.target_gap,
+                bf16=self.bf16 and not served,
+                noise_floor=part == "test" and not served,
+                expectation=part == "test" and not served,
+                items=items,
+                entropies=entropies,
+                scorer=None if served else self.trainer.scorer,
+                split="test",
+                progress=self.screen.bar(stage),
+            )
 
     def measure_others(self, untrained: LoadedModel) -> dict[str, Measurement]:
         """The gaps that the run does not aim at, by the name of their set."""

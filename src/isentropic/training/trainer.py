@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType, broadcast_object_list
 from huggingface_hub import ModelCard
 from torch import Tensor, nn
@@ -162,6 +163,11 @@ class DebiasingTrainer(Trainer):
     def place_model(self) -> None:
         """Refuse a model that cannot be trained as it is measured; put it where it is measured."""
         args = self.args
+        if self.is_fsdp_enabled and getattr(self.accelerator.state.fsdp_plugin, "fsdp_version", 1) != 2:
+            raise InputError(
+                "FSDP version 1, which flattens the weights: neither the best nor the final ones could be "
+                "gathered from it; set fsdp_version: 2 (FSDP_VERSION=2)"
+            )
         if self.is_deepspeed_enabled and args.natural:
             raise InputError(
                 "natural is True under DeepSpeed, which makes its own updates; leave it out, or use FSDP"
@@ -263,7 +269,8 @@ class DebiasingTrainer(Trainer):
             degree = 1 if self.args.use_l1 else 2
             self.optimizer = natural_steps(self.model.parameters(), self.exact.last_loss, degree)
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.hold is not None:
+        # One that accelerate has wrapped is that of an earlier train(), and held already.
+        if self.hold is not None and not isinstance(optimizer, AcceleratedOptimizer):
             self.hold.attach(optimizer)
         return optimizer
 
