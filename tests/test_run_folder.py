@@ -104,7 +104,7 @@ def test_overwrite_replaces_a_run_folder(earlier):
     assert [path.name for path in earlier.parent.iterdir()] == ["earlier"]
 
 
-@pytest.mark.parametrize("flag", ["model_path", "train_data", "text_file"])
+@pytest.mark.parametrize("flag", ["model_path", "train_data", "hold_contexts", "text_file"])
 @pytest.mark.parametrize("where", ["final", "final/deep/file.jsonl", ""])
 @pytest.mark.parametrize("linked", [False, True])
 def test_overwrite_keeps_what_the_new_run_reads(earlier, tmp_path, flag, where, linked):
@@ -118,6 +118,13 @@ def test_overwrite_keeps_what_the_new_run_reads(earlier, tmp_path, flag, where, 
     assert f"--{flag}" in message and "lies in it" in message
     outside = str(tmp_path / "elsewhere")
     check_folder(earlier, settings(earlier, overwrite=True, **{flag: outside}))
+
+
+def test_overwrite_keeps_what_lies_in_it_by_way_of_the_home(earlier, monkeypatch):
+    monkeypatch.setenv("HOME", str(earlier.parent))
+    assert "lies in it" in refusal(
+        check_folder, earlier, settings(earlier, overwrite=True, model_path="~/earlier")
+    )
 
 
 def test_overwrite_does_not_follow_a_link(earlier, tmp_path):
@@ -308,6 +315,7 @@ def test_a_run_goes_on_with_its_model_and_its_prompts(earlier):
     write_json(earlier / "config.json", begun())
     assert "another model" in refusal(check_same_run, earlier, begun(model_sha256="c" * 64))
     assert "other prompts" in refusal(check_same_run, earlier, begun(data_sha256="c" * 64))
+    assert "other contexts" in refusal(check_same_run, earlier, begun(contexts_sha256="c" * 64))
 
 
 def test_temporaries_of_a_killed_process_are_removed(earlier):

@@ -119,6 +119,15 @@ def test_run_names_that_are_no_name_of_a_folder(name):
     assert line.startswith("--run_name is ") and line.isprintable()
 
 
+@pytest.mark.parametrize(
+    "given", [{"merge_lora": True}, {"lora_alpha": 8}, {"lora_target_modules": "q_proj"}]
+)
+def test_flags_of_an_adapter_need_one(given):
+    with pytest.raises(InputError, match=f"--{next(iter(given))} without --lora_r"):
+        TrainSettings(**given).check()
+    TrainSettings(lora_r=4, **given).check()
+
+
 def test_flags_that_exclude_each_other():
     assert "--resume with --overwrite" in faults(TrainSettings(resume=True, overwrite=True))[0]
     assert (

@@ -107,9 +107,9 @@ def check_ours(folder: Path, settings: TrainSettings) -> None:
             f"--overwrite would delete {name}, which is not a run folder (no {CONFIG} of isentropic in it); "
             "give another --run_name"
         )
-    for flag in ("model_path", "train_data", "text_file", "behaviour"):
-        given = getattr(settings, flag)
-        if given and os.path.exists(given) and Path(given).resolve().is_relative_to(folder.resolve()):
+    for flag in ("model_path", "train_data", "hold_contexts", "text_file", "behaviour"):
+        given = os.path.expanduser(getattr(settings, flag) or "")
+        if os.path.exists(given) and Path(given).resolve().is_relative_to(folder.resolve()):
             raise InputError(
                 f"--overwrite would delete {name}, and --{flag} {given!r} lies in it; the new run needs it; "
                 "give another --run_name"
@@ -170,12 +170,13 @@ def check_same_run(folder: Path, now: Mapping[str, Any]) -> None:
     for what, key, flag in (
         ("another model", "model_sha256", "--model_path"),
         ("other prompts", "data_sha256", "--train_data"),
+        ("other contexts", "contexts_sha256", "--hold_contexts"),
     ):
-        if config.get(key) != now[key]:
+        if config.get(key) != now.get(key):
             raise InputError(
                 f"run {str(folder)!r} was started with {what} ({key} {str(config.get(key))[:8]}, now "
-                f"{now[key][:8]}); the rest would be a different run; give the same {flag}, or another "
-                "--run_name"
+                f"{str(now.get(key))[:8]}); the rest would be a different run; give the same {flag}, or "
+                "another --run_name"
             )
 
 

@@ -493,6 +493,14 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
                     f"--also_measure names {short(dtype)}; the saved model can be measured in "
                     f"{', '.join(SERVED_DTYPES)}; choose from these"
                 )
+        adapter = [
+            name for name in ("lora_alpha", "lora_target_modules", "merge_lora") if getattr(self, name)
+        ]
+        if adapter and not self.lora_r:
+            faults.append(
+                f"--{' --'.join(adapter)} without --lora_r; there is no adapter, and all weights would be "
+                "trained; give --lora_r, or drop the others"
+            )
         if self.resume and self.overwrite:
             faults.append(
                 "--resume with --overwrite; one continues the run and the other deletes it; give one of them"

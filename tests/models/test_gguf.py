@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from isentropic.errors import InputError
-from isentropic.files import cache_folder
-from isentropic.models.gguf import dequantised_folder
+from isentropic.files import broken_seal, cache_folder
+from isentropic.models.gguf import dequantised_folder, kept
 from isentropic.models.load import load_model
 from isentropic.models.save import save_model
 from tiny import logits
@@ -231,3 +231,16 @@ def test_a_header_that_asks_for_too_much_is_refused_before_anything_is_built(
     file = write_gguf(tmp_path / "bomb.gguf", tiny_model("qwen2"), tiny_tokenizer)
     assert f"qwen2.{key} is {value}" in refusal(file)
     assert not list(own_cache.glob("models/*"))
+
+
+def test_two_processes_that_make_it_at_once_both_have_it(tmp_path, tiny_loaded, monkeypatch):
+    """The other one is done between the look at the folder and the move to it."""
+
+    def other(folder):
+        (made,) = folder.parent.glob("making-*")
+        shutil.copytree(made, folder)
+
+    monkeypatch.setattr("isentropic.models.gguf.remove", other)
+    folder = tmp_path / "models" / "tiny"
+    assert kept(tiny_loaded.model, tiny_loaded.tokenizer, folder, 0) == folder
+    assert broken_seal(folder) is None and list(folder.parent.iterdir()) == [folder]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any
 
 import pytest
+from transformers import TrainingArguments
 
 from isentropic.errors import InputError
 from isentropic.settings import LossSettings, TrainSettings
@@ -93,3 +95,18 @@ def test_defaults_are_those_of_the_command_line():
     names -= {"bf16", "chat", "gradient_checkpointing", "chunk_mb"}
     assert {name: getattr(made, name) for name in names} == {name: getattr(flags, name) for name in names}
     assert made.chunk_mb > 0 and made.bf16 in (True, False) and not made.gradient_checkpointing
+
+
+def test_the_batch_does_not_grow_with_the_gpus_of_the_machine(monkeypatch):
+    """transformers would cut it over all of them by DataParallel, each as large as one was to be."""
+    alone = TrainingArguments._setup_devices.func
+
+    def of_two(self):
+        device, self._n_gpu = alone(self), 2
+        return device
+
+    several = cached_property(of_two)
+    several.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", several)
+    made = config(per_device_train_batch_size=3)
+    assert made.train_batch_size == 3 and made.parallel_mode.value == "not_parallel"

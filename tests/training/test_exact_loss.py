@@ -15,7 +15,7 @@ from isentropic.measure.summary import summarise
 from isentropic.prompts.prompt_set import Prompt
 from isentropic.responses.batches import Item
 from isentropic.responses.response import Example
-from isentropic.training.exact_loss import ExactLoss, OwnLossOfEachMicroBatch
+from isentropic.training.exact_loss import DirectedStep, ExactLoss, OwnLossOfEachMicroBatch
 from isentropic.training.steady import Steadying
 
 GROUPS = ("male", "female", "neutral")
@@ -198,6 +198,26 @@ def test_the_anchor_is_set_once_by_each_measurement_and_survives_a_checkpoint():
     again.load(steadying.state())
     assert means(items[2:], again) == means(items[2:], steadying)
     assert len(names) == 8
+
+
+class OnMac(torch.Tensor):
+    """A tensor on the GPU of a Mac, which has no float64."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_float64_will_do():
+    values = torch.arange(2.0).as_subclass(OnMac)
+    assert DirectedStep([], torch.zeros(2), batches=1, seen=[values]).entropies().tolist() == [0, 1]
+    items = make_items(1)
+    steadying = Steadying()
+    steadying.start(items, [np.zeros(2)])
+    steadying.measured({"male": 3.0, "female": 3.5})
+    assert steadying.add_anchor(values, names_and_pairs(items)[0]).tolist() == [3.0, 3.5]
 
 
 def test_without_a_start_nothing_is_steadied():

@@ -127,7 +127,11 @@ def kept(model: Any, tokenizer: Any, folder: Path, needed: int) -> Path:
         # The folder appears whole or not at all; another process may have been first.
         if broken_seal(folder) is not None:
             remove(folder)
-            temporary.rename(folder)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if broken_seal(folder) is not None:
+                    raise
         return folder
     except Exception as error:
         why = str(error) if isinstance(error, InputError) else disk_fault(error)

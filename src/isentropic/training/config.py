@@ -62,6 +62,9 @@ class DebiasingConfig(LossSettings, TrainingArguments):
             self.learning_rate, self.lr_scheduler_type, self.max_grad_norm = SHARE, "constant", 0.0
             self.warmup_steps = 0
         super().__post_init__()
+        # Or the Trainer would cut each micro-batch over all GPUs of the machine (DataParallel) and make the
+        # effective batch as many times as large. Several GPUs take several processes.
+        self._n_gpu = min(self.n_gpu, 1)
 
     def check(self, groups: int | None = 2, world_size: int = 1) -> None:
         """The checks of the command line, with the names that they have in Python."""

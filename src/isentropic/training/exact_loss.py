@@ -225,7 +225,7 @@ class DirectedStep:
         return len(self.seen) == self.batches
 
     def entropies(self) -> np.ndarray:
-        return torch.cat(self.seen).double().cpu().numpy()
+        return torch.cat(self.seen).cpu().double().numpy()  # a Mac's GPU has no float64
 
     def slope(self, weights: Tensor) -> float:
         """``L'(gap)``: how many times ``dgap/dH_i`` the weights ``dL/dH_i`` are."""

@@ -115,7 +115,7 @@ class Steadying:
             return moves
         if self.held_out_means:
             names = np.array(groups)
-            values = moves.detach().double().cpu().numpy()
+            values = moves.detach().cpu().double().numpy()
             self.anchor = {
                 g: mean - float(values[names == g].mean()) for g, mean in self.held_out_means.items()
             }
