@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from isentropic.cli import main
+from isentropic.commands.advice import advice
 from isentropic.commands.parser import settings_from
-from isentropic.commands.train import load_data
+from isentropic.commands.saving import Saving
+from isentropic.commands.train import config_of, load_data
 from isentropic.errors import InputError
 from isentropic.measure.cost import answers_of
 from isentropic.measure.measurement import measure
@@ -22,6 +27,8 @@ from isentropic.prompts.prompt_set import SPLITS
 from isentropic.responses.response import Sampling
 from isentropic.responses.sample import ResponseSampler
 from isentropic.settings import TrainSettings
+from isentropic.training.adapter import add_adapter
+from isentropic.training.trainer import DebiasingTrainer
 from oracles import naive_entropies
 from runs import Watcher, flags, plain, read, runner, weights
 from tiny import lines_file, make_folder, make_prompts, make_tokenizer, rows
@@ -125,6 +132,71 @@ def test_the_final_tokenizer_is_the_users(finished, tiny_folder):
         AutoTokenizer.from_pretrained(tiny_folder),
     )
     assert ours.get_vocab() == theirs.get_vocab() and ours.eos_token == theirs.eos_token
+
+
+def test_the_final_configuration_is_the_models_own(finished, tiny_folder):
+    for file in ("config.json", "generation_config.json"):
+        assert read(finished / "final" / file) == read(tiny_folder / file)
+
+
+def test_after_training_the_optimizer_is_gone_and_the_end_is_on_the_disk(go, monkeypatch):
+    made, written, sync, create = [], set(), os.fsync, DebiasingTrainer.create_optimizer
+
+    def remembered(self, *args):
+        optimizer = create(self, *args)
+        made.append(weakref.ref(optimizer))
+        return optimizer
+
+    def noted(file):
+        written.add(os.fstat(file).st_ino)
+        sync(file)
+
+    monkeypatch.setattr(DebiasingTrainer, "create_optimizer", remembered)
+    monkeypatch.setattr(os, "fsync", noted)
+    alive = []
+    _, folder, _ = go(max_steps=1, screen=Watcher("after   ", lambda: alive.extend(ref() for ref in made)))
+    assert alive == [None]
+    assert {path.stat().st_ino for path in (folder / "final").iterdir()} <= written
+
+
+def test_the_advice_to_a_run_of_natural_steps_names_no_learning_rate():
+    rows = [{"val_gap": 0.2}, {"val_gap": 0.05}, {"val_gap": -0.15}]
+    for found, reason in (
+        (rows, "max_steps"),
+        (rows[:1] * 2, "max_steps"),
+        ([], "max_kl"),
+        ([], "not_finite"),
+    ):
+        usual, natural = (advice(TrainSettings(natural=way), found, reason) for way in (False, True))
+        for lang in ("en", "zh"):
+            assert "--learning_rate" in usual[0][lang] and "--learning_rate" not in natural[0][lang]
+
+
+def test_the_contexts_of_a_file_are_part_of_the_run(tmp_path, tiny_loaded, tiny_prompts):
+    file = tmp_path / "contexts.jsonl"
+    hashes = []
+    for text in ("one", "another", "one"):
+        file.write_text(text)
+        hashes.append(
+            config_of(TrainSettings(hold_contexts=str(file)), tiny_prompts, tiny_loaded)["contexts_sha256"]
+        )
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert config_of(TrainSettings(), tiny_prompts, tiny_loaded)["contexts_sha256"] is None
+
+
+def test_weights_that_were_spread_are_saved_in_their_dtype(tmp_path, tiny_loaded):
+    """An adapter keeps its own, as it does where one process holds it."""
+    peft = pytest.importorskip("peft")
+    model, tokenizer = tiny_loaded.model, tiny_loaded.tokenizer
+    state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    Saving(TrainSettings(), tmp_path / "full", model, tokenizer, torch.bfloat16, warn=print).save(state)
+    assert plain(tmp_path / "full" / "final").dtype == torch.bfloat16
+    lora = add_adapter(model, peft.LoraConfig(r=2, target_modules="all-linear"), 0)
+    state = {name: value.detach().clone() for name, value in lora.state_dict().items()}
+    settings = TrainSettings(lora_r=2)
+    Saving(settings, tmp_path / "lora", lora, tokenizer, torch.bfloat16, warn=print).save(state)
+    saved = load_file(tmp_path / "lora" / "final" / "adapter_model.safetensors")
+    assert saved and {value.dtype for value in saved.values()} == {torch.float32}
 
 
 @pytest.mark.slow
@@ -312,6 +384,7 @@ def test_a_merged_model_is_measured_without_being_asked(go):
     result, folder, _ = go(max_steps=1, lora_r=2, merge_lora=True, save_dtype="bfloat16")
     (merged,) = result["also_measured"]
     assert (merged["folder"], merged["dtype"]) == ("final/merged", "float32")
+    assert read(folder / "gap_after.json")["settings"]["dtype"] == "float32"  # not that of the merged weights
     means = in_dtype(folder / "final" / "merged", torch.float32, rows(folder / "responses.jsonl"))
     assert merged["gap_after"] == pytest.approx(means["female"] - means["male"], abs=1e-5)
 

@@ -33,6 +33,8 @@ def advice(settings: TrainSettings, rows: Sequence[dict[str, Any]], reason: Stop
     if settings.close == "expectation":  # there is no target for it, and each context has its own sign
         rows = []
     keys = [key] if (key := held_out_advice(rows, reason)) else []
+    if settings.natural:  # which has no learning rate
+        keys = [f"{key}_natural" for key in keys]
     training = [row["gap_signed"] for row in rows if row.get("gap_signed") is not None]
     flips = sum(a * b < 0 for a, b in zip(training, training[1:], strict=False))
     if len(training) >= 4 and flips > len(training) / 2:

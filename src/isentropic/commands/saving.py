@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isentropic.files import TEMPORARY
+from isentropic.files import TEMPORARY, sync
 from isentropic.models.load import four_bit_options
 from isentropic.models.model import LoadedModel
 from isentropic.models.rounding import in_dtype, round_weights, rounded_state
@@ -57,11 +57,14 @@ class Saving:
         # A model whose weights are spread over processes cannot be asked by one of them.
         truth = sentence_logits(model, tokenizer) if state is None else None
         try:
-            if state is not None:
+            keeps = bool(self.settings.lora_r)  # an adapter, which has a dtype of its own
+            if state is not None and not keeps:
                 state = rounded_state(state, self.dtype, self.settings.seed)
-            as_saved = in_dtype(model, self.dtype)
-            with as_saved if state is None and not self.settings.lora_r else nullcontext():
+            with in_dtype(model, self.dtype) if state is None and not keeps else nullcontext():
                 save_model(model, tokenizer, staging, state)
+            if state is not None and not keeps:  # transformers writes down the dtype of the model itself
+                model.config.dtype = self.dtype
+                model.config.save_pretrained(staging)
             if truth is None:
                 self.warn(
                     f"{FINAL}/ was not loaded again to compare it with the model that was measured, because "
@@ -71,6 +74,8 @@ class Saving:
                 self.look_again(FINAL, staging, truth)
                 if self.settings.merge_lora:
                     self.save_merged(model, staging / "merged", truth)
+            for path in staging.rglob("*"):
+                sync(path)  # the checkpoints are deleted soon
             shutil.rmtree(final, ignore_errors=True)
             staging.rename(final)
         finally:

@@ -28,7 +28,7 @@ from isentropic.commands.report import write_report
 from isentropic.commands.saving import Saving, dtype_to_save, dtype_warnings
 from isentropic.commands.screen import Screen
 from isentropic.errors import InputError
-from isentropic.files import read_json, write_json, write_jsonl, write_text
+from isentropic.files import file_sha256, read_json, write_json, write_jsonl, write_text
 from isentropic.labels import (
     behaviour_lines,
     decision_line,
@@ -43,7 +43,7 @@ from isentropic.measure.other_sets import other_set_row, other_sets
 from isentropic.measure.served import served_row
 from isentropic.measure.summary import versions
 from isentropic.models.identity import model_sha256
-from isentropic.models.model import LoadedModel, quiet_transformers, special_tokens
+from isentropic.models.model import LoadedModel, changed_by_trainers, quiet_transformers
 from isentropic.models.rounding import round_weights
 from isentropic.models.sharding import gathered
 from isentropic.prompts.builtin import BUILTIN
@@ -112,7 +112,8 @@ def run_train(settings: TrainSettings) -> int:
     # All is measured and saved as after any run, but a script must not take it for one that worked.
     sys.stderr.write(
         f"isentropic: error: the loss became NaN or infinite after step {result['steps']}; final/ has the "
-        f"best weights before that, those of step {result['best_step']}; lower --learning_rate\n"
+        f"best weights before that, those of step {result['best_step']}; "
+        + ("leave --natural out\n" if settings.natural else "lower --learning_rate\n")
     )
     return 1
 
@@ -236,6 +237,7 @@ class Run:
             advance=lambda step: screen.bar("training", settings.max_steps)(step, settings.max_steps),
             title=settings.run_name,
         )
+        self.own_configuration = changed_by_trainers(loaded.model)
         self.trainer = DebiasingTrainer(
             model=loaded,
             args=config,
@@ -253,7 +255,6 @@ class Run:
             public=public,
             warn=self.warn,
         )
-        self.special_tokens = special_tokens(loaded.model)
         self.sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
         self.save_dtype = dtype_to_save(settings, loaded)
 
@@ -418,11 +419,10 @@ class Run:
         """Take the best weights, measure the test prompts a second time, compare, save, report."""
         trainer = self.trainer
         self.take_best(reason)
-        unrounded = self.round(before)
-        final = LoadedModel(
-            trainer.model, self.loaded.tokenizer, "final", model_sha256(trainer.model), self.save_dtype
-        )
-        measuring = self.measuring
+        unrounded, model, measuring = self.round(before), trainer.model, self.measuring
+        # An adapter is not saved in that dtype, and is measured on the base as it came.
+        stored = self.loaded.stored_dtype if self.settings.lora_r else self.save_dtype
+        final = LoadedModel(model, self.loaded.tokenizer, "final", model_sha256(model), stored)
         tested = measuring.measure_test(final, before.items)
         served = []
         if unrounded:
@@ -489,15 +489,17 @@ class Run:
         trainer = self.trainer
         trainer.model.zero_grad(set_to_none=True)
         trainer.accelerator.free_memory()
-        trainer.optimizer = None  # its moments are twice the weights, and nothing trains any more
+        # The optimizer's moments are twice the weights, and nothing trains any more.
+        for holder in (trainer, trainer.callback_handler):
+            holder.optimizer = holder.lr_scheduler = None
         if reason != "already_within":
             trainer.accelerator.wait_for_everyone()  # the first process may still be writing them
             self.best.restore(trainer.model)
             trainer.accelerator.wait_for_everyone()
-        # Training gives the configuration the tokenizer's special tokens; the final model keeps those it came
-        # with.
-        for holder, name, token in self.special_tokens:
-            setattr(holder, name, token)
+        # Training gives the configuration the tokenizer's special tokens and no cache; the final model keeps
+        # what it came with.
+        for holder, name, value in self.own_configuration:
+            setattr(holder, name, value)
 
     # --- Writing --------------------------------------------------------------------------------------------
 
@@ -632,6 +634,7 @@ def trainer_settings(settings: TrainSettings, folder: Path) -> DebiasingConfig:
 
 def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+    contexts = settings.hold_contexts
     return {
         "schema": CONFIG_SCHEMA,
         **kept,
@@ -639,6 +642,7 @@ def config_of(settings: TrainSettings, prompts: PromptSet, loaded: LoadedModel) 
         "model_sha256": loaded.sha256,
         "data": prompts.name,
         "data_sha256": prompts.sha256,
+        "contexts_sha256": contexts and file_sha256(Path(contexts).expanduser()),
         "groups": ",".join(prompts.groups),
         "notes": list(prompts.notes),
         "warnings": dtype_warnings(settings, loaded),

@@ -115,11 +115,11 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def special_tokens(model: PreTrainedModel) -> list[tuple[Any, str, Any]]:
-    """The begin, end and pad tokens that a model's configurations name: the object, the attribute,
-    its value."""
+def changed_by_trainers(model: PreTrainedModel) -> list[tuple[Any, str, Any]]:
+    """What a trainer changes in a model's configurations, the special tokens and the use of a cache: the
+    object, the attribute, its value."""
     holders = (getattr(model, "config", None), getattr(model, "generation_config", None))
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
     return [
         (holder, name, getattr(holder, name)) for holder in holders for name in names if hasattr(holder, name)
     ]
