@@ -135,15 +135,6 @@ def test_sharded_weights_are_trained_kept_and_saved_whole(tmp_path, tiny_folder,
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6) for name in ours)
 
 
-def test_flattened_weights_are_refused(tmp_path, tiny_folder, tiny_file):
-    body = SHARDED.replace('"FSDP_VERSION": "2"', '"FSDP_VERSION": "1"').replace(
-        '"FSDP_RESHARD_AFTER_FORWARD": "true", ', ""
-    )
-    done = torchrun(script(tmp_path, body), *flags(tiny_folder, tiny_file, tmp_path / "runs", "run"))
-    assert done.returncode != 0 and "set fsdp_version: 2" in done.stderr
-    assert not (tmp_path / "runs").exists()
-
-
 def test_merging_into_shards_is_refused(tmp_path, tiny_folder, tiny_file):
     words = [*flags(tiny_folder, tiny_file, tmp_path / "runs", "run"), "--lora_r", "2", "--merge_lora"]
     done = torchrun(script(tmp_path, SHARDED), *words)

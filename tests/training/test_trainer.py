@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -591,6 +592,16 @@ def test_prompt_tuning_is_refused():
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
     with pytest.raises(InputError, match="PromptTuningConfig.*virtual tokens"):
         trainer_of(peft=config)
+
+
+def test_flattened_weights_are_refused(monkeypatch):
+    """FSDP in its first version, whose parts cannot be told from whole weights."""
+    trainer = trainer_of()
+    first = SimpleNamespace(fsdp_version=1)
+    monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
+    monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", first, raising=False)
+    with pytest.raises(InputError, match="fsdp_version: 2"):
+        trainer.place_model()
 
 
 def test_a_model_without_tokenizer_is_refused(tmp_path, tiny_prompts):
