@@ -728,3 +728,15 @@ def test_gaps_of_different_groups_before_and_after_are_told_apart(three: Path) -
     )
     compared = fake_run.comparison({name: summary[name] for name in ("before", "after")})
     assert "Change of the gap, paired by prompt (nonbinary − male)" in render_markdown(compared)
+
+
+def test_the_target_is_not_drawn_where_it_does_not_apply(run: Path) -> None:
+    """The curve of a run that closes the expectation is one of log-odds, and the target one of entropies."""
+    summary = read_run(run)
+
+    def drawn() -> str:
+        return render_html(summary).partition('<h2 id="training">')[2].partition("</figure>")[0]
+
+    assert "strip" in drawn()
+    summary["config"]["close"] = "expectation"
+    assert "<svg" in drawn() and "strip" not in drawn()

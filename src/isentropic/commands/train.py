@@ -232,7 +232,7 @@ class Run:
         self.warnings: list[str] = []
         self.monitor = Monitor(
             folder,
-            settings.target_gap,
+            settings.target_gap if settings.close == "entropy" else None,
             say=screen.say,
             advance=lambda step: screen.bar("training", settings.max_steps)(step, settings.max_steps),
             title=settings.run_name,

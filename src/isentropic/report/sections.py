@@ -343,12 +343,14 @@ def curves(view: View, words: Words, best: float | None) -> list[Block]:
     if not shown_panels(series):
         return []
     # Drawn where they are shown: Markdown has no need of them.
-    drawings = partial(draw_panels, series, words.texts, target_gap=view.target, best=best)
-    legend = [("batch", words("line_batch")), ("m1", words("legend_band")), ("strip", words("line_target"))]
+    closed = view.settings.get("close") == "expectation"  # which the target is not about
+    target = None if closed else view.target
+    drawings = partial(draw_panels, series, words.texts, target_gap=target, best=best)
+    legend = [("batch", words("line_batch")), ("m1", words("legend_band"))]
+    legend += [("strip", words("line_target"))] if target else []
     legend += [(f"g{i % 5}", words.name(group)) for i, group in enumerate(group_names(series))]
     shown = [(figures.key(kind), told) for kind, told in legend]
     figure = {"kind": "figure", "drawings": drawings, "legend": shown, "png": view.run["curves"]}
-    closed = view.settings.get("close") == "expectation"
     return [text(words("training_intro_expectation" if closed else "training_intro")), figure]
 
 

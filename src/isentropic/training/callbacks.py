@@ -172,7 +172,7 @@ class Monitor(TrainerCallback):
     def __init__(
         self,
         folder: Path,
-        target_gap: float,
+        target_gap: float | None,
         *,
         say: Callable[[str], None],
         advance: Callable[[int], None] = lambda step: None,
