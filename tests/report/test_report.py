@@ -675,9 +675,10 @@ def test_the_table_and_the_headline_have_one_verdict(run: Path) -> None:
         "pairs_needed": 534,
     }
     found = {"gap": -0.0024, "ci95": [-0.008, 0.007], "verdict": "certified", "n_pairs": 288, "n_before": 448}
-    summary["after"]["decision"] = found
+    summary["after"] |= {"decision": found, "label": fake_run.LABELS["slight"]}
     page = render_markdown(summary)
     assert "The gap is closed" in page and "| Verdict | Not within ±0.01 | Certified within ±0.01 |" in page
+    assert "Certified within ±0.01 · no bias ✅" in page and "| Label | slight bias ⚠️ | no bias ✅ |" in page
     assert "534" not in page and "| – | −0.002 |" in page and "| – | [−0.008, +0.007] |" in page
 
 

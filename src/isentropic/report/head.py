@@ -83,7 +83,7 @@ def stats(view: View, words: Words) -> list[Stat]:
             label=label,
             gap=words.signed(shown["gap"]),
             interval=words.interval(shown["ci95"]),
-            tag=words.label(column.summary["label"]),
+            tag=words.label(view.label_of(column)),
             verdict=words.verdict(shown["verdict"]),
             state=shown["verdict"] or "none",
             key=figures.key(f"m{view.first_mark + i}"),

@@ -150,7 +150,7 @@ def quantities(view: View, words: Words) -> list[list[str]]:
         ]
     rows = [[title, *map(Number, cells)] for title, cells in written]
     rows.append([words("row_verdict"), *(words.verdict(found["verdict"]) for found in decided)])
-    rows.append([words("row_label"), *(words.label(s["label"]) or words.blank for s in summaries)])
+    rows.append([words("row_label"), *(words.label(view.label_of(c)) or words.blank for c in view.columns)])
     needed = [(s, found["pairs_needed"]) for s, found in zip(summaries, decided, strict=True)]
     rows.append(
         [words("row_needed"), *(Number(words.blank if n is None else words.units(s, n)) for s, n in needed)]

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 from isentropic.errors import InputError
+from isentropic.labels import label
 from isentropic.schema import (
     BEHAVIOUR_SCHEMA,
     COMPARE_SCHEMA,
@@ -22,6 +23,7 @@ from isentropic.schema import (
     Cost,
     Difference,
     GapFigures,
+    Label,
     OtherSet,
     Run,
     Summary,
@@ -95,6 +97,13 @@ class View:
     def figures_of(self, column: Column) -> GapFigures:
         """The gap of a column; of the last one, that which the verdict is about."""
         return self.decided if column is self.columns[-1] else column.summary
+
+    def label_of(self, column: Column) -> Label | None:
+        """The guide's word for the gap of a column."""
+        gap = self.figures_of(column)["gap"]
+        if self.target is None or gap is None or gap == column.summary["gap"]:
+            return column.summary["label"]
+        return label(gap, self.target)
 
     @property
     def finished(self) -> bool:
