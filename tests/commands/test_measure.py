@@ -169,6 +169,17 @@ def test_what_has_no_effect_on_stored_responses_is_said(run, tiny_folder, tiny_f
     assert "--max_new_tokens, --num_responses" in out and "has no effect" in out
 
 
+def test_own_responses_of_a_file_that_has_one_twin_s_alone_are_refused(run, tiny_folder, tiny_file, tmp_path):
+    kept, half = tmp_path / "r.jsonl", tmp_path / "half.jsonl"
+    run("measure", tiny_folder, "--train_data", tiny_file, "--responses_out", kept, *QUICK)
+    half.write_text("".join(json.dumps(row) + "\n" for row in rows(kept) if row["source"] == "male"))
+    given = ["measure", tiny_folder, "--responses_in", half]
+    code, _, err = run(*given, "--responses", "own")
+    assert code == 2 and "no response to the prompt" in err and err.count("\n") == 1
+    assert run(*given)[0] == 0
+    assert run("measure", tiny_folder, "--responses_in", kept, "--responses", "own")[0] == 0
+
+
 # ---- the exit code -----------------------------------------------------------------------------------------------
 
 

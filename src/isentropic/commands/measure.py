@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from isentropic.responses.response import Sampling
 from isentropic.responses.stored import stored_chat, stored_items
 from isentropic.schema import Ability, Behaviour, Comparison, Summary
 from isentropic.settings import BehaviourSettings, MeasureSettings, reading_of
+from isentropic.text import short
 
 PROMPT_SETTINGS = "train_data text_column group_column groups male_column female_column swap"
 SAMPLING_SETTINGS = "max_new_tokens sample_temp num_responses"
@@ -88,6 +90,21 @@ def not_default(settings: MeasureSettings, names: str) -> str:
     return ", ".join(
         f"--{name}" for name in names.split() if getattr(settings, name) != getattr(defaults, name)
     )
+
+
+def check_own(items: Sequence[Item], file: str) -> None:
+    """Each prompt has a response of its own.
+
+    Raises:
+        InputError: one has none.
+    """
+    for item in items:
+        for prompt in item.prompts:
+            if not any(e.prompt == prompt and e.source == prompt.group for e in item.examples):
+                raise InputError(
+                    f"--responses own, and {file!r} has no response to the prompt {short(prompt.text)}, only "
+                    "to its twin; its own entropy would be unknown; leave --responses own out"
+                )
 
 
 # --- Measuring ----------------------------------------------------------------------------------------------
@@ -168,6 +185,8 @@ def measure_model(
         items = items or [item for item in stored if kept.issuperset(item.prompts)]
         if all(example.source == example.prompt.group for item in items for example in item.examples):
             responses = "own"
+        if responses == "own":
+            check_own(items, str(settings.responses_in))
     found = measure(
         loaded,
         prompts,
