@@ -494,7 +494,13 @@ class TrainSettings(CommandSettings, RunSettings, DataSettings, LossSettings):
                     f"{', '.join(SERVED_DTYPES)}; choose from these"
                 )
         adapter = [
-            name for name in ("lora_alpha", "lora_target_modules", "merge_lora") if getattr(self, name)
+            name
+            for name, given in (
+                ("lora_alpha", self.lora_alpha > 0),  # a negative one has its own line
+                ("lora_target_modules", self.lora_target_modules),
+                ("merge_lora", self.merge_lora),
+            )
+            if given
         ]
         if adapter and not self.lora_r:
             faults.append(
