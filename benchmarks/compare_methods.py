@@ -274,9 +274,9 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks
     tests = PairedBehaviour(read_sets(BENCHMARKS, args.sets) if BENCHMARKS else [])
     asked: dict[str, dict[str, list[Row]]] = {}
 
-    def again(loaded: Any) -> Measurement:
+    def again(loaded: Any, **parts: bool) -> Measurement:
         items = found["untouched"].items if found else None
-        return measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16)
+        return measure(loaded, test, sampling=sampling, items=items, noise_floor=False, bf16=bf16, **parts)
 
     def look(name: str, loaded: Any) -> None:
         print(f"seed {seed}: measuring {name}", file=sys.stderr, flush=True)
@@ -290,18 +290,19 @@ def measured(args: argparse.Namespace, seed: int, models: dict[str, Path], tasks
     def change_left(loaded: Any, name: str) -> float:
         """The share of the gap's change that the model still has."""
         start, whole = (found[of].summary["gap"] for of in ("untouched", name))
-        return (again(loaded).summary["gap"] - start) / (whole - start) if whole != start else math.nan
+        now = again(loaded, expectation=False).summary["gap"]
+        return (now - start) / (whole - start) if whole != start else math.nan
 
     look("untouched", base)
     left: dict[str, Row] = {}
     for name, folder in models.items():
         loaded = model_on_device(str(folder), settings)[0]
         look(name, loaded)
-        exact = {key: value.clone() for key, value in loaded.model.state_dict().items()}
+        exact = [(parameter, parameter.data) for parameter in loaded.model.parameters()]
         round_weights(loaded.model, torch.bfloat16, seed)
         left[name] = {"left_by_chance": change_left(loaded, name)}
-        for key, value in loaded.model.state_dict().items():
-            value.copy_(exact[key].to(torch.bfloat16))
+        for parameter, value in exact:
+            parameter.data = value.to(torch.bfloat16).to(value.dtype)
         left[name]["left_nearest"] = change_left(loaded, name)
     if re.search(args.methods, steering := "steering, no training"):
         pairs = [tuple(encode_prompts(twins, base.tokenizer, sampling)) for twins in train.tuples()]

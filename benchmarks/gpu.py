@@ -496,8 +496,8 @@ def training(
         for part in ("result", "gap_before", "gap_after")
     )
     steps = (folder / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    told = [json.loads(line) for line in steps]
-    losses, each = [found["loss"] for found in told if "loss" in found], step_seconds(told)
+    metrics = [json.loads(line) for line in steps]
+    losses, each = [found["loss"] for found in metrics if "loss" in found], step_seconds(metrics)
     return {
         "step_seconds": statistics.median(each) if each else None,
         **row, "stopped": result["stopped"], "steps": result["steps"], "stages": result["seconds"],

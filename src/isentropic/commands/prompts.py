@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from isentropic.commands.outputs import check_outputs
 from isentropic.commands.screen import Screen
 from isentropic.files import json_line, write_text
 from isentropic.prompts.load import load_prompts
-from isentropic.prompts.preview import prompt_rows, prompts_preview
-from isentropic.prompts.prompt_set import _group_order
+from isentropic.prompts.preview import flags_to_read, prompt_rows, prompts_preview
 from isentropic.settings import TrainSettings, reading_of
 
 
@@ -32,10 +30,8 @@ def run_prompts(**given: Any) -> None:
     lines = [prompts.ratio_line(), json.dumps(prompts_preview(prompts), ensure_ascii=False, indent=1)]
     if given["out"]:
         write_text(Path(given["out"]), "".join(json_line(row) for row in prompt_rows(prompts)))
-        flags = [] if set(prompts.groups) == {"male", "female"} else ["--group_column group"]
-        if prompts.groups != _group_order(set(prompts.groups)):  # the order gives the gap its sign
-            flags.append(f"--groups {shlex.quote(','.join(prompts.groups))}")
-        lines.append(f"written: {given['out']}" + (f"; read it with {' '.join(flags)}" if flags else ""))
+        flags = flags_to_read(prompts)
+        lines.append(f"written: {given['out']}" + (f"; read it with {flags}" if flags else ""))
     screen = Screen()
     for line in lines:
         screen.say(line)

@@ -185,10 +185,10 @@ def summarise(
     if paired:
         table = np.stack([found[group] for group in groups], axis=1)
         add_pair_details(findings, items, table, target_gap)
-        on_own = group_entropies(items, entropies, groups, own=True)
-        shared = any(e.source != e.prompt.group for item in items for e in item.examples)
-        if not own and shared and not np.isnan(on_own).any():  # stored responses may be those of one twin
-            add_own(findings, items, on_own, table, target_gap)
+        if not own and any(e.source != e.prompt.group for item in items for e in item.examples):
+            on_own = group_entropies(items, entropies, groups, own=True)
+            if not np.isnan(on_own).any():  # stored responses may be those of one twin
+                add_own(findings, items, on_own, table, target_gap)
     return findings
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from isentropic.errors import InputError
 from isentropic.files import write_jsonl
-from isentropic.prompts.prompt_set import SPLITS, PromptSet, _marks
+from isentropic.prompts.prompt_set import SPLITS, PromptSet, _group_order, _marks
 
 
 def prompts_preview(prompt_set: PromptSet, examples: int = 3) -> dict[str, Any]:
@@ -47,6 +48,23 @@ def prompt_rows(prompt_set: PromptSet) -> list[dict[str, str]]:
     if prompt_set.paired and set(prompt_set.groups) == {"male", "female"}:
         return [{p.group: p.text for p in twins} | _marks(twins[0]) for twins in prompt_set.tuples()]
     return [{"prompt": p.text, "group": p.group} | _marks(p) for p in prompt_set.prompts]
+
+
+def flags_to_read(prompt_set: PromptSet) -> str:
+    """The flags that read `prompt_rows` back as they are, the groups in their order, which gives the gap its
+    sign.
+
+    Example:
+        >>> from isentropic.prompts.load import load_prompts
+        >>> flags_to_read(load_prompts()), flags_to_read(load_prompts(groups=("female", "male")))
+        ('', '--groups female,male')
+        >>> flags_to_read(load_prompts("names"))
+        '--group_column group --groups english,hispanic,arabic,chinese'
+    """
+    flags = [] if set(prompt_set.groups) == {"male", "female"} else ["--group_column group"]
+    if prompt_set.groups != _group_order(set(prompt_set.groups)):
+        flags.append(f"--groups {shlex.quote(','.join(prompt_set.groups))}")
+    return " ".join(flags)
 
 
 def write_prompts(prompt_set: PromptSet, path: str | Path, overwrite: bool = False) -> Path:
